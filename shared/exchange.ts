@@ -1,0 +1,71 @@
+// What is kept of one exchange, exactly as the popup and `detour log` show it. Secret-free: URLs carry no user name or password.
+import type { Because, CacheMode, FilterLevel, RouteName } from './decision/rule.ts';
+import type { FaultKind } from './fault.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds } from './units.ts';
+
+/** One hop (or, with hop null, the last leg to the target) of one attempt. */
+export interface HopTrace {
+  readonly hop: string | null;
+  /** `host:port` of the hop, or of the target. */
+  readonly at: string;
+  /** From the previous step's end to this one's. */
+  readonly took: Milliseconds;
+}
+
+/** One chain tried for one exchange. */
+export interface Attempt {
+  /** Names of the hops in order; empty = the companion connects itself. */
+  readonly chain: readonly string[];
+  readonly outcome: 'ok' | FaultKind;
+  /** Where it ended: connecting to a hop, greeting or logging in, asking for the tunnel, or the hop's answer to the request. */
+  readonly stage: 'connect' | 'greeting' | 'tunnel' | 'response' | 'reused';
+  /** The sentence of the fault, when there was one. */
+  readonly reason?: string | undefined;
+  readonly hops: readonly HopTrace[];
+  readonly took: Milliseconds;
+}
+
+export interface Exchange {
+  /** Counts up from 1 in one run of the companion. */
+  readonly id: number;
+  readonly startedAt: EpochMilliseconds;
+  readonly kind: 'http' | 'connect' | 'upgrade' | 'socks';
+  readonly method: string;
+  /** Absolute URL without user information; `host:port` for a tunnel. */
+  readonly url: string;
+  readonly host: string;
+  /** Registrable domain of the host (the host itself where there is none). */
+  readonly site: string;
+  /** Registrable domain of the page it was asked from (Referer or Origin), when known. */
+  readonly fromSite?: string | undefined;
+  readonly because: Because;
+  readonly route: RouteName;
+  readonly filter: FilterLevel;
+  readonly cache: CacheMode;
+  /** The rule that blocked it, when one did. */
+  readonly blockedBy?: Because | undefined;
+  /** The Cache-Status member's parameters: `hit; ttl=30`, `fwd=miss; stored`; absent for tunnels. */
+  readonly cacheStatus?: string | undefined;
+  readonly attempts: readonly Attempt[];
+  /** Final status sent downstream; null when none was (browser gone, tunnel closed by reset). */
+  readonly status: number | null;
+  readonly fault?: FaultKind | undefined;
+  /** The sentence for a person, when it failed. */
+  readonly sentence?: string | undefined;
+  readonly bytesUp: Bytes;
+  readonly bytesDown: Bytes;
+  /** To the first byte of the final answer (for a tunnel: to its 200). */
+  readonly firstByteAfter?: Milliseconds | undefined;
+  /** Whole duration; absent while it is still open (a live tunnel). */
+  readonly took?: Milliseconds | undefined;
+}
+
+/** Counters per site since the companion's start, for icon and popup. */
+export interface SiteCounts {
+  requests: number;
+  cached: number;
+  blocked: number;
+  failed: number;
+  bytesUp: Bytes;
+  bytesDown: Bytes;
+}

@@ -1,0 +1,116 @@
+// Every way an exchange can fail: its status, the side it speaks of, and the sentence a person reads.
+// Kinds are Proxy-Status error types (RFC 9209 §2.3) wherever there is one; ours begin where the RFC ends.
+import { type Endpoint, formatEndpoint } from './endpoint.ts';
+
+/** What a sentence may speak of. Endpoints have no place for a password. */
+export interface FaultFacts {
+  /** The endpoint that failed: a hop's, or the target's. */
+  readonly at: string;
+  /** The hop by its name in the file; absent when it was the target itself. */
+  readonly hop?: string | undefined;
+  readonly detail?: string | undefined;
+}
+
+interface FaultRow {
+  /** Who is to blame: a place further up, this companion or its rules, or the browser. */
+  readonly side: 'upstream' | 'here' | 'downstream';
+  /** RFC 9209's recommended status; null where nobody is left to read one. */
+  readonly status: number | null;
+  /** The error type in Proxy-Status where the kind itself is not one of the RFC's. */
+  readonly proxyStatus?: string;
+  readonly say: (f: FaultFacts) => string;
+}
+
+const atHop = (f: FaultFacts) => (f.hop ? `The hop "${f.hop}" (${f.at})` : f.at);
+const because = (f: FaultFacts) => (f.detail ? ` (${f.detail})` : '');
+
+export const FAULTS = {
+  dns_timeout: { side: 'upstream', status: 504, say: f => `No answer came in time when looking up ${f.at}. Is the network up?` },
+  dns_error: { side: 'upstream', status: 502, say: f => `The name ${f.at} could not be found${because(f)}. Is it spelled right?` },
+  destination_not_found: { side: 'upstream', status: 500, say: f => `${atHop(f)} does not know this destination.` },
+  destination_unavailable: { side: 'upstream', status: 503, say: f => `${atHop(f)} cannot be used at the moment${because(f)}. Try again.` },
+  destination_ip_prohibited: { side: 'here', status: 403, say: f => `${f.at} is an address in this machine or its network, and those are closed to steered sites. Add its range to guard.allow to open it.` },
+  destination_ip_unroutable: { side: 'upstream', status: 502, say: f => `There is no way from here to ${atHop(f)}${because(f)}. Is the network up?` },
+  connection_refused: { side: 'upstream', status: 502, say: f => `${atHop(f)} refused the connection. Is it running?` },
+  connection_terminated: { side: 'upstream', status: 502, say: f => `${atHop(f)} closed the connection before it had answered${because(f)}.` },
+  connection_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} did not answer in time${because(f)}. Is it running and reachable?` },
+  connection_read_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} stopped sending${because(f)}.` },
+  connection_write_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} stopped taking data${because(f)}.` },
+  connection_limit_reached: { side: 'here', status: 503, say: f => `Too many connections are open${because(f)}. Try again in a moment.` },
+  tls_protocol_error: { side: 'upstream', status: 502, say: f => `No TLS connection to ${atHop(f)} could be made${because(f)}.` },
+  tls_certificate_error: { side: 'upstream', status: 502, say: f => `The certificate of ${atHop(f)} is not valid${because(f)}.` },
+  tls_alert_received: { side: 'upstream', status: 502, say: f => `${atHop(f)} ended the TLS handshake${because(f)}.` },
+  http_request_error: { side: 'downstream', status: 400, say: f => `The request was malformed and was not sent on${because(f)}.` },
+  http_request_denied: { side: 'here', status: 403, say: f => `Access to ${f.at} is blocked by your rules${because(f)}.` },
+  http_response_incomplete: { side: 'upstream', status: 502, say: f => `${atHop(f)} broke off in the middle of its answer.` },
+  http_response_header_section_size: { side: 'upstream', status: 502, say: f => `The answer of ${atHop(f)} has a larger head than is allowed.` },
+  http_response_transfer_coding: { side: 'upstream', status: 502, say: f => `The answer of ${atHop(f)} uses an unknown transfer coding.` },
+  http_response_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} took the request but did not answer in time.` },
+  http_upgrade_failed: { side: 'upstream', status: 502, say: f => `${atHop(f)} did not switch protocols as asked${because(f)}.` },
+  http_protocol_error: { side: 'upstream', status: 502, say: f => `The answer of ${atHop(f)} is not valid HTTP${because(f)}.` },
+  proxy_internal_error: { side: 'here', status: 500, say: f => `Detour failed${because(f)}. This is a bug; the log has the details.` },
+  proxy_configuration_error: { side: 'here', status: 500, say: f => `The configuration cannot serve this request${because(f)}.` },
+  proxy_loop_detected: { side: 'here', status: 502, say: f => `The request came back to Detour itself${because(f)}: a hop or name leads to its own port.` },
+  // A refusal: a hop said no by policy. Its route may survive it.
+  hop_refused: { side: 'upstream', status: 502, proxyStatus: 'http_request_denied', say: f => `${atHop(f)} refused to carry this request${because(f)}.` },
+  hop_authentication_failed: { side: 'upstream', status: 502, proxyStatus: 'proxy_configuration_error', say: f => `${atHop(f)} did not accept the user name and password${because(f)}. Check them in the hops section.` },
+  target_too_long: { side: 'downstream', status: 414, proxyStatus: 'http_request_error', say: () => 'The address of the request is too long.' },
+  head_too_large: { side: 'downstream', status: 431, proxyStatus: 'http_request_error', say: () => 'The head of the request is larger than is allowed.' },
+  not_implemented: { side: 'downstream', status: 501, proxyStatus: 'http_request_error', say: f => `Detour does not do this${because(f)}.` },
+  expectation_failed: { side: 'downstream', status: 417, proxyStatus: 'http_request_error', say: f => `The request expects something Detour does not know${because(f)}.` },
+  request_timeout: { side: 'downstream', status: 408, proxyStatus: 'http_request_error', say: () => 'The request did not arrive in time.' },
+  only_if_cached: { side: 'here', status: 504, proxyStatus: 'http_request_denied', say: f => `${f.at} was asked for from the cache only, and is not in it.` },
+  downstream_gone: { side: 'downstream', status: null, say: () => 'The browser closed the connection first.' },
+} satisfies Record<string, FaultRow>;
+
+export type FaultKind = keyof typeof FAULTS;
+
+export interface FaultOptions {
+  /** The hop's name when a hop is to blame. */
+  hop?: string | undefined;
+  /** The endpoint that failed. */
+  target?: Endpoint | undefined;
+  /** A short, secret-free addition: "reply 2: not allowed by ruleset". */
+  detail?: string | undefined;
+  /** The status a hop answered with (RFC 9209 §2.1.4 received-status). */
+  receivedStatus?: number | undefined;
+  cause?: unknown;
+}
+
+/** A failed step. Thrown where the fact is known, caught once in companion/proxy.ts. */
+export class Fault extends Error {
+  readonly kind: FaultKind;
+  readonly hop: string | undefined;
+  readonly target: Endpoint | undefined;
+  readonly detail: string | undefined;
+  readonly receivedStatus: number | undefined;
+
+  constructor(kind: FaultKind, options: FaultOptions = {}) {
+    super(sentenceOf(kind, options), options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'Fault';
+    this.kind = kind;
+    this.hop = options.hop;
+    this.target = options.target;
+    this.detail = options.detail;
+    this.receivedStatus = options.receivedStatus;
+  }
+
+  get row(): FaultRow {
+    return FAULTS[this.kind];
+  }
+
+  /** The Proxy-Status error token (RFC 9209 §2.1.1). */
+  get proxyStatusError(): string {
+    return this.row.proxyStatus ?? this.kind;
+  }
+}
+
+/** The sentence for a person: what happened, at which hop, what to do. */
+export function sentenceOf(kind: FaultKind, options: FaultOptions): string {
+  const row: FaultRow = FAULTS[kind];
+  return row.say({
+    at: options.target ? formatEndpoint(options.target) : 'the destination',
+    hop: options.hop,
+    detail: options.detail,
+  });
+}
