@@ -22,7 +22,8 @@ export function isAddress(host: string): boolean {
   return host.includes(':') || /^\d+\.\d+\.\d+\.\d+$/.test(host);
 }
 
-const PLAIN_NAME = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/;
+// A name in normal form already: its last label begins with a letter, so it is no IPv4 address in any spelling.
+const PLAIN_NAME = /^(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z_][a-z0-9_-]*$/;
 
 /**
  * The one normal form of a host, as the WHATWG URL standard makes it for http: lower case, IDN as punycode, IPv4 in dotted decimal
@@ -31,10 +32,7 @@ const PLAIN_NAME = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-
  */
 export function normalizeHost(text: string): string | null {
   if (text.length === 0 || text.length > 255) return null;
-  // The common case costs one regular expression: a name whose last label has a letter is no address in any spelling.
-  if (PLAIN_NAME.test(text) && /[g-wyz_-][^.]*$|[a-z][^.]*[g-z]/.test(text.slice(text.lastIndexOf('.') + 1)) && !text.includes('xn--')) {
-    return text.length > 253 ? null : text;
-  }
+  if (PLAIN_NAME.test(text) && !text.includes('xn--')) return text.length > 253 ? null : text;
   if (/[\s/?#@\\%]/.test(text)) return null;
   const bracketed = text.includes(':') && !text.startsWith('[') ? `[${text}]` : text;
   if (!bracketed.startsWith('[') && bracketed.includes(':')) return null;

@@ -1,0 +1,161 @@
+// What the rooms hand each other. Types only: a room knows these shapes and nothing of the room that fills them.
+// They meet in proxy.ts (the walk) and are furnished in companion.ts.
+import type { Socket } from 'node:net';
+import type { Because, Decision } from '../shared/decision/rule.ts';
+import type { Endpoint } from '../shared/endpoint.ts';
+import type { Attempt, Exchange, HopTrace } from '../shared/exchange.ts';
+import type { Fault } from '../shared/fault.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds } from '../shared/units.ts';
+import type { Hop, Route } from '../shared/config.ts';
+import type { Answer, RequestHead } from './message/message.ts';
+
+// guard ---------------------------------------------------------------------------------------------------------------------------
+
+declare const admitted: unique symbol;
+/** A target that the guard has let pass; `dial` takes no other. */
+export type AdmittedTarget = Endpoint & { readonly [admitted]: true };
+
+/** Who may enter, and where they may go. */
+export interface Acl {
+  /**
+   * Judges what can be judged before a connection is made: the port policy, own listeners by literal address, and literals and
+   * `localhost` names (loopback, link-local, metadata, private) by `behindHops`. Throws Fault http_request_denied (a port),
+   * destination_ip_prohibited (an address), proxy_loop_detected (an own listener).
+   */
+  admit(target: Endpoint, how: 'connect' | 'http', behindHops: boolean, privateAllowed: boolean): AdmittedTarget;
+  /** Judges an address that is about to be dialled on a zero-hop leg: the fault that forbids it, or null. */
+  admitsAddress(address: string, port: number): Fault | null;
+  /** Judges an address about to be dialled for the first hop: only own listeners are refused. */
+  admitsHopAddress(address: string, port: number): Fault | null;
+}
+
+// chain ---------------------------------------------------------------------------------------------------------------------------
+
+/** A named hop. */
+export interface NamedHop extends Hop {
+  readonly name: string;
+}
+
+/** The ordered hops of one connection; empty = the companion connects itself. `key` names it in pools and partitions. */
+export interface Chain {
+  readonly key: string;
+  readonly hops: readonly NamedHop[];
+}
+
+export interface Dialled {
+  readonly socket: Socket;
+  /** Bytes that came behind the last handshake, already read. Usually empty. */
+  readonly rest: Buffer;
+  readonly hops: readonly HopTrace[];
+}
+
+/**
+ * Folds a chain into one socket to `target`. With `absolute`, the last hop (kind http) is only connected to, not asked for a tunnel: the request
+ * goes to it in absolute-form. Resolves names only on a zero-hop leg (and for the first hop). Every address is judged by the guard before it is dialled.
+ * Throws faults with `hop` set when a hop is to blame; their `trace` is added to `steps` as far as it got.
+ */
+export type Dial = (chain: Chain, target: AdmittedTarget, options: DialOptions) => Promise<Dialled>;
+
+export interface DialOptions {
+  readonly absolute: boolean;
+  readonly signal: AbortSignal;
+  /** Filled as hops stand, so that a failed dial has a trace too. */
+  readonly steps: HopTrace[];
+}
+
+// route ---------------------------------------------------------------------------------------------------------------------------
+
+/** The route of a decision, resolved against the file. */
+export interface ResolvedRoute {
+  readonly name: string;
+  readonly chains: readonly Chain[];
+  readonly route: Route | null;
+}
+
+/** One try on one chain. Throws a Fault; resolves with what the walk goes on with. `stage` is set as the try gets on. */
+export interface Try {
+  readonly chain: Chain;
+  readonly signal: AbortSignal;
+  readonly steps: HopTrace[];
+  stage: Attempt['stage'];
+}
+
+/**
+ * Tries the chains of a route in the order of the outcome memory until one works; appends every attempt to `attempts`.
+ * A fault that the route may survive (connect failure, refusal) leads to the next chain; any other, or the last, is thrown.
+ * Never more than `routeTimeout` in all.
+ */
+export type TryChains = <T>(
+  route: ResolvedRoute,
+  host: string,
+  attempts: Attempt[],
+  signal: AbortSignal,
+  attempt: (one: Try) => Promise<T>,
+) => Promise<T>;
+
+// filter --------------------------------------------------------------------------------------------------------------------------
+
+/** The page that says which rule of which list blocked, and how to let it through; null for a subresource (a typed empty answer is made). */
+export type BlockAnswer = (request: RequestHead, host: string, blockedBy: Because) => Answer;
+
+// cache ---------------------------------------------------------------------------------------------------------------------------
+
+/** A request as the cache sees it. */
+export interface CacheRequest {
+  readonly head: RequestHead;
+  /** Absolute URL in normal form, without fragment or user information. */
+  readonly url: string;
+  readonly route: string;
+  /** Registrable domain of Referer or Origin; for a navigation the target's own; else ''. */
+  readonly partition: string;
+  readonly decision: Decision;
+}
+
+export type Found =
+  | { readonly hit: true; readonly answer: Answer; readonly status: string }
+  /** `request`: the head to send (today the same). `status`: Cache-Status parameters so far: `fwd=uri-miss`. */
+  | { readonly hit: false; readonly request: RequestHead; readonly status: string; readonly token: unknown };
+
+export interface Cache {
+  lookup(request: CacheRequest, now: EpochMilliseconds): Found;
+  /**
+   * Takes the answer of upstream: stores it when it may (teeing its body without slowing it), invalidates after unsafe methods,
+   * and gives back the answer to respond with. `status` are the final Cache-Status parameters (`fwd=uri-miss; stored`).
+   */
+  store(found: Found & { hit: false }, answer: Answer, times: { requestedAt: EpochMilliseconds; respondedAt: EpochMilliseconds }): { answer: Answer; status: string };
+  /** What lookup would say, changing nothing: for explain. */
+  peek(request: CacheRequest, now: EpochMilliseconds): string;
+  readonly size: Bytes;
+  readonly count: number;
+  clear(): void;
+}
+
+// record --------------------------------------------------------------------------------------------------------------------------
+
+/** An exchange while it runs; the walk fills it in. Times are handed in by the recorder's clock. */
+export interface ExchangeDraft extends Mutable<Omit<Exchange, 'attempts' | 'id' | 'startedAt' | 'took'>> {
+  readonly id: number;
+  readonly startedAt: EpochMilliseconds;
+  readonly attempts: Attempt[];
+  took?: Milliseconds;
+}
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+export interface Recorder {
+  /** Begins the record of one exchange. */
+  begin(kind: Exchange['kind'], method: string): ExchangeDraft;
+  /** A tunnel stands: shows it as open in the log and to followers. */
+  opened(draft: ExchangeDraft): void;
+  /** Ends it: into the log, to followers, into the counters. Called exactly once. */
+  finish(draft: ExchangeDraft): void;
+}
+
+// control -------------------------------------------------------------------------------------------------------------------------
+
+/** What the downstream room does with an origin-form request: the control room's, or the bare 400. */
+export interface ControlDoor {
+  /** Answers a plain request (the PAC); null = not ours, the caller sends the bare 400. */
+  answer(head: RequestHead): Answer | null;
+  /** Takes the socket over for a WebSocket; false = not ours, the caller sends the bare 400. */
+  upgrade(head: RequestHead, socket: Socket, rest: Buffer): boolean;
+}

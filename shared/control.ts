@@ -1,0 +1,135 @@
+// The control link: one discriminated union each way, JSON text frames over a WebSocket. The protocol's version is the name of its
+// subprotocol; the first message of the companion names it again, so that a client of another version can say so.
+import * as v from 'valibot';
+import type { SteeringTable } from './decision/compile-table.ts';
+import type { Decision } from './decision/rule.ts';
+import type { Exchange, SiteCounts } from './exchange.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { EpochMilliseconds } from './units.ts';
+
+export const PROTOCOL_VERSION = 1;
+/** The subprotocol that both sides name; a token or a pairing code rides beside it and is never echoed. */
+export const SUBPROTOCOL = `detour.v${PROTOCOL_VERSION}`;
+/** `token.<base64url of 32 bytes>`: a paired client, or the CLI. */
+export const TOKEN_PREFIX = 'token.';
+/** `code.<six digits>`: a client that pairs now. Accepted only from an extension's Origin while a code is out. */
+export const CODE_PREFIX = 'code.';
+/** Path of the WebSocket. */
+export const CONTROL_PATH = '/control';
+/** Largest message of a client, in bytes. */
+export const MAX_CLIENT_MESSAGE = 64 * 1024;
+/** An application message at least this often keeps Chromium's worker awake (30 s idle limit). */
+export const KEEPALIVE_INTERVAL = 20_000;
+
+/** Close codes of the WebSocket. */
+export const CLOSE_UNPAIRED = 4001;
+export const CLOSE_GOING_AWAY = 1001;
+
+const id = v.pipe(v.number(), v.integer(), v.minValue(0));
+const text = (bytes: number) => v.pipe(v.string(), v.maxLength(bytes));
+
+/** Every request of a client; `id` comes back in the reply. */
+export const ClientMessage = v.variant('type', [
+  /** What this client steers by; the companion then sends `steering` now and whenever it changes. */
+  v.strictObject({ type: v.literal('steer'), id, dialect: v.picklist(['pac', 'table']), hash: v.optional(text(64)) }),
+  /** Turn a site on by a route, off (`off`), or forget it (null). `site` in the notation of the file. Reply: `done`. */
+  v.strictObject({ type: v.literal('set-site'), id, site: text(260), route: v.nullable(text(64)) }),
+  /** What would happen to a host. Reply: `site`. */
+  v.strictObject({ type: v.literal('site'), id, host: text(260) }),
+  /** Exchanges as they end (and tunnels as they open), with so many of the past first. Replies: `done`, then `exchange` events. */
+  v.strictObject({ type: v.literal('follow'), id, recent: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(10_000)), 0) }),
+  /** What would happen to a URL and why. Reply: `explained`. */
+  v.strictObject({ type: v.literal('explain'), id, url: text(8192) }),
+  /** Keeps the link awake. No reply. */
+  v.strictObject({ type: v.literal('alive'), id }),
+  // The CLI's own:
+  v.strictObject({ type: v.literal('pair'), id }),
+  v.strictObject({ type: v.literal('clients'), id }),
+  v.strictObject({ type: v.literal('unpair'), id, name: text(100) }),
+]);
+export type ClientMessage = v.InferOutput<typeof ClientMessage>;
+
+/** What the popup needs of the file. */
+export interface SiteState {
+  /** As written in the file: `example.com`, `.example.com`, `=www.example.com`. */
+  readonly site: string;
+  /** Route name, or `off`, or `block`. */
+  readonly route: string;
+}
+
+export interface ConfigState {
+  /** Goes up with every change that is in force. */
+  readonly revision: number;
+  readonly sites: readonly SiteState[];
+  /** Names in file order, `companion` first, without `block`. */
+  readonly routes: readonly string[];
+  readonly default: string;
+  /** The file was changed to something that is refused: `detour.yaml:3:5: …`. The last good one is in force. */
+  readonly problem?: string | undefined;
+}
+
+export interface Steering {
+  /** Hash of the content; the same hash needs no new setting. */
+  readonly hash: string;
+  /** Complete PAC text, ASCII. Present for dialect `pac`. */
+  readonly pac?: string | undefined;
+  /** Present for both dialects: icons, the local network guard and Firefox decide by it. */
+  readonly table: SteeringTable;
+}
+
+export interface SiteAnswer {
+  readonly host: string;
+  /** Registrable domain, or the host itself where there is none. What the switch turns on. */
+  readonly site: string;
+  readonly decision: Decision;
+  readonly counts: SiteCounts;
+}
+
+export interface ClientInfo {
+  readonly name: string;
+  readonly origin: string;
+  readonly pairedAt: EpochMilliseconds;
+  readonly connected: boolean;
+}
+
+/** Events and replies of the companion. */
+export type CompanionMessage =
+  | {
+      readonly type: 'hello';
+      readonly protocol: number;
+      /** The companion's own version. */
+      readonly version: string;
+      /** The name under which this client is paired. */
+      readonly client: string;
+      readonly proxy: Endpoint;
+      /** The PAC for anything that takes one; the path is the secret. */
+      readonly pacUrl: string;
+      readonly state: ConfigState;
+      /** Only to a client that has just paired with a code: keep it. */
+      readonly token?: string | undefined;
+    }
+  | { readonly type: 'state'; readonly state: ConfigState }
+  | { readonly type: 'steering'; readonly steering: Steering }
+  | { readonly type: 'exchange'; readonly exchange: Exchange }
+  | { readonly type: 'alive' }
+  // Replies
+  | { readonly type: 'done'; readonly id: number }
+  | { readonly type: 'refused'; readonly id: number; readonly message: string }
+  | { readonly type: 'site'; readonly id: number; readonly answer: SiteAnswer }
+  | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation }
+  | { readonly type: 'code'; readonly id: number; readonly code: string; readonly expiresAt: EpochMilliseconds }
+  | { readonly type: 'clients'; readonly id: number; readonly clients: readonly ClientInfo[] };
+
+/** What `detour explain URL` shows. */
+export interface Explanation {
+  readonly url: string;
+  readonly decision: Decision;
+  /** The guard's sentence, when it would refuse. */
+  readonly refused?: string | undefined;
+  /** What the cache would do now: `hit; ttl=30`, `fwd=uri-miss`, `not cacheable: method`. */
+  readonly cache: string;
+  /** Chains in the order they would be tried, hop by hop, `name (kind host:port)`; an empty chain is the companion itself. */
+  readonly chains: readonly (readonly string[])[];
+  /** Sentences, in the order of the way of a request. */
+  readonly steps: readonly string[];
+}

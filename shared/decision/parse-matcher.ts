@@ -1,0 +1,43 @@
+// Text to matcher: the one notation of sites, rules and list files.
+import { isAddress, normalizeHost } from '../endpoint.ts';
+import type { Matcher } from './rule.ts';
+
+/**
+ * `example.com` (with its subdomains), `.example.com` (subdomains only), `=example.com` (this host only), an address, or an address
+ * range `10.0.0.0/8`. Answers with a sentence where the text is none of them.
+ */
+export function parseMatcher(text: string): Matcher | string {
+  if (text.includes('*')) {
+    return `"${text}" has a "*": write .example.com for subdomains only, or example.com for the domain with its subdomains`;
+  }
+  const slash = text.indexOf('/');
+  if (slash >= 0) return parseCidr(text, slash);
+  const mark = text[0];
+  const host = normalizeHost(mark === '.' || mark === '=' ? text.slice(1) : text);
+  if (host === null) return `"${text}" is not a host name, an address or an address range`;
+  if (isAddress(host)) return mark === '.' ? `"${text}": an address has no subdomains` : { kind: 'exact', host };
+  return { kind: mark === '.' ? 'subdomains' : mark === '=' ? 'exact' : 'suffix', host };
+}
+
+function parseCidr(text: string, slash: number): Matcher | string {
+  const address = normalizeHost(text.slice(0, slash));
+  const digits = text.slice(slash + 1);
+  if (address === null || !isAddress(address) || !/^\d{1,3}$/.test(digits)) return `"${text}" is not an address range like 10.0.0.0/8`;
+  const prefix = Number(digits);
+  const widest = address.includes(':') ? 128 : 32;
+  return prefix > widest ? `"${text}": the prefix goes to ${widest}` : { kind: 'cidr', address, prefix };
+}
+
+/** The text that `parseMatcher` reads as this matcher. */
+export function formatMatcher(matcher: Matcher): string {
+  switch (matcher.kind) {
+    case 'exact':
+      return isAddress(matcher.host) ? matcher.host : `=${matcher.host}`;
+    case 'suffix':
+      return matcher.host;
+    case 'subdomains':
+      return `.${matcher.host}`;
+    case 'cidr':
+      return `${matcher.address}/${matcher.prefix}`;
+  }
+}
