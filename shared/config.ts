@@ -65,8 +65,8 @@ const count = (least: number, most: number) =>
   v.pipe(
     v.number('is not a whole number'),
     v.safeInteger('is not a whole number'),
-    v.minValue(least, `is less than ${least}`),
-    v.maxValue(most, `is more than ${most}`),
+    v.minValue(least, `must be at least ${least}`),
+    v.maxValue(most, `must be at most ${most}`),
   );
 
 const bytes = v.lazy(input =>
@@ -586,7 +586,7 @@ export const ConfigSchema = v.pipe(
       });
       addIssue({ message, path: path as unknown as [v.IssuePathItem, ...v.IssuePathItem[]] });
     };
-    checkReferences(dataset.value as Unfinished, complain);
+    if (isMap(dataset.value)) checkReferences(dataset.value, complain);
   }),
 );
 
