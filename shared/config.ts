@@ -9,6 +9,8 @@ import { type Bytes, GiB, KiB, MiB } from './units.ts';
 
 /** Hand-written sites and rules together; anything larger is a list file. */
 export const MAX_HAND_WRITTEN = 5_000;
+/** So many times a sentence asks "did you mean", which costs more than to say no. */
+const MAX_HINTS = 20;
 /** Routes that every configuration has. */
 export const BUILT_IN_ROUTES = ['companion', 'block'] as const;
 
@@ -17,24 +19,32 @@ const described = <T extends v.GenericSchema>(schema: T, text: string) => v.pipe
 const isMap = (input: unknown): input is Record<string, unknown> =>
   typeof input === 'object' && input !== null && !Array.isArray(input);
 
-/** A map of exactly these keys. (valibot's own strictObject takes a list for a map, and its sentences repeat values.) */
+/** A map of exactly these keys. (valibot's strictObject tells of one unknown key only, and takes a list for a map.) */
 const strict = <E extends v.ObjectEntries>(
   entries: E,
   otherwise = 'is not a map: write its keys below it, one a line',
 ) =>
   v.pipe(
     v.custom<Record<string, unknown>>(isMap, otherwise),
-    v.strictObject(entries, issue => {
-      const key = String(issue.path?.at(-1)?.key);
-      if (issue.expected !== 'never') return `needs ${key}`;
-      const meant = nearest(key, Object.keys(entries));
-      return `unknown key "${key}"${meant === null ? '' : ` (did you mean ${meant}?)`}`;
+    v.looseObject(entries, issue => `needs ${String(issue.path?.at(-1)?.key)}`),
+    v.rawCheck(({ dataset, addIssue }) => {
+      const input = dataset.value as Record<string, unknown>;
+      let unknown = 0;
+      for (const key in input) {
+        if (Object.hasOwn(entries, key)) continue;
+        if (++unknown > MAX_HINTS) break;
+        const meant = nearest(key, Object.keys(entries));
+        addIssue({
+          message: `unknown key "${key}"${meant === null ? '' : ` (did you mean ${meant}?)`}`,
+          path: [{ type: 'object', origin: 'key', input, key, value: input[key] }],
+        });
+      }
     }),
-  );
+  ) as unknown as v.GenericSchema<unknown, v.InferOutput<v.ObjectSchema<E, undefined>>>;
 
 /** The candidate that differs from `word` by a slip of the fingers, or null. */
 export function nearest(word: string, candidates: readonly string[]): string | null {
-  if (word.length > 40) return null;
+  if (word.length < 3 || word.length > 40) return null;
   let best: string | null = null;
   let least = Math.max(1, Math.floor(word.length / 3)) + 1;
   for (const candidate of candidates) {
@@ -605,8 +615,9 @@ interface Unfinished {
 function checkReferences(config: Unfinished, complain: Complain): void {
   const routes = config.routes ?? {};
   const builtIn = (route: string) => (BUILT_IN_ROUTES as readonly string[]).includes(route);
+  let hints = 0;
   const missing = (what: string, wanted: string, names: readonly string[]) => {
-    const meant = nearest(wanted, names);
+    const meant = ++hints > MAX_HINTS ? null : nearest(wanted, names);
     return `names the ${what} "${wanted}", which does not exist${meant === null ? '' : ` (did you mean ${meant}?)`}`;
   };
   const checkRoute = (route: string | undefined, ...keys: [string, ...(string | number)[]]) => {

@@ -1,0 +1,72 @@
+// The one file, in: text → configuration and rules, or every fault of it with line and column. Out: see config-edit.ts.
+import * as v from 'valibot';
+import { type Config, ConfigSchema } from '../../shared/config.ts';
+import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
+import type { Rule } from '../../shared/decision/rule.ts';
+import { ConfigError, type ConfigProblem, MAX_PROBLEMS } from './config-error.ts';
+import { formatPath, readYaml, type YamlSource } from './yaml-source.ts';
+
+/** A file that is in order. */
+export interface ParsedConfig {
+  readonly config: Config;
+  /** Hand-written rules in file order: sites, then rules. */
+  readonly rules: readonly Rule[];
+  /** The text that this was read from. */
+  readonly text: string;
+  /** The way back to lines and columns. */
+  readonly document: YamlSource;
+}
+
+/**
+ * Reads the file's text; an empty one means all defaults. `fileName` stands at the head of every problem.
+ * Throws ConfigError with everything that is wrong, at most 20 problems, in the order of the file.
+ */
+export function parseConfig(text: string, fileName: string): ParsedConfig {
+  const document = readYaml(text, fileName);
+  const problems = [...document.problems];
+  const parsed = v.safeParse(ConfigSchema, document.value ?? {});
+  if (parsed.success && problems.length === 0) {
+    return { config: parsed.output, rules: rulesOf(parsed.output), text, document };
+  }
+  for (const issue of (parsed.issues ?? []).slice(0, MAX_PROBLEMS * 10)) problems.push(problemOf(issue, document));
+  throw new ConfigError(fileName, inFileOrder(problems).slice(0, MAX_PROBLEMS));
+}
+
+/** The hand-written rules of a configuration, each with the place it stands at: `sites.example.com`, `rules[3]`. */
+export function rulesOf(config: Config): Rule[] {
+  const rules: Rule[] = [];
+  for (const [site, { action, rank }] of Object.entries(config.sites)) {
+    const matcher = parseMatcher(site);
+    if (typeof matcher !== 'string') rules.push({ matcher, action, rank, id: `sites.${site}` });
+  }
+  for (const [i, { matcher, action, rank }] of config.rules.entries()) {
+    rules.push({ matcher, action, rank, id: `rules[${i}]` });
+  }
+  return rules;
+}
+
+function problemOf(issue: v.BaseIssue<unknown>, document: YamlSource): ConfigProblem {
+  const path = (issue.path ?? []).map(item => item.key as string | number);
+  const at = issue.path?.at(-1)?.origin === 'key' ? 'key' : 'value';
+  const { line, column, path: found } = document.locate(path, at);
+  const message = sentenceOf(issue);
+  // An unknown or missing key is named by the sentence itself: before it stands the map that it is (not) in.
+  const named = /^(unknown key|needs) /.test(message) ? found.slice(0, path.length - 1) : found;
+  return { line, column, message: named.length === 0 ? message : `${formatPath(named)}: ${message}` };
+}
+
+function sentenceOf(issue: v.BaseIssue<unknown>): string {
+  if (issue.input === null && issue.kind === 'schema') return `has no value${hintOf(issue.message)}`;
+  // valibot's own sentences repeat the value.
+  return issue.message.startsWith('Invalid ') ? `is not ${issue.expected ?? 'valid'}` : issue.message;
+}
+
+/** "is not a hop: write …" → ": write …". */
+function hintOf(message: string): string {
+  const colon = message.indexOf(': ');
+  return colon < 0 ? '' : message.slice(colon);
+}
+
+function inFileOrder(problems: ConfigProblem[]): ConfigProblem[] {
+  return problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
+}
