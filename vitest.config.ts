@@ -1,0 +1,42 @@
+// Which tests there are: pure and companion tests, the extension on WXT's in-memory browser, and the journeys through real browsers.
+import { defineConfig } from 'vitest/config';
+import { WxtVitest } from 'wxt/testing/vitest-plugin';
+
+const SECOND = 1_000;
+
+export default defineConfig({
+  test: {
+    globals: false,
+    teardownTimeout: 20 * SECOND,
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/*.test.ts', 'test/shared/**/*.test.ts', 'test/companion/**/*.test.ts'],
+          testTimeout: 20 * SECOND,
+          hookTimeout: 20 * SECOND,
+        },
+      },
+      {
+        plugins: [WxtVitest()],
+        oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+        test: {
+          name: 'extension',
+          include: ['test/extension/**/*.test.{ts,tsx}'],
+          testTimeout: 10 * SECOND,
+          hookTimeout: 10 * SECOND,
+        },
+      },
+      {
+        test: {
+          name: 'journeys',
+          include: ['test/journeys/**/*.test.ts'],
+          // Two browsers and their proxies at once would measure the machine's two cores, not Detour.
+          fileParallelism: false,
+          testTimeout: 90 * SECOND,
+          hookTimeout: 60 * SECOND,
+        },
+      },
+    ],
+  },
+});
