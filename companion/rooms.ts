@@ -61,6 +61,8 @@ export interface DialOptions {
   readonly signal: AbortSignal;
   /** Filled as hops stand, so that a failed dial has a trace too. */
   readonly steps: HopTrace[];
+  /** Told where the dial has got to, for Try.stage. */
+  readonly reached?: (stage: 'connect' | 'greeting' | 'tunnel') => void;
 }
 
 // route ---------------------------------------------------------------------------------------------------------------------------

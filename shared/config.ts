@@ -556,6 +556,20 @@ const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<u
   ) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
 
 // A section whose entries are all commented out reads as null in YAML: it counts as absent.
+const address = v.pipe(
+  host,
+  v.check(written => isAddress(written), 'is not an address like 192.0.2.7 or 2001:db8::7'),
+);
+const Dns = strict({
+  hosts: v.nullish(
+    described(
+      mapOf(host, address, 'names and addresses'),
+      'Addresses for names that the companion looks up itself. The guard judges them like any other.',
+    ),
+    {},
+  ),
+});
+
 const Shape = strict(
   {
     listen: v.optional(described(endpoint, 'Where the companion listens.'), '127.0.0.1:8228'),
@@ -572,6 +586,7 @@ const Shape = strict(
       'companion',
     ),
     guard: v.nullish(Guard, {}),
+    dns: v.nullish(Dns, {}),
     cache: v.nullish(CacheConfig, {}),
     log: v.nullish(LogConfig, {}),
     limits: v.nullish(Limits, {}),

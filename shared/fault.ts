@@ -29,9 +29,9 @@ export const FAULTS = {
   dns_error: { side: 'upstream', status: 502, say: f => `The name ${f.at} could not be found${because(f)}. Is it spelled right?` },
   destination_not_found: { side: 'upstream', status: 500, say: f => `${atHop(f)} does not know this destination.` },
   destination_unavailable: { side: 'upstream', status: 503, say: f => `${atHop(f)} cannot be used at the moment${because(f)}. Try again.` },
-  destination_ip_prohibited: { side: 'here', status: 502, say: f => `${f.at} is an address in this machine or its network, and those are closed to steered sites. Add its range to guard.allow to open it.` },
+  destination_ip_prohibited: { side: 'here', status: 502, say: f => `${f.at} leads to an address in this machine or its network${because(f)}, and those are closed to steered sites. Add its range to guard.allow to open it.` },
   destination_ip_unroutable: { side: 'upstream', status: 502, say: f => `There is no way from here to ${atHop(f)}${because(f)}. Is the network up?` },
-  connection_refused: { side: 'upstream', status: 502, say: f => `${atHop(f)} refused the connection. Is it running?` },
+  connection_refused: { side: 'upstream', status: 502, say: f => `${atHop(f)} refused the connection${because(f)}. Is it running?` },
   connection_terminated: { side: 'upstream', status: 502, say: f => `${atHop(f)} closed the connection before it had answered${because(f)}.` },
   connection_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} did not answer in time${because(f)}. Is it running and reachable?` },
   connection_read_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} stopped sending${because(f)}.` },
@@ -54,6 +54,9 @@ export const FAULTS = {
   // A refusal: a hop said no by policy. Its route may survive it.
   hop_refused: { side: 'upstream', status: 502, proxyStatus: 'http_request_denied', say: f => `${atHop(f)} refused to carry this request${because(f)}.` },
   hop_authentication_failed: { side: 'upstream', status: 502, proxyStatus: 'proxy_configuration_error', say: f => `${atHop(f)} did not accept the user name and password${because(f)}. Check them in the hops section.` },
+  // A hop that works, and says that the target (or the next hop) does not.
+  hop_could_not_reach: { side: 'upstream', status: 502, proxyStatus: 'destination_unavailable', say: f => `${atHop(f)} could not reach the destination${because(f)}.` },
+  hop_protocol_error: { side: 'upstream', status: 502, proxyStatus: 'http_protocol_error', say: f => `${atHop(f)} does not speak as its kind should${because(f)}. Is its kind right in the hops section?` },
   target_too_long: { side: 'downstream', status: 414, proxyStatus: 'http_request_error', say: () => 'The address of the request is too long.' },
   head_too_large: { side: 'downstream', status: 431, proxyStatus: 'http_request_error', say: () => 'The head of the request is larger than is allowed.' },
   not_implemented: { side: 'downstream', status: 501, proxyStatus: 'http_request_error', say: f => `Detour does not do this${because(f)}.` },

@@ -1,0 +1,312 @@
+// Folds a chain of hops into one socket: connect to the first, then ask each in turn for a tunnel to the next, through what stands already.
+// Here are the sockets, the clocks and the resolver of that; what is said to a hop is in the file of its kind. Foreign errors become faults here.
+import { promises as dns } from 'node:dns';
+import { connect, type Socket } from 'node:net';
+import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
+import { Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
+import type { Milliseconds } from '../../shared/units.ts';
+import type { Acl, Dial, NamedHop } from '../rooms.ts';
+import { endpointOf, type Handshake, hopFault } from './handshake.ts';
+import { connectHandshake } from './http-connect.ts';
+import { socks5Handshake } from './socks5.ts';
+
+/** All addresses of a name, the preferred ones first. */
+export type Lookup = (host: string) => Promise<readonly string[]>;
+
+export interface ChainOptions {
+  readonly acl: Acl;
+  /** For connecting to one hop (or, without hops, to the target) and hearing its yes. */
+  readonly hopTimeout: Milliseconds;
+  readonly lookup?: Lookup;
+  /** dns.hosts of the file: addresses for names, before any lookup. The guard judges them like any other. */
+  readonly hosts?: Readonly<Record<string, string>>;
+  /** The Via member of our CONNECT requests (LoopMark); null = none. */
+  readonly via?: string | null;
+  readonly now?: () => Milliseconds;
+}
+
+/** RFC 8305 §5: how long one address may try alone before the next joins in. */
+const NEXT_ADDRESS_AFTER: Milliseconds = 250;
+/** More addresses than this for one name are not tried. */
+const MAX_ADDRESSES = 16;
+const KEEP_ALIVE_AFTER: Milliseconds = 30_000;
+const NOTHING = Buffer.alloc(0);
+// Also the ear of a socket that is on its way from one owner to the next: it must not bring the process down when it breaks just then.
+const nothing = () => {};
+
+const systemLookup: Lookup = async host =>
+  (await dns.lookup(host, { all: true, order: 'verbatim' })).map(one => one.address);
+
+/** Puts chains together; see Dial in rooms.ts for what it throws. The socket comes with no listener that reads, and not flowing. */
+export function makeDial(options: ChainOptions): Dial {
+  const { acl, hopTimeout, lookup = systemLookup, via = null, now = () => performance.now() } = options;
+  const hosts = new Map<string, string>();
+  for (const [name, address] of Object.entries(options.hosts ?? {})) {
+    const host = normalizeHost(name);
+    if (host !== null) hosts.set(host, address);
+  }
+
+  async function resolve(host: string): Promise<readonly string[]> {
+    const written = hosts.get(host);
+    return written === undefined ? lookup(host) : [written];
+  }
+
+  /** One TCP connection to the first of the endpoint's admitted addresses that answers. */
+  async function connectTo(
+    at: Endpoint,
+    hop: NamedHop | undefined,
+    deadline: Milliseconds,
+    signal: AbortSignal,
+  ): Promise<Socket> {
+    const blame: FaultOptions = { hop: hop?.name, target: at };
+    const late = (kind: FaultKind) => () => new Fault(kind, blame);
+    const found = isAddress(at.host)
+      ? [at.host]
+      : await bounded<readonly string[]>(deadline - now(), signal, late('dns_timeout'), (succeed, fail) => {
+          resolve(at.host).then(succeed, (error: unknown) => fail(faultOf(error, blame)));
+          return nothing;
+        });
+    const judge = hop ? acl.admitsHopAddress : acl.admitsAddress;
+    const addresses: string[] = [];
+    let forbidden: Fault | null = null;
+    for (const address of found) {
+      const no = judge(address, at.port);
+      if (no) forbidden ??= no;
+      else if (addresses.length < MAX_ADDRESSES) addresses.push(address);
+    }
+    if (addresses.length === 0) {
+      if (forbidden)
+        throw isAddress(at.host) && !hop
+          ? forbidden
+          : new Fault(forbidden.kind, { ...blame, detail: found.join(', '), cause: forbidden });
+      throw new Fault('dns_error', { ...blame, detail: 'it has no address' });
+    }
+    return bounded(deadline - now(), signal, late('connection_timeout'), (succeed, fail) =>
+      race(alternate(addresses), at.port, blame, succeed, fail),
+    );
+  }
+
+  /** The conversation with one hop; gives back what came behind its yes. */
+  function converse(
+    socket: Socket,
+    handshake: Handshake,
+    early: Buffer,
+    hop: NamedHop,
+    deadline: Milliseconds,
+    signal: AbortSignal,
+  ): Promise<Buffer> {
+    const late = () =>
+      hopFault(
+        'connection_timeout',
+        hop,
+        handshake.stage === 'greeting' ? 'while logging in' : 'when asked for the tunnel',
+      );
+    return bounded(deadline - now(), signal, late, (succeed, fail) => {
+      let pending = early;
+      const advance = () => {
+        try {
+          while (true) {
+            const step = handshake.read(pending);
+            if (step === 'need-more') return;
+            pending = step.rest;
+            if (step.send) socket.write(step.send);
+            if (!step.stands) continue;
+            stop();
+            return succeed(pending);
+          }
+        } catch (error) {
+          fail(faultOf(error, { hop: hop.name, target: endpointOf(hop) }));
+        }
+      };
+      // Reading by 'readable' leaves the socket as it was found (not flowing, nothing lost) when the listener goes.
+      const onReadable = () => {
+        let chunk: Buffer | null;
+        while ((chunk = socket.read() as Buffer | null) !== null)
+          pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+        advance();
+      };
+      const onEnd = () =>
+        fail(
+          hopFault(
+            'connection_terminated',
+            hop,
+            handshake.stage === 'greeting' ? 'while logging in' : 'when asked for the tunnel',
+          ),
+        );
+      const onError = (error: Error) => fail(faultOf(error, { hop: hop.name, target: endpointOf(hop) }));
+      const stop = () => {
+        socket.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', onError);
+      };
+      socket.on('readable', onReadable).on('end', onEnd).on('close', onEnd).on('error', onError);
+      if (socket.destroyed) onEnd();
+      else socket.write(handshake.opening);
+      if (early.length > 0) advance();
+      return stop;
+    });
+  }
+
+  return async function dial(chain, target, { absolute, signal, steps, reached }) {
+    const { hops } = chain;
+    let since = now();
+    const stands = (hop: string | null, at: Endpoint) => {
+      const at_ = now();
+      steps.push({ hop, at: formatEndpoint(at), took: Math.round((at_ - since) * 1000) / 1000 });
+      since = at_;
+    };
+    let deadline = since + hopTimeout;
+    reached?.('connect');
+    const first = hops[0];
+    const socket = await connectTo(first ? endpointOf(first) : target, first, deadline, signal);
+    try {
+      if (first) stands(first.name, endpointOf(first));
+      else stands(null, target);
+      let rest: Buffer = NOTHING;
+      for (let i = 0; i < hops.length; i++) {
+        const hop = hops[i]!;
+        const next = hops[i + 1];
+        if (absolute && !next) break;
+        const wanted: Endpoint = next ? endpointOf(next) : target;
+        if (i > 0) deadline = now() + hopTimeout;
+        const handshake = hop.kind === 'socks5' ? socks5Handshake(hop, wanted) : connectHandshake(hop, wanted, via);
+        reached?.(handshake.stage);
+        try {
+          rest = await converse(socket, handshake, rest, hop, deadline, signal);
+        } finally {
+          reached?.(handshake.stage);
+        }
+        stands(next?.name ?? null, wanted);
+      }
+      return { socket, rest, hops: steps };
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
+  };
+}
+
+/** IPv6 and IPv4 by turns, each family in the order it came (RFC 8305 §4), so that a broken family costs one turn only. */
+function alternate(addresses: readonly string[]): readonly string[] {
+  if (addresses.length < 2) return addresses;
+  const leads = (address: string) => address.includes(':') === addresses[0]!.includes(':');
+  const queues = [addresses.filter(leads), addresses.filter(address => !leads(address))] as const;
+  const turns: string[] = [];
+  for (let i = 0; turns.length < addresses.length; i++)
+    for (const queue of queues) if (i < queue.length) turns.push(queue[i]!);
+  return turns;
+}
+
+/** Tries the addresses in turn, the next one 250 ms later or as soon as one fails; the first to stand wins. Gives back how to break off. */
+function race(
+  addresses: readonly string[],
+  port: number,
+  blame: FaultOptions,
+  succeed: (socket: Socket) => void,
+  fail: (fault: Fault) => void,
+): () => void {
+  const trying = new Set<Socket>();
+  let next = 0;
+  let timer: NodeJS.Timeout | undefined;
+  let firstError: unknown;
+
+  const stop = () => {
+    clearTimeout(timer);
+    next = addresses.length;
+    for (const socket of trying) socket.destroy();
+    trying.clear();
+  };
+  const tryNext = () => {
+    clearTimeout(timer);
+    const socket = connect({
+      host: addresses[next++]!,
+      port,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_AFTER,
+    });
+    trying.add(socket);
+    socket.on('error', nothing);
+    const onError = (error: Error) => {
+      if (!trying.delete(socket)) return;
+      firstError ??= error;
+      if (next < addresses.length) tryNext();
+      else if (trying.size === 0) fail(faultOf(firstError, blame));
+    };
+    socket.once('error', onError);
+    socket.once('connect', () => {
+      socket.off('error', onError);
+      if (!trying.delete(socket)) return;
+      stop();
+      succeed(socket);
+    });
+    if (next < addresses.length) timer = setTimeout(tryNext, NEXT_ADDRESS_AFTER);
+  };
+  tryNext();
+  return stop;
+}
+
+/** One piece of socket work: until it is done, fails, is out of time, or nobody wants it any more. `start` gives back how to break it off. */
+function bounded<T>(
+  left: Milliseconds,
+  signal: AbortSignal,
+  late: () => Fault,
+  start: (succeed: (value: T) => void, fail: (fault: Fault) => void) => () => void,
+): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    if (signal.aborted) return reject(abandoned(signal));
+    let settled = false;
+    let stop = nothing;
+    const settle = () => {
+      if (settled) return false;
+      settled = true;
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
+      return true;
+    };
+    const fail = (fault: Fault) => {
+      if (!settle()) return;
+      stop();
+      reject(fault);
+    };
+    const onAbort = () => fail(abandoned(signal));
+    const timer = setTimeout(() => fail(late()), Math.max(0, left));
+    signal.addEventListener('abort', onAbort);
+    stop = start(value => {
+      if (settle()) resolve(value);
+    }, fail);
+  });
+}
+
+/** Why work was called off: the fault that the caller gave as reason, else that the browser left. */
+function abandoned(signal: AbortSignal): Fault {
+  return signal.reason instanceof Fault ? signal.reason : new Fault('downstream_gone', { cause: signal.reason });
+}
+
+/** What the system says, in our words. Details only where they add something to the sentence of the kind. */
+const SYSTEM_ERRORS: Record<string, readonly [FaultKind, string?]> = {
+  ECONNREFUSED: ['connection_refused'],
+  ETIMEDOUT: ['connection_timeout'],
+  ECONNRESET: ['connection_terminated', 'connection reset'],
+  ECONNABORTED: ['connection_terminated', 'connection aborted'],
+  EPIPE: ['connection_terminated', 'broken pipe'],
+  EHOSTUNREACH: ['destination_ip_unroutable', 'host unreachable'],
+  ENETUNREACH: ['destination_ip_unroutable', 'network unreachable'],
+  EADDRNOTAVAIL: ['destination_ip_unroutable', 'no local address for it'],
+  ENETDOWN: ['destination_ip_unroutable', 'network down'],
+  EACCES: ['destination_ip_unroutable', 'forbidden by this system'],
+  EPERM: ['destination_ip_unroutable', 'forbidden by this system'],
+  EMFILE: ['connection_limit_reached', 'this system allows no more open files'],
+  ENFILE: ['connection_limit_reached', 'this system allows no more open files'],
+  ENOTFOUND: ['dns_error'],
+  ENODATA: ['dns_error', 'it has no address'],
+  EAI_AGAIN: ['dns_timeout'],
+  ETIMEOUT: ['dns_timeout'],
+};
+
+/** A foreign error as a fault; a fault stays what it is. */
+export function faultOf(error: unknown, blame: FaultOptions): Fault {
+  if (error instanceof Fault) return error;
+  const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  const known = code === undefined ? undefined : SYSTEM_ERRORS[code];
+  if (known) return new Fault(known[0], { ...blame, detail: known[1], cause: error });
+  return new Fault('destination_unavailable', { ...blame, detail: code, cause: error });
+}

@@ -1,0 +1,132 @@
+// The tunnel request of a hop of kind http (RFC 9110 §9.3.6), and the loop mark that it carries.
+import { randomBytes } from 'node:crypto';
+import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
+import type { FaultKind } from '../../shared/fault.ts';
+import type { Bytes } from '../../shared/units.ts';
+import type { RequestHead } from '../message/message.ts';
+import type { NamedHop } from '../rooms.ts';
+import { type Handshake, hopFault, quotable } from './handshake.ts';
+
+/** A reply's head may be so large; what we read of it is three fields. */
+export const MAX_REPLY_HEAD: Bytes = 16 * 1024;
+/** Interim answers (1xx) before the final one. */
+const MAX_INTERIM = 8;
+const NOTHING = Buffer.alloc(0);
+
+/** The value of Proxy-Authorization for this hop alone (RFC 7617), or null where it has no user name. */
+export function basicAuthorization(hop: {
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+}): string | null {
+  if (hop.username === undefined) return null;
+  return `Basic ${Buffer.from(`${hop.username}:${hop.password ?? ''}`, 'utf8').toString('base64')}`;
+}
+
+/** The CONNECT request. `via` marks it as ours, so that we know it when it comes back. */
+export function encodeConnect(target: Endpoint, authorization: string | null, via: string | null): Buffer {
+  const at = formatEndpoint(target);
+  const lines = [`CONNECT ${at} HTTP/1.1`, `Host: ${at}`];
+  if (via !== null) lines.push(`Via: ${via}`);
+  if (authorization !== null) lines.push(`Proxy-Authorization: ${authorization}`);
+  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
+}
+
+export interface ConnectReply {
+  readonly status: number;
+  /** The reason phrase and, where the hop named one, its own error: `403 Forbidden, ERR_ACCESS_DENIED`. */
+  readonly said: string;
+  readonly rest: Buffer;
+}
+
+/**
+ * The head of a reply to CONNECT, 1xx answers skipped. In a 2xx, Content-Length and Transfer-Encoding mean nothing (RFC 9110 §9.3.6): the
+ * tunnel begins behind the empty line. 'malformed' and 'too-large' as soon as that is sure, not when the hop deigns to finish.
+ */
+export function decodeConnectReply(bytes: Buffer): 'need-more' | 'malformed' | 'too-large' | ConnectReply {
+  let start = 0;
+  for (let interim = 0; interim <= MAX_INTERIM; interim++) {
+    if (!looksLikeHttp(bytes, start)) return 'malformed';
+    const end = bytes.indexOf('\r\n\r\n', start, 'latin1');
+    if (end < 0) return bytes.length - start > MAX_REPLY_HEAD ? 'too-large' : 'need-more';
+    if (end - start > MAX_REPLY_HEAD) return 'too-large';
+    const head = parseReplyHead(bytes.toString('latin1', start, end));
+    if (head === null) return 'malformed';
+    if (head.status >= 200) return { ...head, rest: bytes.subarray(end + 4) };
+    start = end + 4;
+  }
+  return 'malformed';
+}
+
+const PROTOCOL = Buffer.from('HTTP/1.');
+
+function looksLikeHttp(bytes: Buffer, start: number): boolean {
+  const length = Math.min(PROTOCOL.length, bytes.length - start);
+  return length <= 0 || PROTOCOL.compare(bytes, start, start + length, 0, length) === 0;
+}
+
+function parseReplyHead(text: string): { status: number; said: string } | null {
+  const lines = text.split('\r\n');
+  const statusLine = /^HTTP\/1\.[01] ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/.exec(lines[0]!);
+  if (!statusLine) return null;
+  let said = `${statusLine[1]!} ${statusLine[2] ?? ''}`.trim();
+  for (let i = 1; i < lines.length; i++) {
+    const line = lines[i]!;
+    // A field that cannot be read is passed over: only the framing matters here, and that is the empty line.
+    // oxlint-disable-next-line no-control-regex
+    if (/[\0\r\n]/.test(line)) return null;
+    const field = /^(x-squid-error|proxy-status)\s*:(.*)$/i.exec(line);
+    if (field) said += `, ${field[2]!.trim()}`;
+  }
+  return { status: Number(statusLine[1]!), said: quotable(said) };
+}
+
+/** Asks `hop` for a tunnel to `target`. */
+export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | null): Handshake {
+  return {
+    stage: 'tunnel',
+    opening: encodeConnect(target, basicAuthorization(hop), via),
+    read(bytes) {
+      const reply = decodeConnectReply(bytes);
+      if (reply === 'need-more') return reply;
+      if (reply === 'malformed') throw hopFault('hop_protocol_error', hop, 'its answer to CONNECT is not HTTP');
+      if (reply === 'too-large') throw hopFault('http_response_header_section_size', hop);
+      const kind = faultKindOfStatus(reply.status);
+      if (kind === null) return { rest: reply.rest.length === 0 ? NOTHING : reply.rest, stands: true };
+      throw hopFault(kind, hop, `${reply.said}, asked for ${formatEndpoint(target)}`, reply.status);
+    },
+  };
+}
+
+/** What a status in reply to CONNECT means: null = the tunnel stands. No byte has gone to the target, so a route may survive them all. */
+export function faultKindOfStatus(status: number): FaultKind | null {
+  if (status >= 200 && status < 300) return null;
+  if (status === 407) return 'hop_authentication_failed';
+  // Could be the target that is down as well as the hop's own view of it.
+  if (status === 404 || status === 500 || status === 502 || status === 503 || status === 504)
+    return 'hop_could_not_reach';
+  return 'hop_refused';
+}
+
+/** How CONNECT requests of this run are marked toward hops, and known when they come back. */
+export interface LoopMark {
+  /** The Via member: `1.1 <pseudonym>`. */
+  readonly via: string;
+  /** Whether a request that came in was sent by this very run: a chain leads back to us. */
+  comesFromUs(head: RequestHead): boolean;
+}
+
+/** A fresh random pseudonym (RFC 9110 §7.6.3): it says nothing of this machine and is another one after every start. */
+export function makeLoopMark(pseudonym: string = randomBytes(9).toString('base64url')): LoopMark {
+  const via = `1.1 ${pseudonym}`;
+  return {
+    via,
+    comesFromUs(head) {
+      if (!head.fields.has('via')) return false;
+      for (const line of head.fields.all('via')) {
+        if (!line.includes(pseudonym)) continue;
+        for (const member of line.split(',')) if (member.trim().split(/\s+/)[1] === pseudonym) return true;
+      }
+      return false;
+    },
+  };
+}

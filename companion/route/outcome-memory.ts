@@ -1,0 +1,62 @@
+// What lately failed, so that the next request of the same site does not wait for it again. It orders chains and never rules one out.
+import { LRUCache } from 'lru-cache';
+import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
+import type { Chain } from '../rooms.ts';
+
+/** A policy's no is a lasting opinion about one site. */
+export const REFUSED_FOR: Milliseconds = 10 * 60_000;
+/** A hop that cannot be reached, or a site that it cannot reach, may be back any moment. */
+export const UNREACHABLE_FOR: Milliseconds = 30_000;
+/** Stands in a site's place for what concerns every site: the hop itself is away. */
+const EVERY_SITE = '*';
+const MAX_OUTCOMES = 10_000;
+
+export interface OutcomeMemory {
+  /** The chain failed for this site (null: for every site), and goes last for so long. */
+  failed(site: string | null, chain: Chain, lifetime: Milliseconds): void;
+  /** The chain works for this site, and so its hops work for every site. */
+  worked(site: string, chain: Chain): void;
+  /** The chains in the order to try them: all of them, always. */
+  order(site: string, chains: readonly Chain[]): readonly Chain[];
+}
+
+export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
+  const failures = new LRUCache<string, true>({
+    max: MAX_OUTCOMES,
+    ttl: UNREACHABLE_FOR,
+    perf: { now },
+    ttlResolution: 0,
+  });
+  const key = (site: string, chain: Chain) => `${site}\n${chain.key}`;
+  const isLast = (site: string, chain: Chain) => failures.has(key(site, chain)) || failures.has(key(EVERY_SITE, chain));
+
+  return {
+    failed(site, chain, lifetime) {
+      failures.set(key(site ?? EVERY_SITE, chain), true, { ttl: lifetime });
+    },
+    worked(site, chain) {
+      if (failures.size === 0) return;
+      failures.delete(key(site, chain));
+      failures.delete(key(EVERY_SITE, chain));
+    },
+    order(site, chains) {
+      if (failures.size === 0 || chains.length < 2) return chains;
+      const first = chains.filter(chain => !isLast(site, chain));
+      if (first.length === 0 || first.length === chains.length) return chains;
+      const ordered = [...first, ...chains.filter(chain => !first.includes(chain))];
+      return keepDirectBack(ordered, chains);
+    },
+  };
+}
+
+/** The chain of zero hops never overtakes a chain that the file puts before it: a failing hop must not quietly turn into going direct. */
+function keepDirectBack(ordered: readonly Chain[], inFile: readonly Chain[]): readonly Chain[] {
+  const direct = ordered.findIndex(chain => chain.hops.length === 0);
+  if (direct < 0) return ordered;
+  const zero = ordered[direct]!;
+  const others = ordered.filter(chain => chain !== zero);
+  const before = inFile.slice(0, inFile.indexOf(zero));
+  let place = direct;
+  for (const chain of before) place = Math.max(place, others.indexOf(chain) + 1);
+  return [...others.slice(0, place), zero, ...others.slice(place)];
+}

@@ -1,0 +1,177 @@
+// In which order the chains of a route are tried, which failures lead on to the next one, and what is said when none works.
+// Closed by default: when all chains fail the request fails. A chain of zero hops is tried only where the route lists it (`else: companion`).
+import type { Attempt, HopTrace } from '../../shared/exchange.ts';
+import { Fault, type FaultKind } from '../../shared/fault.ts';
+import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
+import type { Chain, ResolvedRoute, Try, TryChains } from '../rooms.ts';
+import { type OutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from './outcome-memory.ts';
+
+export interface TryChainsOptions {
+  readonly now: () => EpochMilliseconds;
+  /** For all chains together, until one stands. What the origin then takes to answer is not counted. */
+  readonly routeTimeout: Milliseconds;
+  /** What `dial` gives each hop: a route that cannot take longer than `routeTimeout` needs no clock of its own. */
+  readonly hopTimeout: Milliseconds;
+  readonly memory: OutcomeMemory;
+  /** The registrable domain: outcomes are remembered per site. */
+  readonly siteOf: (host: string) => string;
+}
+
+/** A hop said no, rather than broke: the only faults that a route survives once the request has gone out. */
+const REFUSALS: ReadonlySet<FaultKind> = new Set(['hop_refused', 'hop_authentication_failed']);
+
+/** Whether the next chain may be tried: nothing of the request has been sent, or the hop itself said that it did not carry it. */
+export function isSurvivable(fault: Fault, stage: Attempt['stage']): boolean {
+  if (fault.row.side !== 'upstream') return false;
+  return REFUSALS.has(fault.kind) || (stage !== 'response' && stage !== 'reused');
+}
+
+export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }: TryChainsOptions): TryChains {
+  const longest = (chains: readonly Chain[]) => {
+    let hops = 0;
+    for (const chain of chains) hops += Math.max(1, chain.hops.length);
+    return hops * hopTimeout;
+  };
+
+  function remember(fault: Fault, stage: Attempt['stage'], site: string, chain: Chain): void {
+    if (fault.kind === 'hop_refused') memory.failed(site, chain, REFUSED_FOR);
+    else if (fault.kind === 'hop_authentication_failed') memory.failed(null, chain, UNREACHABLE_FOR);
+    // Not even the first hop stood: no site gets through there. Later on it may be this site that cannot be reached.
+    else memory.failed(stage === 'connect' && fault.hop !== undefined ? null : site, chain, UNREACHABLE_FOR);
+  }
+
+  return async function tryChains<T>(
+    route: ResolvedRoute,
+    host: string,
+    attempts: Attempt[],
+    signal: AbortSignal,
+    attempt: (one: Try) => Promise<T>,
+  ): Promise<T> {
+    if (signal.aborted) throw abandoned(signal);
+    const { chains } = route;
+    if (chains.length === 0)
+      throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
+    const site = chains.length > 1 ? siteOf(host) : host;
+    const order = memory.order(site, chains);
+    const began = now();
+    const limit = longest(chains) > routeTimeout ? new RouteLimit(signal, routeTimeout) : null;
+    const faults: Fault[] = [];
+    let current: Try | undefined;
+    limit?.start(() => current?.stage === 'response' || current?.stage === 'reused');
+
+    try {
+      for (const chain of order) {
+        const startedAt = now();
+        const steps: HopTrace[] = [];
+        const one: Try = { chain, signal: limit?.signal ?? signal, steps, stage: 'connect' };
+        current = one;
+        const record = (fault: Fault | null, error?: unknown) =>
+          attempts.push({
+            chain: chain.hops.map(hop => hop.name),
+            outcome: fault ? fault.kind : error === undefined ? 'ok' : 'proxy_internal_error',
+            stage: one.stage,
+            reason: fault?.message ?? (error instanceof Error ? error.message : undefined),
+            hops: steps,
+            took: Math.max(0, now() - startedAt),
+          });
+        try {
+          const value = await attempt(one);
+          record(null);
+          if (chains.length > 1) memory.worked(site, chain);
+          return value;
+        } catch (error) {
+          if (signal.aborted) {
+            const gone = abandoned(signal);
+            record(gone);
+            throw gone;
+          }
+          if (!(error instanceof Fault)) {
+            record(null, error ?? 'unknown');
+            throw error;
+          }
+          record(error);
+          if (!isSurvivable(error, one.stage)) throw error;
+          if (chains.length > 1) remember(error, one.stage, site, chain);
+          faults.push(error);
+        }
+        if (limit?.isOver || now() - began >= routeTimeout) {
+          throw new Fault('connection_timeout', {
+            hop: faults.at(-1)?.hop,
+            target: faults.at(-1)?.target,
+            detail: `${routeTimeout / 1000} s over all chains of the route "${route.name}"; ${summaryOf(attempts, faults.length)}`,
+            cause: faults.at(-1),
+          });
+        }
+      }
+      throw chains.length === 1 ? faults[0]! : verdictOf(faults, attempts);
+    } finally {
+      limit?.stop();
+    }
+  };
+}
+
+/** The time for all chains together. It ends attempts that have not got through yet, and leaves alone those that have. */
+class RouteLimit {
+  isOver = false;
+  private readonly controller = new AbortController();
+  private readonly outer: AbortSignal;
+  private readonly timeout: Milliseconds;
+  private timer: NodeJS.Timeout | undefined;
+  private readonly onAbort = () => this.controller.abort(this.outer.reason);
+
+  constructor(outer: AbortSignal, timeout: Milliseconds) {
+    this.outer = outer;
+    this.timeout = timeout;
+    outer.addEventListener('abort', this.onAbort, { once: true });
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  start(isThrough: () => boolean): void {
+    this.timer = setTimeout(() => {
+      this.isOver = true;
+      if (!isThrough())
+        this.controller.abort(new Fault('connection_timeout', { detail: `${this.timeout / 1000} s over all chains` }));
+    }, this.timeout);
+  }
+
+  /** Ends the clock. Whoever holds the signal (a body on its way) still hears of the browser's leaving. */
+  stop(): void {
+    clearTimeout(this.timer);
+  }
+}
+
+function abandoned(signal: AbortSignal): Fault {
+  return signal.reason instanceof Fault ? signal.reason : new Fault('downstream_gone', { cause: signal.reason });
+}
+
+/** How much a fault tells a person: a no by policy says more than a hop that is away. */
+function tells(fault: Fault): number {
+  if (fault.kind === 'hop_refused') return 3;
+  if (fault.kind === 'hop_authentication_failed') return 2;
+  return fault.kind === 'hop_could_not_reach' ? 1 : 0;
+}
+
+/** When every chain failed: the fault that tells most (the first of its rank), with every attempt in short. */
+function verdictOf(faults: readonly Fault[], attempts: readonly Attempt[]): Fault {
+  let best = faults[0]!;
+  for (const fault of faults) if (tells(fault) > tells(best)) best = fault;
+  const all = `all ${faults.length} chains failed: ${summaryOf(attempts, faults.length)}`;
+  return new Fault(best.kind, {
+    hop: best.hop,
+    target: best.target,
+    detail: best.detail === undefined ? all : `${best.detail}; ${all}`,
+    receivedStatus: best.receivedStatus,
+    cause: best,
+  });
+}
+
+/** `office: connection_refused, squid > dante: hop_refused`: the last `count` attempts. */
+function summaryOf(attempts: readonly Attempt[], count: number): string {
+  return attempts
+    .slice(-count)
+    .map(({ chain, outcome }) => `${chain.length === 0 ? 'companion' : chain.join(' > ')}: ${outcome}`)
+    .join(', ');
+}
