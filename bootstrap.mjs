@@ -1,6 +1,7 @@
 // Every npm script starts here. Plain JavaScript for the Node a machine happens to have (20 or newer): it fetches the pinned
 // Node, installs the locked packages under it, builds what changed, and hands over to the task. Each step is skipped while its
 // stamp (written last) still fits, so an interrupted step is done again at the next start. Says a line a step, nothing otherwise.
+// The scripts say `exec`, because a shell between npm and us would keep npm's signals to itself (exec.cmd is for Windows).
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
@@ -425,6 +426,10 @@ export function handOver(node, args, env) {
         if (ownSession) child.kill(signal === 'SIGHUP' ? 'SIGTERM' : signal);
       });
     }
+    // An npm that was killed outright leaves us to another parent.
+    const parent = process.ppid;
+    const orphaned = () => process.ppid !== parent && child.kill('SIGTERM');
+    if (process.env['npm_lifecycle_event'] && ownSession) setInterval(orphaned, 1_000).unref();
     child.on('error', reject);
     child.on('exit', (code, signal) => resolve(code ?? 128 + (signal ? constants.signals[signal] : 0)));
   });
