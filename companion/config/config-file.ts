@@ -4,7 +4,7 @@ import { type Config, ConfigSchema } from '../../shared/config.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
 import type { Rule } from '../../shared/decision/rule.ts';
 import { ConfigError, type ConfigProblem, MAX_PROBLEMS } from './config-error.ts';
-import { formatPath, readYaml, type YamlSource } from './yaml-source.ts';
+import { formatPath, type Path, readYaml, type YamlSource } from './yaml-source.ts';
 
 /** A file that is in order. */
 export interface ParsedConfig {
@@ -17,19 +17,40 @@ export interface ParsedConfig {
   readonly document: YamlSource;
 }
 
+/** What is wrong with a configuration that reads well, at a path in it. */
+export interface PathProblem {
+  readonly path: Path;
+  readonly message: string;
+}
+
+/** What another room knows to be wrong with a configuration, such as a hop that is the companion itself. */
+export type Judge = (config: Config) => readonly PathProblem[];
+
 /**
  * Reads the file's text; an empty one means all defaults. `fileName` stands at the head of every problem.
  * Throws ConfigError with everything that is wrong, at most 20 problems, in the order of the file.
  */
-export function parseConfig(text: string, fileName: string): ParsedConfig {
+export function parseConfig(text: string, fileName: string, judges: readonly Judge[] = []): ParsedConfig {
   const document = readYaml(text, fileName);
   const problems = [...document.problems];
   const parsed = v.safeParse(ConfigSchema, document.value ?? {});
   if (parsed.success && problems.length === 0) {
-    return { config: parsed.output, rules: rulesOf(parsed.output), text, document };
+    const config = parsed.output;
+    const judged = judges.flatMap(judge => judge(config));
+    if (judged.length > 0) throw placed(judged, fileName, document);
+    return { config, rules: rulesOf(config), text, document };
   }
   for (const issue of (parsed.issues ?? []).slice(0, MAX_PROBLEMS * 10)) problems.push(problemOf(issue, document));
   throw new ConfigError(fileName, inFileOrder(problems).slice(0, MAX_PROBLEMS));
+}
+
+/** Problems known by their paths, with line and column. */
+export function placed(problems: readonly PathProblem[], fileName: string, document: YamlSource): ConfigError {
+  const withPlaces = problems.slice(0, MAX_PROBLEMS).map(({ path, message }) => {
+    const { line, column, path: found } = document.locate(path, 'value');
+    return { line, column, message: `${formatPath(found)}: ${message}` };
+  });
+  return new ConfigError(fileName, inFileOrder(withPlaces));
 }
 
 /** The hand-written rules of a configuration, each with the place it stands at: `sites.example.com`, `rules[3]`. */

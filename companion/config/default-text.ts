@@ -1,0 +1,55 @@
+// The file as it is written on the first start: every section, explained, and nothing turned on.
+
+export const DEFAULT_CONFIG_TEXT = `# Detour: which sites are steered, and how they are reached.
+# The popup writes here too, and changes only the lines it must; what you write by hand is picked up at once.
+# An edit that is not in order is refused with its line, and the last good file stays in force.
+
+# Where the companion listens. Browsers and other programs on this machine use it as their proxy.
+# listen: 127.0.0.1:8228
+
+# Hops: upstream proxies, one each. A URL, or the long form. Passwords stay in this file: its mode is 0600.
+hops:
+  # office: socks5://me:s3cret@gw.example:1080
+  # squid: http://proxy.example:3128
+  # tor: { kind: socks5, host: 127.0.0.1, port: 9050 }
+
+# Routes: named ways out. Chains are tried in order until one works; a chain lists its hops in order.
+# A route is closed: when all its chains fail, the request fails. With "else: companion" it goes on without them.
+# Built in: companion (this machine connects by itself) and block.
+routes:
+  # work: [[office], [squid, tor]]
+  # fast: { chains: [[squid]], else: companion }
+
+# Sites: what is steered. example.com takes its subdomains along, .example.com means its subdomains only,
+# =example.com that host only. The value is a route, or off (not steered). A bare * is not a wildcard here.
+sites:
+  # example.com: work
+  # static.example.com: off
+  # wiki.example.org: { route: companion, cache: off, filter: off }
+
+# Rules: block a host, let one through that a list blocks, or route by address range.
+rules:
+  # - { host: ads.example, block: true }
+  # - { host: good.ads.example, allow: true }
+  # - { host: 198.51.100.0/24, route: work }
+
+# Lists: files with one host a line, beside this one. For anything large.
+lists:
+  # - { file: work-hosts.txt, route: work }
+  # - { file: blocked-hosts.txt, block: true }
+
+# The route of requests that no rule names.
+# default: companion
+
+# Guard: what may be reached. Private addresses only where they are allowed here; CONNECT to these ports only.
+# guard:
+#   allow: [192.168.1.0/24]
+#   connectPorts: [80, 443, 1024-65535]
+
+# cache: { memory: 64MiB }
+
+# A path turns on a log of requests, one JSON line each, without passwords.
+# log: { file: null }
+
+# limits: { connections: 4096, hopTimeout: 5, routeTimeout: 20 }
+`;
