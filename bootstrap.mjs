@@ -251,12 +251,17 @@ function run(file, args, env, shell = false) {
     child.stdout.on('data', chunk => printed.push(chunk));
     child.stderr.on('data', chunk => printed.push(chunk));
     // Whoever stops us stops the step: an npm left behind would write into the next attempt.
-    const stop = () => child.kill('SIGTERM');
+    let stopped = false;
+    const stop = () => {
+      stopped = true;
+      child.kill('SIGTERM');
+    };
     for (const signal of STOP_SIGNALS) process.on(signal, stop);
     child.on('error', error => reject(new SetupError(`could not run ${file}: ${error.message}`)));
     child.on('close', (code, signal) => {
       for (const stopSignal of STOP_SIGNALS) process.off(stopSignal, stop);
       if (code === 0) return resolve();
+      if (stopped) return reject(new SetupError('stopped; the next start takes this step up again'));
       process.stderr.write(Buffer.concat(printed));
       reject(new SetupError(`${path.basename(file)} ${args.join(' ')} ended with ${signal ?? code}`));
     });

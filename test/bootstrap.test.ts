@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, w
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { alone, hashOf, missingPackages, stamped, stampFits } from '../bootstrap.mjs';
 
 const BOOTSTRAP = path.resolve(import.meta.dirname, '../bootstrap.mjs');
@@ -95,6 +95,7 @@ test('two set-ups of one folder take turns', async () => {
   using folder = temporaryFolder();
   const lock = path.join(folder.path, 'lock');
   const order: string[] = [];
+  using told = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
   const work = (name: string) => () =>
     new Promise<void>(resolve => {
       order.push(`${name} in`);
@@ -102,6 +103,7 @@ test('two set-ups of one folder take turns', async () => {
     });
   await Promise.all([alone(lock, work('first')), alone(lock, work('second'))]);
   expect(order).toEqual(['first in', 'first out', 'second in', 'second out']);
+  expect(told.mock.calls.join()).toContain('waiting for another set-up');
   expect(existsSync(lock)).toBe(false);
 });
 
