@@ -617,7 +617,10 @@ export const ConfigSchema = v.pipe(
 
 type Complain = (message: string, origin: 'key' | 'value', ...keys: [string, ...(string | number)[]]) => void;
 
-/** A configuration in which any value may be missing, because another complaint already stands for it. */
+const mapOr = <T>(value: Record<string, T> | undefined): Record<string, T> => (isMap(value) ? value : {});
+const listOr = <T>(value: readonly T[] | undefined): readonly T[] => (Array.isArray(value) ? value : []);
+
+/** A configuration in which any value may be missing or of another kind, because another complaint already stands for it. */
 interface Unfinished {
   readonly hops?: Record<string, unknown>;
   readonly routes?: Record<string, Partial<Route> | undefined>;
@@ -628,7 +631,9 @@ interface Unfinished {
 }
 
 function checkReferences(config: Unfinished, complain: Complain): void {
-  const routes = config.routes ?? {};
+  const routes = mapOr(config.routes);
+  const hops = mapOr(config.hops);
+  const sites = mapOr(config.sites);
   const builtIn = (route: string) => (BUILT_IN_ROUTES as readonly string[]).includes(route);
   let hints = 0;
   const missing = (what: string, wanted: string, names: readonly string[]) => {
@@ -647,15 +652,15 @@ function checkReferences(config: Unfinished, complain: Complain): void {
       complain(`the name "${route}" is built in; choose another`, 'key', 'routes', route);
     }
     if (!Array.isArray(written?.chains)) continue;
-    for (const [i, hops] of (written.chains as unknown[]).entries()) {
-      for (const [j, hop] of Array.isArray(hops) ? hops.entries() : []) {
-        if (typeof hop !== 'string' || Object.hasOwn(config.hops ?? {}, hop)) continue;
-        complain(missing('hop', hop, Object.keys(config.hops ?? {})), 'value', 'routes', route, 'chains', i, j);
+    for (const [i, chain] of (written.chains as unknown[]).entries()) {
+      for (const [j, hop] of Array.isArray(chain) ? chain.entries() : []) {
+        if (typeof hop !== 'string' || Object.hasOwn(hops, hop)) continue;
+        complain(missing('hop', hop, Object.keys(hops)), 'value', 'routes', route, 'chains', i, j);
       }
     }
   }
   const spelled = new Map<string, string>();
-  for (const [site, written] of Object.entries(config.sites ?? {})) {
+  for (const [site, written] of Object.entries(sites)) {
     const parsed = parseMatcher(site);
     if (typeof parsed === 'string') complain(parsed, 'key', 'sites', site);
     else {
@@ -666,10 +671,10 @@ function checkReferences(config: Unfinished, complain: Complain): void {
     }
     checkRoute(routeOf(written), 'sites', site, 'route');
   }
-  for (const [i, rule] of (config.rules ?? []).entries()) checkRoute(routeOf(rule), 'rules', i, 'route');
-  for (const [i, list] of (config.lists ?? []).entries()) checkRoute(routeOf(list), 'lists', i, 'route');
+  for (const [i, rule] of listOr(config.rules).entries()) checkRoute(routeOf(rule), 'rules', i, 'route');
+  for (const [i, list] of listOr(config.lists).entries()) checkRoute(routeOf(list), 'lists', i, 'route');
   checkRoute(config.default, 'default');
-  if (Object.keys(config.sites ?? {}).length + (config.rules ?? []).length > MAX_HAND_WRITTEN) {
+  if (Object.keys(sites).length + listOr(config.rules).length > MAX_HAND_WRITTEN) {
     complain(`more than ${MAX_HAND_WRITTEN} sites and rules by hand; put them in a list file`, 'key', 'sites');
   }
 }

@@ -171,7 +171,7 @@ function aboutStar(name: string): string {
   return `*${name} is an alias in YAML, not a wildcard: write ${instead} for subdomains only, ${instead.slice(1)} for all of it, or quote a * that is meant`;
 }
 
-/** Offset of the first flow collection that has no end, or null. */
+/** Offset of the innermost flow collection that has no end, or null. */
 function findOpenBracket(tokens: readonly CST.Token[]): number | null {
   for (const token of tokens) {
     if (token.type !== 'document' || !token.value) continue;
@@ -183,16 +183,14 @@ function findOpenBracket(tokens: readonly CST.Token[]): number | null {
 
 function openIn(token: CST.Token): number | null {
   if (!('items' in token)) return null;
-  if (token.type === 'flow-collection' && !token.end.some(end => /^flow-(map|seq)-end$/.test(end.type))) {
-    return token.start.offset;
-  }
   for (const item of token.items) {
     for (const part of [item.key, item.value]) {
       const found = part ? openIn(part) : null;
       if (found !== null) return found;
     }
   }
-  return null;
+  const isOpen = token.type === 'flow-collection' && !token.end.some(end => /^flow-(map|seq)-end$/.test(end.type));
+  return isOpen ? token.start.offset : null;
 }
 
 /** The library's sentences, where they quote the text, are put otherwise: it may be a password. */

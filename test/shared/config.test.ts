@@ -1,0 +1,270 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import * as v from 'valibot';
+import { BUILT_IN_ROUTES, ConfigSchema, MAX_HAND_WRITTEN, nearest, parseHopUrl } from '../../shared/config.ts';
+
+const read = (input: unknown) => v.parse(ConfigSchema, input);
+/** `path: message` of everything that is wrong. */
+const faults = (input: unknown): string[] =>
+  (v.safeParse(ConfigSchema, input).issues ?? []).map(
+    issue => `${issue.path?.map(item => String(item.key)).join('/') ?? ''}: ${issue.message}`,
+  );
+
+describe('defaults', () => {
+  test('an empty configuration listens on loopback, steers nothing and has every section', () => {
+    const config = read({});
+    expect(config.listen).toEqual({ host: '127.0.0.1', port: 8228 });
+    expect(config.default).toBe('companion');
+    expect([config.hops, config.routes, config.sites]).toEqual([{}, {}, {}]);
+    expect([config.rules, config.lists, config.guard.allow]).toEqual([[], [], []]);
+    expect(config.guard.connectPorts).toEqual([
+      { from: 80, to: 80 },
+      { from: 443, to: 443 },
+      { from: 1024, to: 65535 },
+    ]);
+    expect(config.cache.memory).toBe(64 * 1024 * 1024);
+    expect(config.log.file).toBeNull();
+  });
+
+  test('a section whose entries are all commented out counts as absent', () => {
+    const empty = {
+      hops: null,
+      routes: null,
+      sites: null,
+      rules: null,
+      lists: null,
+      guard: null,
+      cache: null,
+      log: null,
+    };
+    expect(read({ ...empty, limits: null })).toEqual(read({}));
+  });
+});
+
+describe('hops', () => {
+  test.each([
+    ['socks5://gw.example:1080', { kind: 'socks5', host: 'gw.example', port: 1080 }],
+    ['socks5h://GW.example', { kind: 'socks5', host: 'gw.example', port: 1080 }],
+    ['http://proxy.example/', { kind: 'http', host: 'proxy.example', port: 3128 }],
+    [
+      'http://me:pass%40word%3a@[::1]:8080',
+      { kind: 'http', host: '::1', port: 8080, username: 'me', password: 'pass@word:' },
+    ],
+    ['socks5://me@127.0.0.1:9050', { kind: 'socks5', host: '127.0.0.1', port: 9050, username: 'me', password: '' }],
+  ])('%s is a hop', (url, hop) => {
+    expect(parseHopUrl(url)).toEqual(hop);
+  });
+
+  test.each([
+    ['gw.example:1080', 'is not a proxy URL: write it like socks5://user:password@host:1080'],
+    ['ftp://gw.example:1080', '"ftp" is not a kind of hop: http or socks5'],
+    ['socks5://gw.example:70000', '"70000" is not a port: ports go from 1 to 65535'],
+    ['socks5://gw.example:0', '"0" is not a port: ports go from 1 to 65535'],
+    ['socks5://gw.example:', 'has no port after the colon'],
+    ['socks5://me:se@cret@gw.example:1080', 'has more than one @: write %40 for an @ in a user name or password'],
+    ['socks5://me:s3%zz@gw.example:1080', 'has a user name or password with a broken % escape'],
+    [`http://${'m'.repeat(256)}:x@gw.example:1`, 'has a user name or password longer than 255 bytes'],
+  ])('%s is none', (url, sentence) => {
+    expect(parseHopUrl(url)).toBe(sentence);
+  });
+
+  test('no sentence about a hop repeats its password', () => {
+    const secret = 'Geh3im';
+    const tails = fc.constantFrom(
+      '@gw.example:1080',
+      '@gw:70000',
+      '@:1',
+      '',
+      ':',
+      '@',
+      '@@gw:1',
+      '@gw:x',
+      '@gw/path',
+      ' @gw:1',
+    );
+    const schemes = fc.constantFrom('socks5://', 'http://', 'ftp://', 'socks5:', '//', 'socks5:/');
+    fc.assert(
+      fc.property(schemes, fc.constantFrom('me:', ':', 'me%zz:'), tails, (scheme, user, tail) => {
+        const parsed = parseHopUrl(scheme + user + secret + tail);
+        if (typeof parsed === 'string') expect(parsed).not.toContain(secret);
+      }),
+    );
+  });
+
+  test('the long form takes the same hop apart', () => {
+    const long = { kind: 'socks5', host: 'gw.example', port: 1080, username: 'me', password: 's3cret' };
+    expect(read({ hops: { office: long } }).hops).toEqual(
+      read({ hops: { office: 'socks5://me:s3cret@gw.example:1080' } }).hops,
+    );
+    expect(faults({ hops: { office: { ...long, password: 12345 } } })).toEqual([
+      'hops/office/password: is not text: put it in quotes',
+    ]);
+  });
+});
+
+describe('routes', () => {
+  const hops = { office: 'http://a:1', squid: 'http://b:1' };
+
+  test('a list of chains is a closed route', () => {
+    expect(read({ hops, routes: { work: [['office'], ['squid', 'office']] } }).routes).toEqual({
+      work: { chains: [['office'], ['squid', 'office']], private: false },
+    });
+  });
+
+  test('a route is open only by its own word', () => {
+    expect(read({ hops, routes: { fast: { chains: [['squid']], else: 'companion' } } }).routes['fast']?.else).toBe(
+      'companion',
+    );
+    expect(faults({ hops, routes: { fast: { chains: [['squid']], else: 'direct' } } })).toEqual([
+      'routes/fast/else: can only be companion',
+    ]);
+  });
+
+  test.each([...BUILT_IN_ROUTES, 'off'])('the name %s is taken', name => {
+    expect(faults({ hops, routes: { [name]: [['squid']] } })).toEqual([
+      `routes/${name}: the name "${name}" is built in; choose another`,
+    ]);
+  });
+
+  test('every name must lead somewhere, and a slip of the fingers is told', () => {
+    expect(
+      faults({
+        hops,
+        routes: { work: [['offise']] },
+        sites: { 'a.example': 'wrok' },
+        rules: [{ host: 'b.example', route: 'q' }],
+        default: 'w',
+      }),
+    ).toEqual([
+      'routes/work/chains/0/0: names the hop "offise", which does not exist (did you mean office?)',
+      'sites/a.example/route: names the route "wrok", which does not exist (did you mean work?)',
+      'rules/0/route: names the route "q", which does not exist',
+      'default: names the route "w", which does not exist',
+    ]);
+  });
+
+  test('a hop with a fault of its own is not also missing', () => {
+    expect(faults({ hops: { office: 'http://a:0' }, routes: { work: [['office']] } })).toEqual([
+      'hops/office: "0" is not a port: ports go from 1 to 65535',
+    ]);
+  });
+});
+
+describe('sites and rules', () => {
+  test('short and long forms of a site say the same', () => {
+    const { sites } = read({
+      sites: {
+        'a.example': 'companion',
+        'b.example': { route: 'companion' },
+        'c.example': 'off',
+        'd.example': 'block',
+      },
+    });
+    expect(sites['b.example']?.action).toEqual(sites['a.example']?.action);
+    expect(sites['c.example']?.action).toEqual({ do: 'off' });
+    expect(sites['d.example']?.action).toEqual({ do: 'block' });
+  });
+
+  test('two spellings of one site are refused, not left to their order', () => {
+    expect(faults({ sites: { 'example.com': 'off', 'EXAMPLE.com': 'companion' } })).toEqual([
+      'sites/EXAMPLE.com: is the same site as "example.com", which stands above it',
+    ]);
+    expect(faults({ sites: { 'example.com': 'off', '.example.com': 'off', '=example.com': 'off' } })).toEqual([]);
+  });
+
+  test('a star says what to write instead', () => {
+    expect(faults({ sites: { '*.example.com': 'off' } })[0]).toContain('write .example.com for subdomains only');
+  });
+
+  test('a rule does exactly one thing', () => {
+    const sentence = 'rules/0: needs exactly one of route, block and allow';
+    expect(faults({ rules: [{ host: 'a.example' }] })).toEqual([sentence]);
+    expect(faults({ rules: [{ host: 'a.example', block: true, allow: true }] })).toEqual([sentence]);
+    expect(read({ rules: [{ host: '10.0.0.0/8', allow: true }] }).rules).toEqual([
+      { matcher: { kind: 'cidr', address: '10.0.0.0', prefix: 8 }, action: { do: 'allow' }, rank: undefined },
+    ]);
+  });
+
+  test(`more than ${MAX_HAND_WRITTEN} by hand belong in a list file`, () => {
+    const sites = Object.fromEntries(Array.from({ length: MAX_HAND_WRITTEN }, (_, i) => [`h${i}.example`, 'off']));
+    expect(faults({ sites })).toEqual([]);
+    expect(faults({ sites, rules: [{ host: 'one.more', block: true }] })).toEqual([
+      'sites: more than 5000 sites and rules by hand; put them in a list file',
+    ]);
+  });
+
+  test.each(['\\\\server\\share\\hosts', 'file:///etc/hosts', 'data:text/plain,x', 'https://lists.example/x'])(
+    'a list is a path on this machine: not %s',
+    file => {
+      expect(faults({ lists: [{ file, block: true }] })).toEqual(['lists/0/file: is not a path on this machine']);
+    },
+  );
+});
+
+describe('keys and values', () => {
+  test('every unknown key is told, with the one that was meant', () => {
+    expect(faults({ hopz: {}, lissten: 1, limits: { idletimeout: 3 }, zzzzzz: 1 })).toEqual([
+      'limits/idletimeout: unknown key "idletimeout" (did you mean idleTimeout?)',
+      'hopz: unknown key "hopz" (did you mean hops?)',
+      'lissten: unknown key "lissten" (did you mean listen?)',
+      'zzzzzz: unknown key "zzzzzz"',
+    ]);
+  });
+
+  test('a list is no map and a map no list', () => {
+    expect(faults({ hops: [], sites: ['a'], rules: {}, guard: [] })).toEqual([
+      'hops: is not a map of hops',
+      'sites: is not a map of sites',
+      'rules: is not a list of rules',
+      'guard: is not a map: write its keys below it, one a line',
+    ]);
+    for (const input of [null, [], 'text', 5]) {
+      expect(faults(input)).toEqual([': is not a map of settings: write sections like hops:, routes: and sites:']);
+    }
+  });
+
+  test.each([
+    ['64MiB', 64 * 1024 * 1024],
+    ['1.5 KiB', 1536],
+    ['2MB', 2_000_000],
+    [512, 512],
+  ])('%s is a size', (memory, size) => {
+    expect(read({ cache: { memory } }).cache.memory).toBe(size);
+  });
+
+  test.each([
+    ['64MB/s', '"64MB/s" is not a size: write a number of bytes or, for example, 64MiB'],
+    [-1, 'is negative'],
+    [1.5, 'is not a whole number of bytes'],
+  ])('%s is none', (memory, sentence) => {
+    expect(faults({ cache: { memory } })).toEqual([`cache/memory: ${sentence}`]);
+  });
+
+  test.each([
+    [[80, '443', '1024-65535'], []],
+    [[0], ['guard/connectPorts/0: is not a port: ports go from 1 to 65535']],
+    [['9-8'], ['guard/connectPorts/0: "9-8" is not a port or a range like 1024-65535']],
+    [
+      [70000, '1-2-3'],
+      [
+        'guard/connectPorts/0: is not a port: ports go from 1 to 65535',
+        'guard/connectPorts/1: "1-2-3" is not a port or a range like 1024-65535',
+      ],
+    ],
+  ])('connect ports %j', (connectPorts, expected) => {
+    expect(faults({ guard: { connectPorts } })).toEqual(expected);
+  });
+
+  test('listening on any free port is said by port 0', () => {
+    expect(read({ listen: '127.0.0.1:0' }).listen).toEqual({ host: '127.0.0.1', port: 0 });
+    expect(faults({ listen: '127.0.0.1:70000' })).toEqual(['listen: "70000" is not a port: ports go from 1 to 65535']);
+    expect(faults({ listen: 'localhost' })).toEqual(['listen: "localhost" is not host:port']);
+  });
+});
+
+test('the nearest word is a slip away or none', () => {
+  expect(nearest('rotues', ['hops', 'routes'])).toBe('routes');
+  expect(nearest('site', ['sites', 'lists'])).toBe('sites');
+  expect(nearest('cat', ['dog', 'fish'])).toBeNull();
+  expect(nearest('x'.repeat(10_000), ['hops'])).toBeNull();
+});
