@@ -80,6 +80,8 @@ export interface Try {
   readonly signal: AbortSignal;
   readonly steps: HopTrace[];
   stage: Attempt['stage'];
+  /** Set by the walk for a GET or HEAD without a body: the route then also survives an answer that broke off before its first byte. */
+  replayable?: boolean;
 }
 
 /**

@@ -100,7 +100,8 @@ export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | 
 /** What a status in reply to CONNECT means: null = the tunnel stands. No byte has gone to the target, so a route may survive them all. */
 export function faultKindOfStatus(status: number): FaultKind | null {
   if (status >= 200 && status < 300) return null;
-  if (status === 407) return 'hop_authentication_failed';
+  // Tinyproxy 1.11 answers wrong credentials with 401; to a CONNECT only the hop can be the speaker.
+  if (status === 407 || status === 401) return 'hop_authentication_failed';
   // Could be the target that is down as well as the hop's own view of it.
   if (status === 404 || status === 500 || status === 502 || status === 503 || status === 504)
     return 'hop_could_not_reach';

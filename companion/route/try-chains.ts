@@ -17,13 +17,20 @@ export interface TryChainsOptions {
   readonly siteOf: (host: string) => string;
 }
 
-/** A hop said no, rather than broke: the only faults that a route survives once the request has gone out. */
+/** A hop said no, rather than broke: the only faults that every route survives once the request has gone out. */
 const REFUSALS: ReadonlySet<FaultKind> = new Set(['hop_refused', 'hop_authentication_failed']);
+/** No answer came: survived after the request has gone out only where it may be sent twice (RFC 9110 §9.2.2). */
+const SILENCES: ReadonlySet<FaultKind> = new Set([
+  'connection_terminated',
+  'connection_read_timeout',
+  'http_response_timeout',
+]);
 
 /** Whether the next chain may be tried: nothing of the request has been sent, or the hop itself said that it did not carry it. */
-export function isSurvivable(fault: Fault, stage: Attempt['stage']): boolean {
+export function isSurvivable(fault: Fault, { stage, replayable }: Pick<Try, 'stage' | 'replayable'>): boolean {
   if (fault.row.side !== 'upstream') return false;
-  return REFUSALS.has(fault.kind) || (stage !== 'response' && stage !== 'reused');
+  if (stage !== 'response' && stage !== 'reused') return true;
+  return REFUSALS.has(fault.kind) || (replayable === true && SILENCES.has(fault.kind));
 }
 
 export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }: TryChainsOptions): TryChains {
@@ -90,11 +97,13 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
             throw error;
           }
           record(error);
-          if (!isSurvivable(error, one.stage)) throw error;
+          if (!isSurvivable(error, one)) throw error;
           if (chains.length > 1) remember(error, one.stage, site, chain);
           faults.push(error);
         }
         if (limit?.isOver || now() - began >= routeTimeout) {
+          // An answer was waited for: that is the origin's time, and its fault says so.
+          if (one.stage === 'response') throw faults.at(-1)!;
           throw new Fault('connection_timeout', {
             hop: faults.at(-1)?.hop,
             target: faults.at(-1)?.target,
