@@ -12,9 +12,12 @@ import { type ConfigStore, pathFromConfig } from './config-store.ts';
 export type ConfigChange = 'file' | 'edit' | 'lists';
 
 export interface LiveConfigOptions {
-  /** A configuration that is to be in force from now on; `lists`: the same file, another list. Awaited before the next is read. */
+  /**
+   * A configuration that is to be in force from now on; `lists`: the same file, another list. Awaited before the next is read.
+   * Where it throws, the last one is taken to be in force still, and what it threw is the problem.
+   */
   readonly onConfig: (parsed: ParsedConfig, change: ConfigChange) => void | Promise<void>;
-  /** The file is not in order (once for each state of it), or in order again (null) though nothing else has changed. */
+  /** The file is not in order (once for each state of it), or in order again (null) with what is in force already. */
   readonly onProblem: (error: ConfigError | null) => void;
   /** Events come in bunches: so long after the last one the file is read. */
   readonly settle?: Milliseconds;
@@ -27,7 +30,7 @@ export interface LiveConfig {
   readonly current: ParsedConfig;
   /** One line about what is wrong with the file on disk, when something is. */
   readonly problem: string | undefined;
-  /** Edits the file; resolves once the result is in force (`onConfig` has run). Throws as ConfigStore.edit does. */
+  /** Edits the file; resolves once the result is in force (`onConfig` has run). Throws as ConfigStore.edit does, and what `onConfig` throws as ConfigError. */
   edit(change: (text: string, fileName: string) => string): Promise<ParsedConfig>;
   /** Looks at the disk now, and resolves once what is there is in force. */
   refresh(): Promise<void>;
@@ -63,13 +66,23 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
     onProblem(error);
   };
 
-  const apply = async (parsed: ParsedConfig, change: ConfigChange) => {
-    const silent = problem !== null;
-    problem = null;
+  /** Puts a configuration in force; where that fails, the last good one stays, and the failure is the problem. */
+  const apply = async (parsed: ParsedConfig, change: ConfigChange): Promise<void> => {
+    const before = { current, problem };
     current = parsed;
+    problem = null;
     listsSeen = await stampOf(listPaths());
-    if (silent) onProblem(null);
-    await onConfig(parsed, change);
+    try {
+      await onConfig(parsed, change);
+    } catch (error) {
+      current = before.current;
+      problem = before.problem;
+      const sentence = error instanceof Error ? error.message : String(error);
+      const refused =
+        error instanceof ConfigError ? error : new ConfigError(store.path, [{ message: sentence }], error);
+      report(refused);
+      throw refused;
+    }
   };
 
   const look = async () => {
@@ -90,13 +103,12 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
         return report(error);
       }
       configSeen = configNow;
-      if (parsed.text !== current.text) return apply(parsed, 'file');
+      if (parsed.text !== current.text) return apply(parsed, 'file').catch(() => {});
       report(null);
     }
     const lists = await stampOf(listPaths());
     if (lists !== listsSeen) {
-      listsSeen = lists;
-      await onConfig(current, 'lists');
+      await apply(current, 'lists').catch(() => {});
     }
   };
 
