@@ -4,7 +4,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { Hop, HopKind } from '../../shared/config.ts';
 import { findProgram } from './ensure-peers.ts';
@@ -43,13 +43,13 @@ const PROGRAMS: Record<PeerName, { program: string; kind: HopKind; debian: strin
   tinyproxy: { program: 'tinyproxy', kind: 'http', debian: 'tinyproxy' },
 };
 const isRoot = process.getuid?.() === 0;
-const UNSHARE = ['unshare', '--mount', '--pid', '--fork', ...(isRoot ? [] : ['--map-root-user'])];
+const UNSHARE = ['unshare', '--mount', '--pid', '--fork', ...(isRoot ? [] : ['--map-current-user', '--keep-caps'])];
 
 let namespaces: boolean | undefined;
 function hasNamespaces(): boolean {
   try {
     namespaces ??=
-      (execFileSync(UNSHARE[0]!, [...UNSHARE.slice(1), 'mount', '--bind', '/etc/hosts', '/etc/hosts'], {
+      (execFileSync(UNSHARE[0]!, [...UNSHARE.slice(1), 'mount', '-t', 'tmpfs', 'none', '/dev/shm'], {
         stdio: 'ignore',
       }),
       true);
@@ -138,8 +138,8 @@ export function startDante(options: PeerOptions = {}): Promise<Peer> {
       'external: 127.0.0.1',
       'clientmethod: none',
       `socksmethod: ${credentials ? 'username' : 'none'}`,
-      'user.privileged: root',
-      `user.unprivileged: ${isRoot ? 'nobody' : 'root'}`,
+      `user.privileged: ${userInfo().username}`,
+      `user.unprivileged: ${isRoot ? 'nobody' : userInfo().username}`,
       `client pass { ${everywhere} log: error }`,
       ...deny.map(host => `socks block { from: 0.0.0.0/0 to: ${host} log: connect error }`),
       `socks pass { ${everywhere} log: connect error }`,
@@ -236,7 +236,8 @@ async function startPeer(
   const port = options.port ?? (await closedPort());
   const recipe = prepare(folder, port);
   const overlays = Object.entries({ '/etc/hosts': 'hosts', ...recipe.overlays });
-  const inNamespace = `${overlays.map(([path, file]) => `mount --bind '${folder}/${file}' ${path}`).join(' && ')} && { ${LIFELINE}; }`;
+  // Squid leaves shared memory behind when it is killed, under names that the next one trips over.
+  const inNamespace = `${overlays.map(([path, file]) => `mount --bind '${folder}/${file}' ${path}`).join(' && ')} && mount -t tmpfs none /dev/shm && { ${LIFELINE}; }`;
 
   const output = openSync(join(folder, 'output'), 'a');
   const command = [...UNSHARE.slice(1), 'sh', '-c', inNamespace, name, program, ...recipe.arguments];
