@@ -555,7 +555,6 @@ const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<u
     v.record(key, value as v.GenericSchema<never, T>),
   ) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
 
-// A section whose entries are all commented out reads as null in YAML: it counts as absent.
 const address = v.pipe(
   host,
   v.check(written => isAddress(written), 'is not an address like 192.0.2.7 or 2001:db8::7'),
@@ -570,6 +569,7 @@ const Dns = strict({
   ),
 });
 
+// A section whose entries are all commented out reads as null in YAML: it counts as absent.
 const Shape = strict(
   {
     listen: v.optional(described(endpoint, 'Where the companion listens.'), '127.0.0.1:8228'),

@@ -46,6 +46,9 @@ lists:
 #   allow: [192.168.1.0/24]
 #   connectPorts: [80, 443, 1024-65535]
 
+# Names that this machine resolves by itself, before it asks the system.
+# dns: { hosts: { printer.example: 192.168.1.9 } }
+
 # cache: { memory: 64MiB }
 
 # A path turns on a log of requests, one JSON line each, without passwords.

@@ -71,7 +71,7 @@ describe('a file in order', () => {
 
   test('the examples in the first file are in order once their marks are taken away', () => {
     const text = DEFAULT_CONFIG_TEXT.replaceAll(/^ {2}# /gm, '  ').replaceAll(
-      /^# (listen: |default: |cache: |log: |limits: |guard:| {2}allow: | {2}connectPorts: )/gm,
+      /^# (listen: |default: |cache: |log: |limits: |guard:|dns: | {2}allow: | {2}connectPorts: )/gm,
       '$1',
     );
     const { config } = parseConfig(text, 'detour.yaml');
