@@ -23,6 +23,12 @@ export const KEEPALIVE_INTERVAL = 20_000;
 
 /** Close codes of the WebSocket. */
 export const CLOSE_UNPAIRED = 4001;
+/** The client offered only protocols that the companion does not speak: `hello` (whose `type`, `protocol` and `version` never change) and then this. */
+export const CLOSE_WRONG_VERSION = 4002;
+/** The client took too little of what it was sent. */
+export const CLOSE_TOO_SLOW = 4003;
+/** Too many control links are open. */
+export const CLOSE_TOO_MANY = 1013;
 export const CLOSE_GOING_AWAY = 1001;
 
 const id = v.pipe(v.number(), v.integer(), v.minValue(0));
@@ -37,7 +43,11 @@ export const ClientMessage = v.variant('type', [
   /** What would happen to a host. Reply: `site`. */
   v.strictObject({ type: v.literal('site'), id, host: text(260) }),
   /** Exchanges as they end (and tunnels as they open), with so many of the past first. Replies: `done`, then `exchange` events. */
-  v.strictObject({ type: v.literal('follow'), id, recent: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(10_000)), 0) }),
+  v.strictObject({
+    type: v.literal('follow'),
+    id,
+    recent: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(10_000)), 0),
+  }),
   /** What would happen to a URL and why. Reply: `explained`. */
   v.strictObject({ type: v.literal('explain'), id, url: text(8192) }),
   /** Keeps the link awake. No reply. */

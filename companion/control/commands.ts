@@ -1,0 +1,127 @@
+// What a client may ask for: one function per message. What they need of the other rooms comes as a Desk.
+import type {
+  ClientInfo,
+  ClientMessage,
+  CompanionMessage,
+  ConfigState,
+  Explanation,
+  SiteAnswer,
+  Steering,
+} from '../../shared/control.ts';
+import type { Exchange } from '../../shared/exchange.ts';
+import type { EpochMilliseconds } from '../../shared/units.ts';
+
+/** One link, as the commands see it. */
+export interface Link {
+  /** The name of the paired client; null = the CLI. */
+  readonly client: string | null;
+  /** False when the link is gone. */
+  send(message: CompanionMessage): boolean;
+  /** Fulfilled once the client has taken most of what it was sent. */
+  caughtUp(): Promise<void>;
+  /** What it steers by, and what it has. */
+  steers: { dialect: 'pac' | 'table'; hash: string | undefined } | null;
+  /** Called when the link ends. */
+  readonly atEnd: (() => void)[];
+}
+
+/** The companion, as seen from the control link. */
+export interface Desk {
+  /** The protocol it speaks. */
+  readonly protocol: number;
+  state(): ConfigState;
+  steering(dialect: 'pac' | 'table'): Steering;
+  /** The PAC text for anything that takes one. */
+  pac(): string;
+  /** Edits the file; fulfilled when the change is in force. Rejects with an error whose message is a sentence for a person. */
+  setSite(site: string, route: string | null): Promise<void>;
+  site(host: string): SiteAnswer;
+  explain(url: string): Explanation;
+  /** The last `recent` exchanges, then all that follow; gives back how to stop. */
+  follow(recent: number, deliver: (batch: readonly Exchange[]) => Promise<void>): () => void;
+  newCode(): { code: string; expiresAt: EpochMilliseconds };
+  clients(): readonly ClientInfo[];
+  /** False when there is no such client. Its links end at once. */
+  unpair(name: string): boolean;
+  /** Sends steering to a link that steers, when it has another. */
+  steer(link: Link): void;
+  /** A link came or went. */
+  linksChanged?(): void;
+}
+
+/** Does what a client asks and replies. Never rejects. */
+export async function obey(message: ClientMessage, link: Link, desk: Desk): Promise<void> {
+  try {
+    const reply = await (COMMANDS[message.type] as Command<ClientMessage>)(message, link, desk);
+    if (reply) link.send(reply);
+  } catch (error) {
+    link.send({ type: 'refused', id: message.id, message: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+type Command<M extends ClientMessage> = (
+  message: M,
+  link: Link,
+  desk: Desk,
+) => CompanionMessage | null | Promise<CompanionMessage | null>;
+type Commands = { [T in ClientMessage['type']]: Command<Extract<ClientMessage, { type: T }>> };
+
+const COMMANDS: Commands = { steer, 'set-site': setSite, site, follow, explain, alive, pair, clients, unpair };
+
+type Of<T extends ClientMessage['type']> = Extract<ClientMessage, { type: T }>;
+
+function steer({ id, dialect, hash }: Of<'steer'>, link: Link, desk: Desk): CompanionMessage {
+  link.steers = { dialect, hash };
+  desk.steer(link);
+  return { type: 'done', id };
+}
+
+async function setSite({ id, site, route }: Of<'set-site'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  await desk.setSite(site, route);
+  return { type: 'done', id };
+}
+
+function site({ id, host }: Of<'site'>, _link: Link, desk: Desk): CompanionMessage {
+  return { type: 'site', id, answer: desk.site(host) };
+}
+
+function explain({ id, url }: Of<'explain'>, _link: Link, desk: Desk): CompanionMessage {
+  return { type: 'explained', id, explanation: desk.explain(url) };
+}
+
+/** The reply comes before the first exchange. One link follows once; asking again begins anew. */
+function follow({ id, recent }: Of<'follow'>, link: Link, desk: Desk): null {
+  for (const end of link.atEnd.splice(0)) end();
+  link.send({ type: 'done', id });
+  const stop = desk.follow(recent, async batch => {
+    for (const exchange of batch) link.send({ type: 'exchange', exchange });
+    await link.caughtUp();
+  });
+  link.atEnd.push(stop);
+  return null;
+}
+
+function alive(): null {
+  return null;
+}
+
+// A code may be had, and clients looked at and unpaired, from the terminal alone: an extension that is paired cannot let others in.
+function fromTerminal(link: Link): void {
+  if (link.client !== null) throw new Error('This can be asked for in the terminal only.');
+}
+
+function pair({ id }: Of<'pair'>, link: Link, desk: Desk): CompanionMessage {
+  fromTerminal(link);
+  return { type: 'code', id, ...desk.newCode() };
+}
+
+function clients({ id }: Of<'clients'>, link: Link, desk: Desk): CompanionMessage {
+  fromTerminal(link);
+  return { type: 'clients', id, clients: desk.clients() };
+}
+
+function unpair({ id, name }: Of<'unpair'>, link: Link, desk: Desk): CompanionMessage {
+  fromTerminal(link);
+  if (!desk.unpair(name)) throw new Error(`No client is called "${name}". \`detour clients\` lists them.`);
+  return { type: 'done', id };
+}
