@@ -119,34 +119,30 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
   };
 }
 
-/** The time for all chains together. It ends attempts that have not got through yet, and leaves alone those that have. */
+/**
+ * The time for all chains together. It ends attempts that have not got through yet, and leaves alone those that have. Its signal goes on telling
+ * of the browser's leaving afterwards, and holds no listener on the outer one that would pile up on a long connection.
+ */
 class RouteLimit {
   isOver = false;
+  readonly signal: AbortSignal;
   private readonly controller = new AbortController();
-  private readonly outer: AbortSignal;
   private readonly timeout: Milliseconds;
   private timer: NodeJS.Timeout | undefined;
-  private readonly onAbort = () => this.controller.abort(this.outer.reason);
 
   constructor(outer: AbortSignal, timeout: Milliseconds) {
-    this.outer = outer;
+    this.signal = AbortSignal.any([outer, this.controller.signal]);
     this.timeout = timeout;
-    outer.addEventListener('abort', this.onAbort, { once: true });
-  }
-
-  get signal(): AbortSignal {
-    return this.controller.signal;
   }
 
   start(isThrough: () => boolean): void {
     this.timer = setTimeout(() => {
       this.isOver = true;
-      if (!isThrough())
-        this.controller.abort(new Fault('connection_timeout', { detail: `${this.timeout / 1000} s over all chains` }));
+      if (isThrough()) return;
+      this.controller.abort(new Fault('connection_timeout', { detail: `${this.timeout / 1000} s over all chains` }));
     }, this.timeout);
   }
 
-  /** Ends the clock. Whoever holds the signal (a body on its way) still hears of the browser's leaving. */
   stop(): void {
     clearTimeout(this.timer);
   }

@@ -253,6 +253,16 @@ describe('hops', () => {
     expect(got.equals(early)).toBe(true);
   });
 
+  test('what the second hop said too early, glued to the yes of the first, counts as its answer', async () => {
+    await using first = await startHop({ kind: 'http', says: 'HTTP/1.1 200 OK\r\n\r\n\x05\x00' });
+    const second: Hop = { kind: 'socks5', host: '127.0.0.1', port: 1 };
+    const fault = await faultFrom(
+      dialTo(chainOf(first.hop, second), { host: 'a.test', port: 443 }, { hopTimeout: 100 }),
+    );
+    // Its greeting is done with; what never comes is the reply.
+    expect(fault).toMatchObject({ kind: 'connection_timeout', hop: 'hop2', detail: 'when asked for the tunnel' });
+  });
+
   test('A27: a 200 with Content-Length and chunked is a plain tunnel', async () => {
     await using echo = await startEcho();
     await using hop = await startHop({ kind: 'http', fields: ['Content-Length: 100', 'Transfer-Encoding: chunked'] });

@@ -147,6 +147,30 @@ describe('the order', () => {
     ]);
   });
 
+  test('a hop that does not take our password is not asked again at once, for any site', async () => {
+    await using echo = await startEcho();
+    await using locked = await startHop({ kind: 'socks5', credentials: { username: 'x', password: 'y' } });
+    await using second = await startHop({ kind: 'http', hosts });
+    const rooms = makeRooms();
+    const hops = { locked: { ...locked.hop, password: 'wrong' }, second: second.hop };
+    const route = routeOf(hops, { chains: [['locked'], ['second']] });
+    await open(rooms, route, 'a.site.test', echo.port);
+    expect(outcomes((await open(rooms, route, 'other.test', echo.port)).attempts)).toEqual(['second: ok']);
+  });
+
+  test('a chain that works again is marked no longer', async () => {
+    await using echo = await startEcho();
+    await using first = await startHop({ kind: 'http', refuse: 403, hosts });
+    await using second = await startHop({ kind: 'http', refuse: 403, hosts });
+    const rooms = makeRooms();
+    const route = routeOf({ first: first.hop, second: second.hop }, { chains: [['first'], ['second']] });
+    await open(rooms, route, 'a.site.test', echo.port);
+    second.become({ refuseHosts: [] });
+    const again = await open(rooms, route, 'a.site.test', echo.port);
+    expect(outcomes(again.attempts)).toEqual(['first: hop_refused', 'second: ok']);
+    expect(outcomes((await open(rooms, route, 'a.site.test', echo.port)).attempts)).toEqual(['second: ok']);
+  });
+
   test('when every chain is marked they are all tried in file order, and one that works is as good as new', async () => {
     await using echo = await startEcho();
     await using first = await startHop({ kind: 'http', refuse: 403, hosts });
