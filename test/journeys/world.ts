@@ -10,7 +10,22 @@ import { makeTestAuthority, type TestAuthority } from '../support/certificates.t
 export const WAYS = { direct: '127.0.0.1', companion: '127.0.0.2', squid: '127.0.0.3', dante: '127.0.0.4' } as const;
 export type Way = keyof typeof WAYS;
 
-export const NAMES = ['site.test', 'www.site.test', 'plain.test', 'blocked.test', 'ads.site.test', 'other.test', 'secret.test', 'third.test', 'fourth.test'];
+export const NAMES = [
+  'site.test',
+  'www.site.test',
+  'plain.test',
+  'blocked.test',
+  'ads.site.test',
+  'other.test',
+  'secret.test',
+  'third.test',
+  'fourth.test',
+];
+
+/** Every name at the address that this way resolves it to, for a peer's hosts file or the companion's. */
+export function hostsBy(way: Way): Record<string, string> {
+  return Object.fromEntries(NAMES.map(name => [name, WAYS[way]]));
+}
 
 export interface Seen {
   readonly way: Way;
@@ -50,7 +65,7 @@ export async function startWorld(): Promise<World> {
       response.writeHead(200, {
         'content-type': 'text/html; charset=utf-8',
         'content-length': Buffer.byteLength(body),
-        'cache-control': path.startsWith('/cached') ? 'max-age=600' : 'no-store',
+        'cache-control': path.startsWith('/cached') ? 's-maxage=600, max-age=0' : 'no-store',
       });
       response.end(body);
     };

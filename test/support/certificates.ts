@@ -1,9 +1,8 @@
 // A certificate authority of one test run, made in memory and written only into the temporary folder that is asked for.
-import { webcrypto } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import * as x509 from '@peculiar/x509';
 
-x509.cryptoProvider.set(webcrypto as never);
+x509.cryptoProvider.set(crypto);
 const EC = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -16,9 +15,12 @@ export interface TestAuthority {
   writeTo(file: string): Promise<string>;
 }
 
+// Inferred from the call: Node and the DOM name the type of a key pair differently.
+const makeKeys = () => crypto.subtle.generateKey(EC, true, ['sign', 'verify']);
+
 /** Makes a fresh authority; nothing trusts it until a test says so. */
 export async function makeTestAuthority(): Promise<TestAuthority> {
-  const keys = (await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
+  const keys = await makeKeys();
   const name = 'CN=Detour test authority';
   const root = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: '01',
@@ -27,14 +29,17 @@ export async function makeTestAuthority(): Promise<TestAuthority> {
     notAfter: new Date(Date.now() + 30 * DAY),
     signingAlgorithm: EC,
     keys,
-    extensions: [new x509.BasicConstraintsExtension(true, 1, true), new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true)],
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 1, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+    ],
   });
   const pem = root.toString('pem');
   let serial = 2;
   return {
     pem,
     async issue(...names) {
-      const leafKeys = (await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
+      const leafKeys = await makeKeys();
       const leaf = await x509.X509CertificateGenerator.create({
         serialNumber: (serial++).toString(16).padStart(2, '0'),
         subject: `CN=${names[0]}`,
@@ -45,11 +50,11 @@ export async function makeTestAuthority(): Promise<TestAuthority> {
         publicKey: leafKeys.publicKey,
         signingKey: keys.privateKey,
         extensions: [
-          new x509.SubjectAlternativeNameExtension(names.map(value => ({ type: 'dns', value }))),
+          new x509.SubjectAlternativeNameExtension(names.map(value => ({ type: 'dns' as const, value }))),
           new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
         ],
       });
-      const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', leafKeys.privateKey)).toString('base64');
+      const der = Buffer.from(await crypto.subtle.exportKey('pkcs8', leafKeys.privateKey)).toString('base64');
       const key = `-----BEGIN PRIVATE KEY-----\n${der.replace(/.{64}/g, '$&\n')}\n-----END PRIVATE KEY-----\n`;
       return { key, cert: `${leaf.toString('pem')}\n${pem}\n` };
     },

@@ -57,7 +57,10 @@ export async function eventually<T>(what: string, ask: () => T | Promise<T>, wit
     } catch (error) {
       last = error;
     }
-    if (Date.now() > until) throw new Error(`not within ${within} ms: ${what} (last: ${last instanceof Error ? last.message : JSON.stringify(last)})`);
+    if (Date.now() > until)
+      throw new Error(
+        `not within ${within} ms: ${what} (last: ${last instanceof Error ? last.message : JSON.stringify(last)})`,
+      );
     await new Promise(resolve => setTimeout(resolve, 50));
   }
 }

@@ -97,7 +97,11 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
   const tabIdOf = async (page: TestPage): Promise<number> => {
     const url = (page as ChromiumPage).page.url();
     return inExtension(async wanted => {
-      const chrome = (globalThis as never as { chrome: { tabs: { query(q: object): Promise<{ id: number; url: string; pendingUrl?: string }[]> } } }).chrome;
+      const chrome = (
+        globalThis as never as {
+          chrome: { tabs: { query(q: object): Promise<{ id: number; url: string; pendingUrl?: string }[]> } };
+        }
+      ).chrome;
       const tabs = await chrome.tabs.query({});
       const hit = tabs.find(t => t.url === wanted || t.pendingUrl === wanted);
       if (!hit) throw new Error(`no tab at ${wanted}: ${tabs.map(t => t.url).join(' ')}`);

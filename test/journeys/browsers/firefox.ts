@@ -25,7 +25,9 @@ class FirefoxPage implements TestPage {
   async goto(url: string): Promise<string | null> {
     const late = new Promise<string>(resolve => setTimeout(() => resolve('no load within 15 s'), 15_000).unref());
     try {
-      const went = this.send('browsingContext.navigate', { context: this.context, url, wait: 'complete' }).then(() => null);
+      const went = this.send('browsingContext.navigate', { context: this.context, url, wait: 'complete' }).then(
+        () => null,
+      );
       went.catch(() => {});
       return await Promise.race([went, late]);
     } catch (error) {
@@ -55,7 +57,11 @@ class FirefoxPage implements TestPage {
         {
           type: 'pointer',
           id: 'mouse',
-          actions: [{ type: 'pointerMove', ...point }, { type: 'pointerDown', button: 0 }, { type: 'pointerUp', button: 0 }],
+          actions: [
+            { type: 'pointerMove', ...point },
+            { type: 'pointerDown', button: 0 },
+            { type: 'pointerUp', button: 0 },
+          ],
         },
       ],
     });
@@ -68,7 +74,9 @@ class FirefoxPage implements TestPage {
   }
   async screenshot(file: string): Promise<void> {
     mkdirSync(path.dirname(file), { recursive: true });
-    const shot = (await this.send('browsingContext.captureScreenshot', { context: this.context })) as unknown as { data: string };
+    const shot = (await this.send('browsingContext.captureScreenshot', { context: this.context })) as unknown as {
+      data: string;
+    };
     writeFileSync(file, Buffer.from(shot.data, 'base64'));
   }
   async close(): Promise<void> {
@@ -77,12 +85,26 @@ class FirefoxPage implements TestPage {
   private async keys(values: string[]): Promise<void> {
     await this.send('input.performActions', {
       context: this.context,
-      actions: [{ type: 'key', id: 'keyboard', actions: values.flatMap(value => [{ type: 'keyDown', value }, { type: 'keyUp', value }]) }],
+      actions: [
+        {
+          type: 'key',
+          id: 'keyboard',
+          actions: values.flatMap(value => [
+            { type: 'keyDown', value },
+            { type: 'keyUp', value },
+          ]),
+        },
+      ],
     });
   }
 }
 
-async function evaluateIn<R, A extends unknown[]>(send: Send, context: string, fn: (...args: A) => R | Promise<R>, args: A): Promise<R> {
+async function evaluateIn<R, A extends unknown[]>(
+  send: Send,
+  context: string,
+  fn: (...args: A) => R | Promise<R>,
+  args: A,
+): Promise<R> {
   const answer = (await send('script.evaluate', {
     target: { context },
     awaitPromise: true,
@@ -121,7 +143,17 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
   );
   writeFileSync(path.join(home, 'ca.pem'), options.authority);
   execFileSync('certutil', ['-N', '-d', `sql:${profile}`, '--empty-password']);
-  execFileSync('certutil', ['-A', '-d', `sql:${profile}`, '-n', 'test-ca', '-t', 'C,,', '-i', path.join(home, 'ca.pem')]);
+  execFileSync('certutil', [
+    '-A',
+    '-d',
+    `sql:${profile}`,
+    '-n',
+    'test-ca',
+    '-t',
+    'C,,',
+    '-i',
+    path.join(home, 'ca.pem'),
+  ]);
   const xpi = path.join(home, 'detour.xpi');
   zipFolder(FIREFOX_EXTENSION, xpi);
 
@@ -129,10 +161,22 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
   let child!: ChildProcess;
   let send!: Send;
   const launch = async (...urls: string[]) => {
-    child = spawn(FIREFOX, ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port=0', '--remote-allow-system-access', ...urls], {
-      env: { ...process.env, HOME: home },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    child = spawn(
+      FIREFOX,
+      [
+        '--headless',
+        '--no-remote',
+        '--profile',
+        profile,
+        '--remote-debugging-port=0',
+        '--remote-allow-system-access',
+        ...urls,
+      ],
+      {
+        env: { ...process.env, HOME: home },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     let heard = '';
     const url = await new Promise<string>((resolve, reject) => {
       const listen = (data: Buffer) => {
@@ -154,7 +198,13 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     let count = 0;
     const waiting = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
     ws.on('message', data => {
-      const message = JSON.parse(String(data)) as { id?: number; type: string; error?: string; message?: string; result?: never };
+      const message = JSON.parse(String(data)) as {
+        id?: number;
+        type: string;
+        error?: string;
+        message?: string;
+        result?: never;
+      };
       const asked = waiting.get(message.id ?? -1);
       if (!asked) return;
       waiting.delete(message.id!);
@@ -202,7 +252,9 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
   const tabIdOf = async (page: TestPage): Promise<number> => {
     const wanted = await urlOf(page as FirefoxPage);
     return inExtension(async url => {
-      const { browser } = globalThis as never as { browser: { tabs: { query(q: object): Promise<{ id: number; url: string }[]> } } };
+      const { browser } = globalThis as never as {
+        browser: { tabs: { query(q: object): Promise<{ id: number; url: string }[]> } };
+      };
       const tabs = await browser.tabs.query({});
       const hit = tabs.find(tab => tab.url === url);
       if (!hit) throw new Error(`no tab at ${url}: ${tabs.map(tab => tab.url).join(' ')}`);
@@ -210,7 +262,9 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     }, wanted);
   };
   const urlOf = async (page: FirefoxPage): Promise<string> => {
-    const { contexts } = (await send('browsingContext.getTree', { root: page.context, maxDepth: 0 })) as unknown as { contexts: { url: string }[] };
+    const { contexts } = (await send('browsingContext.getTree', { root: page.context, maxDepth: 0 })) as unknown as {
+      contexts: { url: string }[];
+    };
     return contexts[0]!.url;
   };
 
@@ -231,7 +285,9 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
         await browser.browserAction.openPopup();
       });
       await new Promise(resolve => setTimeout(resolve, 900));
-      const tree = (await send('browsingContext.getTree', { 'moz:scope': 'chrome' })) as unknown as { contexts: { context: string }[] };
+      const tree = (await send('browsingContext.getTree', { 'moz:scope': 'chrome' })) as unknown as {
+        contexts: { context: string }[];
+      };
       const shot = await evaluateIn(
         send,
         tree.contexts[0]!.context,
@@ -239,14 +295,22 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
           const popup = document.querySelector('browser.webextension-popup-browser') as never as {
             clientWidth: number;
             clientHeight: number;
-            browsingContext: { currentWindowGlobal: { drawSnapshot(rect: null, scale: number, background: string): Promise<ImageBitmap> } };
+            browsingContext: {
+              currentWindowGlobal: {
+                drawSnapshot(rect: null, scale: number, background: string): Promise<ImageBitmap>;
+              };
+            };
           };
           const bitmap = await popup.browsingContext.currentWindowGlobal.drawSnapshot(null, 1, 'white');
           const canvas = document.createElementNS('http://www.w3.org/1999/xhtml', 'canvas') as HTMLCanvasElement;
           canvas.width = bitmap.width;
           canvas.height = bitmap.height;
           canvas.getContext('2d')!.drawImage(bitmap, 0, 0);
-          return { width: popup.clientWidth, height: popup.clientHeight, png: canvas.toDataURL('image/png').split(',')[1]! };
+          return {
+            width: popup.clientWidth,
+            height: popup.clientHeight,
+            png: canvas.toDataURL('image/png').split(',')[1]!,
+          };
         },
         [],
       );
@@ -258,7 +322,9 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     async iconTitle(page) {
       return inExtension(
         async tabId => {
-          const { browser } = globalThis as never as { browser: { browserAction: { getTitle(q: object): Promise<string> } } };
+          const { browser } = globalThis as never as {
+            browser: { browserAction: { getTitle(q: object): Promise<string> } };
+          };
           return browser.browserAction.getTitle({ tabId });
         },
         await tabIdOf(page),
