@@ -60,6 +60,7 @@ export const FAULTS = {
   target_too_long: { side: 'downstream', status: 414, proxyStatus: 'http_request_error', say: () => 'The address of the request is too long.' },
   head_too_large: { side: 'downstream', status: 431, proxyStatus: 'http_request_error', say: () => 'The head of the request is larger than is allowed.' },
   not_implemented: { side: 'downstream', status: 501, proxyStatus: 'http_request_error', say: f => `Detour does not do this${because(f)}.` },
+  http_version_not_supported: { side: 'downstream', status: 505, proxyStatus: 'http_request_error', say: () => 'The request uses a version of HTTP that Detour does not speak.' },
   expectation_failed: { side: 'downstream', status: 417, proxyStatus: 'http_request_error', say: f => `The request expects something Detour does not know${because(f)}.` },
   request_timeout: { side: 'downstream', status: 408, proxyStatus: 'http_request_error', say: () => 'The request did not arrive in time.' },
   only_if_cached: { side: 'here', status: 504, proxyStatus: 'http_request_denied', say: f => `${f.at} was asked for from the cache only, and is not in it.` },

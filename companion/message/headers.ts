@@ -20,6 +20,11 @@ export class Fields {
     return this.lines.length / 3;
   }
 
+  /** The flat lines themselves (name, lower-case name, value, …), for loops that run on every message. Not to be changed. */
+  get flat(): readonly string[] {
+    return this.lines;
+  }
+
   nameAt(index: number): string {
     return this.lines[index * 3]!;
   }

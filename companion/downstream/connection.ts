@@ -1,0 +1,448 @@
+// One connection of a browser: parse, walk, respond, next. Requests are walked one at a time; what is pipelined behind one waits, bounded, with the
+// socket paused, so answers leave in the order of their requests (RFC 9112 §9.3.2).
+import type { Socket } from 'node:net';
+import type { ConfigLimits } from '../../shared/config.ts';
+import { Fault } from '../../shared/fault.ts';
+import type { Bytes, Milliseconds } from '../../shared/units.ts';
+import type { ChunkOutlet } from '../message/chunked-writer.ts';
+import type { Deadlines, Waiting } from '../message/deadlines.ts';
+import { Fields } from '../message/headers.ts';
+import { HeadReader, parseRequestHead } from '../message/http1-parser.ts';
+import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
+import { Malformed } from '../message/malformed.ts';
+import type { Body, RequestHead } from '../message/message.ts';
+import type { ControlDoor } from '../rooms.ts';
+import { BARE_400, protocolOf, SOCKS4_NO, SOCKS5_NO } from './first-bytes.ts';
+import { respond, respondFault } from './respond.ts';
+
+export type DownstreamLimits = Pick<
+  ConfigLimits,
+  'connections' | 'head' | 'fields' | 'headTimeout' | 'idleTimeout' | 'bodyTimeout' | 'drainTimeout'
+>;
+
+/** Where requests go. Both are called without await; both answer `incoming` in every case and never reject. */
+export interface Walk {
+  readonly request: (incoming: Incoming) => Promise<void>;
+  readonly tunnel: (incoming: Incoming) => Promise<void>;
+}
+
+/** What a connection needs of its listener. */
+export interface ConnectionHouse {
+  readonly limits: DownstreamLimits;
+  readonly deadlines: Deadlines;
+  readonly walk: Walk;
+  readonly control: ControlDoor;
+  /** The listener is going: no further request. */
+  readonly closing: boolean;
+  forget(connection: DownstreamConnection): void;
+}
+
+/** After an answer that ends the connection, the client may still be sending: so long and so much is read and thrown away, lest it gets a reset
+ * instead of the answer (RFC 9112 §9.6). */
+const LINGER: Milliseconds = 2_000;
+const LINGER_BYTES = 1024 * 1024;
+
+/** A request that came in, and the way back. */
+export class Incoming {
+  readonly head: RequestHead;
+  readonly body: Body;
+  readonly connection: DownstreamConnection;
+  /** Bytes of the answers so far, heads included. */
+  bytesDown: Bytes = 0;
+  /** Whether the final head is out. */
+  responded = false;
+
+  constructor(head: RequestHead, body: Body, connection: DownstreamConnection) {
+    this.head = head;
+    this.body = body;
+    this.connection = connection;
+  }
+
+  /** Fires when the browser leaves. */
+  get signal(): AbortSignal {
+    return this.connection.signal;
+  }
+
+  /** Bytes of the body that have come. */
+  get bytesUp(): Bytes {
+    const { body } = this;
+    return body === null ? 0 : Buffer.isBuffer(body) ? body.length : (body as IncomingBody).received;
+  }
+
+  /** Whether the request has not come to its end. */
+  get bodyUnread(): boolean {
+    return this.body instanceof IncomingBody && !this.body.done;
+  }
+
+  /** The one who hears of it, once, when the browser leaves during this exchange. */
+  set whenGone(listener: ((fault: Fault) => void) | null) {
+    this.connection.whenGone = listener;
+  }
+
+  /** Takes the socket over, with what came behind the request. It has no listeners of ours any more. */
+  takeOver(): { readonly socket: Socket; readonly rest: Buffer | null } {
+    return this.connection.takeOver();
+  }
+}
+
+export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
+  deadline: Milliseconds;
+  readonly socket: Socket;
+  whenGone: ((fault: Fault) => void) | null = null;
+  /** Hears that the socket takes more. */
+  whenDrained: (() => void) | null = null;
+  private readonly house: ConnectionHouse;
+  private readonly reader: HeadReader;
+  private phase: 'first' | 'head' | 'exchange' | 'closing' | 'left' = 'first';
+  /** Bytes behind the request that runs. */
+  private pending: Buffer | null = null;
+  private paused = false;
+  private body: IncomingBody | null = null;
+  private advancing = false;
+  private lingered = 0;
+  private controller: AbortController | null = null;
+
+  constructor(socket: Socket, house: ConnectionHouse) {
+    this.socket = socket;
+    this.house = house;
+    this.reader = new HeadReader('request', house.limits);
+    this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
+    house.deadlines.add(this);
+    socket.on('data', this.onData);
+    socket.on('end', this.onEnd);
+    socket.on('error', this.onError);
+    socket.on('close', this.onClose);
+    socket.on('drain', this.onDrain);
+  }
+
+  /** Whether the browser has left. */
+  get gone(): boolean {
+    return this.phase === 'left' || this.phase === 'closing';
+  }
+
+  /** Whether no request runs. */
+  get isIdle(): boolean {
+    return this.phase === 'first' || this.phase === 'head';
+  }
+
+  /** Whether an answer must end the connection. */
+  get lastAnswer(): boolean {
+    return this.house.closing;
+  }
+
+  get signal(): AbortSignal {
+    if (this.controller === null) {
+      this.controller = new AbortController();
+      if (this.gone) this.controller.abort(new Fault('downstream_gone'));
+    }
+    return this.controller.signal;
+  }
+
+  // What comes ------------------------------------------------------------------------------------------------------------------------------
+
+  private readonly onData = (chunk: Buffer): void => {
+    if (this.phase === 'first') {
+      if (!this.greet(chunk)) return;
+      this.phase = 'head';
+    }
+    switch (this.phase) {
+      case 'head':
+        this.pending = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+        this.advance();
+        return;
+      case 'exchange':
+        if (this.body !== null) {
+          if (!this.body.waits) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+          this.body.feed(chunk);
+          return;
+        }
+        this.pending = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+        if (this.pending.length >= this.house.limits.head) this.pauseReading();
+        return;
+      case 'closing':
+        this.lingered += chunk.length;
+        if (this.lingered > LINGER_BYTES) this.socket.destroy();
+        return;
+      default:
+    }
+  };
+
+  /** The very first bytes; false where they are no HTTP. */
+  private greet(chunk: Buffer): boolean {
+    switch (protocolOf(chunk[0]!)) {
+      case 'http':
+        return true;
+      case 'socks5':
+        this.finishWith(SOCKS5_NO);
+        return false;
+      case 'socks4':
+        this.finishWith(SOCKS4_NO);
+        return false;
+      default:
+        this.finishWith(BARE_400);
+        return false;
+    }
+  }
+
+  /** Takes up requests for as long as whole ones wait and none runs. */
+  private advance(): void {
+    if (this.advancing) return;
+    this.advancing = true;
+    while (this.phase === 'head' && this.pending !== null && !this.socket.writableNeedDrain) {
+      const chunk = this.pending;
+      this.pending = null;
+      this.takeUp(chunk);
+    }
+    this.advancing = false;
+    if (this.phase !== 'head') return;
+    if (this.pending === null) this.resumeReading();
+  }
+
+  private takeUp(chunk: Buffer): void {
+    const { house, reader } = this;
+    let head: RequestHead;
+    let at: number;
+    try {
+      const wasBegun = reader.begun;
+      at = reader.read(chunk, 0);
+      if (at === -1) {
+        if (!wasBegun) this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
+        return;
+      }
+      head = parseRequestHead(reader.text, house.limits);
+    } catch (error) {
+      return this.refuse(error);
+    }
+    this.deadline = Infinity;
+    this.phase = 'exchange';
+    const rest = at < chunk.length ? chunk.subarray(at) : null;
+    const { target, framing } = head;
+    if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
+    if (target.form === 'authority') {
+      this.pending = rest;
+      void house.walk.tunnel(new Incoming(head, null, this));
+      return;
+    }
+    let body: Body = null;
+    if (framing.kind === 'none') this.pending = rest;
+    else if (framing.kind === 'length' && rest !== null && framing.length <= rest.length) {
+      body = rest.subarray(0, framing.length);
+      this.pending = framing.length < rest.length ? rest.subarray(framing.length) : null;
+    } else {
+      body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
+      this.deadline = house.deadlines.in(house.limits.bodyTimeout * 1000);
+    }
+    void house.walk.request(new Incoming(head, body, this));
+  }
+
+  /** A request for this server itself: the control room's, or nobody's. */
+  private knockAtControl(head: RequestHead, rest: Buffer | null): void {
+    const { control } = this.house;
+    if (head.framing.kind === 'none' && head.target.form === 'origin') {
+      if (head.fields.has('upgrade')) {
+        const { socket } = this;
+        this.detach();
+        if (control.upgrade(head, socket, rest ?? NOTHING)) {
+          this.leave();
+          return;
+        }
+        this.attach();
+      } else {
+        const answer = control.answer(head);
+        if (answer !== null) {
+          this.pending = rest;
+          void respond(new Incoming(head, null, this), answer, {});
+          return;
+        }
+      }
+    }
+    this.finishWith(BARE_400);
+  }
+
+  /** A request that is not valid. Whoever did not speak to a proxy learns nothing. */
+  private refuse(error: unknown): void {
+    const toProxy = /^(?:CONNECT|[^ ]+ [A-Za-z][A-Za-z0-9+.-]*:) ?/.test(this.reader.beginning);
+    if (!toProxy || !(error instanceof Malformed)) return this.finishWith(BARE_400);
+    this.phase = 'exchange';
+    const head: RequestHead = {
+      method: 'GET',
+      target: { form: 'origin', path: '/' },
+      version: 11,
+      fields: new Fields(),
+      framing: { kind: 'none' },
+      keepAlive: false,
+    };
+    respondFault(new Incoming(head, null, this), new Fault(error.kind, { detail: error.detail }));
+  }
+
+  private readonly onEnd = (): void => {
+    if (this.phase === 'closing') return;
+    // A client that has said its last word while it is owed an answer is taken for gone: browsers close, they do not half-close.
+    this.browserLeft();
+  };
+
+  private readonly onError = (): void => this.browserLeft();
+  private readonly onClose = (): void => this.browserLeft();
+
+  private readonly onDrain = (): void => {
+    if (this.phase === 'exchange') this.whenDrained?.();
+    else if (this.phase === 'head') {
+      this.deadline = this.house.deadlines.in(this.house.limits.idleTimeout * 1000);
+      this.advance();
+    }
+  };
+
+  onDeadline(): void {
+    const { phase } = this;
+    if (phase === 'exchange' && this.body !== null && this.body.waits) return;
+    if (phase === 'exchange' && this.body !== null && !this.socket.writableNeedDrain) {
+      // The upload stands still. The walk hears of it as the body's failure, and can say so.
+      const { body } = this;
+      this.body = null;
+      body.connectionEnded(new Fault('request_timeout'), true);
+      return;
+    }
+    if (phase === 'head' && this.reader.begun) {
+      return this.finishWith('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+    }
+    this.socket.destroy();
+    this.browserLeft();
+  }
+
+  private browserLeft(): void {
+    if (this.phase === 'left') return;
+    const { body, whenGone, controller } = this;
+    this.leave();
+    this.socket.destroy();
+    const fault = new Fault('downstream_gone');
+    this.whenGone = null;
+    body?.connectionEnded(fault, true);
+    whenGone?.(fault);
+    controller?.abort(fault);
+  }
+
+  private leave(): void {
+    this.phase = 'left';
+    this.deadline = Infinity;
+    this.body = null;
+    this.pending = null;
+    this.whenDrained = null;
+    this.house.deadlines.remove(this);
+    this.house.forget(this);
+  }
+
+  // What respond.ts and the walk do -----------------------------------------------------------------------------------------------------------
+
+  /** Writes; false asks to wait for whenDrained, and starts the clock of a reader that has stopped reading. */
+  write(bytes: Buffer | string): boolean {
+    const more = typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
+    this.deadline = more ? Infinity : this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    return more;
+  }
+
+  cork(): void {
+    this.socket.cork();
+  }
+
+  uncork(): void {
+    this.socket.uncork();
+  }
+
+  /** The answer is out. The next request, or the end. */
+  answered(close: boolean): void {
+    if (this.phase !== 'exchange') return;
+    this.whenGone = null;
+    this.whenDrained = null;
+    if (close || this.house.closing) return this.finishWith(null);
+    this.body = null;
+    this.phase = 'head';
+    const { deadlines, limits } = this.house;
+    this.deadline = deadlines.in((this.socket.writableNeedDrain ? limits.bodyTimeout : limits.idleTimeout) * 1000);
+    this.advance();
+  }
+
+  /** Last words. The rest of what the client still sends is read and thrown away, bounded. */
+  finishWith(bytes: Buffer | string | null): void {
+    if (this.phase === 'left') return;
+    this.phase = 'closing';
+    this.pending = null;
+    this.body?.cancel();
+    this.body = null;
+    this.whenGone = null;
+    this.whenDrained = null;
+    if (bytes === null) this.socket.end();
+    else if (typeof bytes === 'string') this.socket.end(bytes, 'latin1');
+    else this.socket.end(bytes);
+    this.deadline = this.house.deadlines.in(LINGER);
+    this.socket.resume();
+  }
+
+  /** The answer broke off: the client must not take it for whole. A body that ends with the connection can only be told so by a reset. */
+  breakOff(byReset: boolean): void {
+    if (this.phase !== 'exchange') return;
+    if (byReset) {
+      this.leave();
+      this.socket.resetAndDestroy();
+    } else this.finishWith(null);
+  }
+
+  takeOver(): { socket: Socket; rest: Buffer | null } {
+    const { socket, pending } = this;
+    socket.pause();
+    this.detach();
+    this.leave();
+    return { socket, rest: pending };
+  }
+
+  /** The listener closes: an idle connection ends now, another after its answer. */
+  retire(): void {
+    if (this.isIdle) {
+      this.leave();
+      this.socket.destroy();
+    }
+  }
+
+  private attach(): void {
+    const { socket } = this;
+    socket.on('data', this.onData).on('end', this.onEnd).on('error', this.onError);
+    socket.on('close', this.onClose).on('drain', this.onDrain);
+  }
+
+  private detach(): void {
+    const { socket } = this;
+    socket.off('data', this.onData).off('end', this.onEnd).off('error', this.onError);
+    socket.off('close', this.onClose).off('drain', this.onDrain);
+  }
+
+  // Carrier: the request's body -------------------------------------------------------------------------------------------------------------
+
+  pauseReading(): void {
+    if (this.paused) return;
+    this.paused = true;
+    this.socket.pause();
+  }
+
+  resumeReading(): void {
+    if (!this.paused) return;
+    this.paused = false;
+    if (this.body !== null) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    this.socket.resume();
+  }
+
+  bodyEnded(rest: Buffer | null): void {
+    this.body = null;
+    this.deadline = Infinity;
+    this.pending = rest;
+  }
+
+  bodyBroken(): void {
+    this.body = null;
+  }
+
+  bodyCancelled(): void {
+    this.body = null;
+    // What still comes of it is nobody's: it is not parsed as a request, for the answer ends the connection.
+  }
+}
+
+const NOTHING = Buffer.alloc(0);

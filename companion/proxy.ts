@@ -1,0 +1,336 @@
+// THE WALK: what happens to a request, a line or two for every room. Rooms do not know each other; they meet here.
+import type { ConfigLimits } from '../shared/config.ts';
+import type { Decision, DecisionTarget } from '../shared/decision/rule.ts';
+import { formatEndpoint, formatHost } from '../shared/endpoint.ts';
+import { Fault } from '../shared/fault.ts';
+import type { EpochMilliseconds } from '../shared/units.ts';
+import type { Incoming } from './downstream/connection.ts';
+import { respond, respondFault, respondInterim, switchProtocols, tunnelStands } from './downstream/respond.ts';
+import { Fields } from './message/headers.ts';
+import { listHas } from './message/http1-parser.ts';
+import type { Answer, RequestHead } from './message/message.ts';
+import type {
+  Acl,
+  AdmittedTarget,
+  BlockAnswer,
+  Cache,
+  Dial,
+  ExchangeDraft,
+  Recorder,
+  ResolvedRoute,
+  TryChains,
+} from './rooms.ts';
+import type { ConnectionPool } from './upstream/connection-pool.ts';
+import { forward, type Outgoing, type RefusalOf } from './upstream/forward.ts';
+import { tunnel } from './upstream/tunnel.ts';
+
+/** A decision for what has come to the companion: always with a route, the default one where no rule steers. */
+export type SteeredDecision = Decision & { readonly steered: true };
+
+/** The furnished rooms. A changed configuration furnishes new ones; an exchange keeps those it entered. */
+export interface Rooms {
+  readonly acl: Acl;
+  /** The one matcher; what no rule names gets the default route, because `default`. */
+  readonly decide: (target: DecisionTarget) => SteeredDecision;
+  readonly routeOf: (decision: SteeredDecision) => ResolvedRoute;
+  readonly blockAnswer: BlockAnswer;
+  readonly cache: Cache;
+  readonly tryChains: TryChains;
+  readonly dial: Dial;
+  readonly refusalOf: RefusalOf;
+  readonly pool: ConnectionPool;
+  readonly recorder: Recorder;
+  readonly limits: Pick<ConfigLimits, 'tunnelIdleTimeout'>;
+  /** The registrable domain of a host, or the host itself. */
+  readonly registrableDomain: (host: string) => string;
+  /** Whether a CONNECT carries our own loop mark. */
+  readonly comesFromUs: (head: RequestHead) => boolean;
+  readonly now: () => EpochMilliseconds;
+}
+
+/** A request in absolute-form, from its head to its record. Never rejects. */
+export async function proxyRequest(incoming: Incoming, rooms: Rooms): Promise<void> {
+  const { head } = incoming;
+  const draft = rooms.recorder.begin('http', head.method);
+  try {
+    await walkRequest(incoming, rooms, draft);
+  } catch (error) {
+    failed(incoming, draft, error);
+  }
+  draft.bytesUp += incoming.bytesUp;
+  draft.bytesDown += incoming.bytesDown;
+  rooms.recorder.finish(draft);
+}
+
+async function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> {
+  const { head } = incoming;
+  const { host, port, path } = httpTarget(head);
+  draft.url = urlOf(host, port, path);
+  draft.host = host;
+  draft.site = rooms.registrableDomain(host);
+  draft.fromSite = pageSite(head, rooms);
+  expectKnown(head);
+
+  const decision = rooms.decide({ scheme: 'http', host, port, path });
+  note(draft, decision);
+  if (decision.blockedBy !== undefined) {
+    return finishBlocked(incoming, draft, rooms.blockAnswer(head, host, decision.blockedBy));
+  }
+  const route = rooms.routeOf(decision);
+  const target = admit(host, port, 'http', route, rooms);
+  const own = answeredHere(head);
+  if (own !== null) return finish(incoming, draft, rooms, own, undefined);
+
+  const upgrade = upgradeOf(head);
+  if (upgrade !== null) return openUpgrade(incoming, rooms, draft, route, target, path, upgrade);
+
+  const found = rooms.cache.lookup(
+    { head, url: draft.url, route: route.name, partition: partitionOf(head, draft), decision },
+    rooms.now(),
+  );
+  if (found.hit) return finish(incoming, draft, rooms, found.answer, found.status);
+
+  const outgoing = outgoingOf(incoming, found.request, target, path, null);
+  const requestedAt = rooms.now();
+  const { answer } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
+    forward(outgoing, one, rooms),
+  );
+  const kept = rooms.cache.store(found, answer, { requestedAt, respondedAt: rooms.now() });
+  return finish(incoming, draft, rooms, kept.answer, kept.status);
+}
+
+/** A CONNECT, from its head to the record of its tunnel. Never rejects. */
+export async function openTunnel(incoming: Incoming, rooms: Rooms): Promise<void> {
+  const draft = rooms.recorder.begin('connect', 'CONNECT');
+  try {
+    await walkTunnel(incoming, rooms, draft);
+  } catch (error) {
+    failed(incoming, draft, error);
+  }
+  rooms.recorder.finish(draft);
+}
+
+async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> {
+  const { target: asked } = incoming.head;
+  if (asked.form !== 'authority') throw new Fault('proxy_internal_error');
+  const { host, port } = asked;
+  draft.url = formatEndpoint(asked);
+  draft.host = host;
+  draft.site = rooms.registrableDomain(host);
+  if (rooms.comesFromUs(incoming.head)) throw new Fault('proxy_loop_detected', { target: asked });
+
+  const decision = rooms.decide({ scheme: 'https', host, port });
+  note(draft, decision);
+  if (decision.blockedBy !== undefined) throw new Fault('http_request_denied', { target: asked });
+  const route = rooms.routeOf(decision);
+  const target = admit(host, port, 'connect', route, rooms);
+
+  const { socket: upstream, rest: early } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
+    rooms.dial(one.chain, target, {
+      absolute: false,
+      signal: one.signal,
+      steps: one.steps,
+      reached: stage => {
+        one.stage = stage;
+      },
+    }),
+  );
+  try {
+    tunnelStands(incoming);
+  } catch (error) {
+    upstream.destroy();
+    throw error;
+  }
+  draft.status = 200;
+  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  const { socket: downstream, rest } = incoming.takeOver();
+  rooms.recorder.opened(draft);
+  await pipe(rooms, draft, downstream, rest, upstream, early);
+}
+
+/** WebSocket and the like on plain http: sent on, always by a tunnel of its own, and a blind pipe after the 101 (RFC 9110 §7.8). */
+async function openUpgrade(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  route: ResolvedRoute,
+  target: AdmittedTarget,
+  path: string,
+  upgrade: string,
+): Promise<void> {
+  draft.kind = 'upgrade';
+  const outgoing = outgoingOf(incoming, incoming.head, target, path, upgrade);
+  const { answer, upgraded } = await rooms.tryChains(route, target.host, draft.attempts, incoming.signal, one =>
+    forward(outgoing, one, rooms),
+  );
+  if (upgraded === null) return finish(incoming, draft, rooms, answer, undefined);
+  try {
+    switchProtocols(incoming, answer.head);
+  } catch (error) {
+    upgraded.destroy();
+    throw error;
+  }
+  draft.status = 101;
+  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  const { socket: downstream, rest } = incoming.takeOver();
+  rooms.recorder.opened(draft);
+  await pipe(rooms, draft, downstream, rest, upgraded, answer.body as Buffer | null);
+}
+
+// Steps of the walk that are too small for a room ------------------------------------------------------------------------------------------------
+
+async function pipe(
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  downstream: Parameters<typeof tunnel>[0],
+  rest: Buffer | null,
+  upstream: Parameters<typeof tunnel>[2],
+  early: Buffer | null,
+): Promise<void> {
+  const counts = await tunnel(downstream, rest, upstream, early, {
+    idle: rooms.limits.tunnelIdleTimeout * 1000,
+    deadlines: rooms.pool.deadlines,
+  });
+  draft.bytesUp += counts.up;
+  draft.bytesDown += counts.down;
+}
+
+/** Sends the answer and waits for its end. */
+async function finish(
+  incoming: Incoming,
+  draft: ExchangeDraft,
+  rooms: Rooms,
+  answer: Answer,
+  cacheStatus: string | undefined,
+): Promise<void> {
+  draft.cacheStatus = cacheStatus;
+  const sent = respond(incoming, answer, { cacheStatus });
+  draft.status = answer.head.status;
+  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  if (sent !== null) await sent;
+}
+
+function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer): void {
+  draft.status = answer.head.status;
+  void respond(incoming, answer, {});
+}
+
+/** The one place where faults end: into the answer, where there is still somebody to read it, and into the record. */
+function failed(incoming: Incoming, draft: ExchangeDraft, error: unknown): void {
+  const fault = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error, detail: String(error) });
+  // What a rule blocks has not failed: the record says which rule instead.
+  if (draft.blockedBy === undefined) draft.fault = fault.kind;
+  draft.sentence = fault.message;
+  try {
+    const status = respondFault(incoming, fault);
+    if (status !== null) draft.status = status;
+    else if (fault.kind === 'downstream_gone' && !incoming.responded) draft.status = null;
+  } catch {
+    draft.status = null;
+  }
+}
+
+function note(draft: ExchangeDraft, decision: SteeredDecision): void {
+  draft.because = decision.because;
+  draft.route = decision.route;
+  draft.filter = decision.filter;
+  draft.cache = decision.cache;
+  draft.blockedBy = decision.blockedBy;
+}
+
+/** What can be judged of the target before anything is dialled. Where any chain has hops the target may be theirs to reach; a leg of our own is judged again at the dial. */
+function admit(host: string, port: number, how: 'connect' | 'http', route: ResolvedRoute, rooms: Rooms): AdmittedTarget {
+  const behindHops = route.chains.some(chain => chain.hops.length > 0);
+  return rooms.acl.admit({ host, port }, how, behindHops, route.route?.private ?? false);
+}
+
+function httpTarget(head: RequestHead): { host: string; port: number; path: string } {
+  if (head.target.form !== 'absolute') throw new Fault('proxy_internal_error');
+  return head.target;
+}
+
+function urlOf(host: string, port: number, path: string): string {
+  return `http://${formatHost(host)}${port === 80 ? '' : `:${port}`}${path === '*' ? '' : path}`;
+}
+
+/** RFC 9110 §10.1.1: 100-continue is sent on with the rest; another expectation cannot be met. */
+function expectKnown(head: RequestHead): void {
+  const expected = head.fields.get('expect');
+  if (expected !== undefined && head.version === 11 && expected.toLowerCase() !== '100-continue') {
+    throw new Fault('expectation_failed');
+  }
+}
+
+/** The protocols that the client would change to. h2c is not among them, and HTTP/1.0 changes to nothing (RFC 9110 §7.8). */
+function upgradeOf(head: RequestHead): string | null {
+  const asked = head.fields.get('upgrade');
+  if (asked === undefined || head.version === 10) return null;
+  const connection = head.fields.get('connection');
+  if (connection === undefined || !listHas(connection, 'upgrade')) return null;
+  // With a body it would not be clear where the new protocol begins.
+  if (head.framing.kind !== 'none') return null;
+  const protocols = asked.split(',').map(one => one.trim());
+  const kept = protocols.filter(one => one !== '' && !/^h2c?$/i.test(one));
+  return kept.length > 0 ? kept.join(', ') : null;
+}
+
+/** RFC 9110 §7.6.2: a TRACE or OPTIONS that may go no further ends here. */
+function answeredHere(head: RequestHead): Answer | null {
+  if (head.method !== 'TRACE' && head.method !== 'OPTIONS') return null;
+  if (head.fields.get('max-forwards') !== '0') return null;
+  const fields = new Fields();
+  let body: Buffer = Buffer.alloc(0);
+  if (head.method === 'TRACE') {
+    // §9.3.8: without what may be secret. The body is the request as it came to us.
+    fields.append('Content-Type', 'message/http');
+    const { host, port, path } = httpTarget(head);
+    let text = `TRACE ${urlOf(host, port, path)} HTTP/1.1\r\n`;
+    for (let i = 0; i < head.fields.length; i++) {
+      if (/^(?:cookie|authorization|proxy-authorization)$/.test(head.fields.lowerNameAt(i))) continue;
+      text += `${head.fields.nameAt(i)}: ${head.fields.valueAt(i)}\r\n`;
+    }
+    body = Buffer.from(`${text}\r\n`, 'latin1');
+  }
+  return {
+    head: { status: 200, reason: 'OK', version: 11, fields, framing: { kind: 'length', length: body.length }, keepAlive: true },
+    body,
+  };
+}
+
+function outgoingOf(
+  incoming: Incoming,
+  head: RequestHead,
+  target: AdmittedTarget,
+  path: string,
+  upgrade: string | null,
+): Outgoing {
+  const outgoing: Outgoing = {
+    head,
+    target,
+    path,
+    body: incoming.body,
+    upgrade,
+    interim: interim => respondInterim(incoming, interim),
+    cancel: null,
+    spent: null,
+  };
+  incoming.whenGone = fault => outgoing.cancel?.(fault);
+  return outgoing;
+}
+
+/** The registrable domain of the page that asked, by Referer or Origin. */
+function pageSite(head: RequestHead, rooms: Rooms): string | undefined {
+  const page = head.fields.get('referer') ?? head.fields.get('origin');
+  if (page === undefined) return undefined;
+  const host = /^https?:\/\/(?:[^/?#@]*@)?(\[[0-9a-f:.]+\]|[^/?#:@]+)/i.exec(page)?.[1];
+  if (host === undefined) return undefined;
+  return rooms.registrableDomain(host.startsWith('[') ? host.slice(1, -1) : host.toLowerCase());
+}
+
+/** Whose cache: the page's; for a navigation the target's own; else nobody's in particular. */
+function partitionOf(head: RequestHead, draft: ExchangeDraft): string {
+  const mode = head.fields.get('sec-fetch-mode');
+  // Browsers send Sec-Fetch-* only to https and localhost; over plain http a navigation shows by this.
+  const navigates = mode === undefined ? head.fields.has('upgrade-insecure-requests') : mode === 'navigate';
+  return navigates ? draft.site : (draft.fromSite ?? '');
+}

@@ -1,0 +1,110 @@
+// Connections that wait for their next request, by chain and origin (or by chain alone, where an http hop takes requests for any origin).
+import type { Socket } from 'node:net';
+import type { ConfigLimits } from '../../shared/config.ts';
+import type { Milliseconds } from '../../shared/units.ts';
+import { Deadlines } from '../message/deadlines.ts';
+import { UpstreamConnection } from './upstream-connection.ts';
+
+/** How long a connection may wait for its next request. Most servers close after 5 to 75 seconds; the younger is tried first. */
+const IDLE_TIME: Milliseconds = 30_000;
+/** A request that cannot be sent twice trusts an idle connection only so long. */
+const FRESH_FOR: Milliseconds = 2_000;
+/** Idle connections in all. */
+const MAX_IDLE = 1_024;
+
+export type PoolLimits = Pick<ConfigLimits, 'head' | 'fields' | 'poolPerOrigin' | 'responseTimeout' | 'bodyTimeout'>;
+
+export class ConnectionPool {
+  /** The clock of everything that waits upstream. */
+  readonly deadlines: Deadlines;
+  private readonly limits: () => PoolLimits;
+  private readonly idle = new Map<string, UpstreamConnection[]>();
+  private readonly all = new Set<UpstreamConnection>();
+  private idleCount = 0;
+  private closed = false;
+
+  /** The limits are asked for anew for every connection, so that a changed file takes effect. `interval`: how often deadlines are looked at. */
+  constructor(limits: () => PoolLimits, interval?: Milliseconds) {
+    this.limits = limits;
+    this.deadlines = new Deadlines(interval);
+  }
+
+  /** Open connections, and how many of them wait. */
+  get counts(): { readonly open: number; readonly idle: number } {
+    return { open: this.all.size, idle: this.idleCount };
+  }
+
+  /** The connection that has waited least, or null. With `once`, only one that waited so little that it will not be closed just now. */
+  take(key: string, once: boolean): UpstreamConnection | null {
+    const waiting = this.idle.get(key);
+    if (waiting === undefined) return null;
+    while (true) {
+      const connection = waiting.at(-1);
+      if (connection === undefined) {
+        this.idle.delete(key);
+        return null;
+      }
+      if (once && this.deadlines.now - connection.idleSince > FRESH_FOR) return null;
+      waiting.pop();
+      this.idleCount--;
+      connection.deadline = Infinity;
+      if (connection.usable) return connection;
+      connection.destroy();
+    }
+  }
+
+  /** Takes a socket in that has just been dialled. */
+  adopt(key: string, socket: Socket, rest: Buffer): UpstreamConnection {
+    const limits = this.limits();
+    socket.setNoDelay(true);
+    const connection = new UpstreamConnection(socket, key, {
+      limits,
+      times: limits,
+      deadlines: this.deadlines,
+      onIdle: this.onIdle,
+      onGone: this.onGone,
+    });
+    this.all.add(connection);
+    // Bytes before any request: whoever sends those is not an HTTP server.
+    if (rest.length > 0) connection.destroy();
+    return connection;
+  }
+
+  /** Closes what waits; what runs ends as it will. For changed hops, and at the end. */
+  retire(): void {
+    for (const waiting of [...this.idle.values()]) for (const connection of waiting.slice()) connection.destroy();
+    this.idle.clear();
+    this.idleCount = 0;
+  }
+
+  /** Closes everything. */
+  close(): void {
+    this.closed = true;
+    for (const connection of [...this.all]) connection.destroy();
+    this.deadlines.close();
+  }
+
+  private readonly onIdle = (connection: UpstreamConnection): void => {
+    if (this.closed || this.idleCount >= MAX_IDLE) return connection.destroy();
+    let waiting = this.idle.get(connection.key);
+    if (waiting === undefined) this.idle.set(connection.key, (waiting = []));
+    if (waiting.length >= this.limits().poolPerOrigin) {
+      this.idleCount--;
+      waiting.shift()!.destroy();
+    }
+    waiting.push(connection);
+    this.idleCount++;
+    connection.deadline = this.deadlines.in(IDLE_TIME);
+  };
+
+  private readonly onGone = (connection: UpstreamConnection): void => {
+    this.all.delete(connection);
+    const waiting = this.idle.get(connection.key);
+    if (waiting === undefined) return;
+    const index = waiting.indexOf(connection);
+    if (index === -1) return;
+    waiting.splice(index, 1);
+    this.idleCount--;
+    if (waiting.length === 0) this.idle.delete(connection.key);
+  };
+}

@@ -1,0 +1,59 @@
+// Writes the head of the request that goes out: from the parsed model alone, end-to-end fields only, with its own Host and its own framing.
+import { formatHost } from '../../shared/endpoint.ts';
+import { isHopByHop, nominatedBy } from '../message/hop-by-hop.ts';
+import { listHas } from '../message/http1-parser.ts';
+import type { Framing, RequestHead } from '../message/message.ts';
+import type { NamedHop } from '../rooms.ts';
+import { tellsIdentity } from './identity.ts';
+
+/** What the head is written from. */
+export interface RequestLine {
+  readonly head: RequestHead;
+  readonly host: string;
+  readonly port: number;
+  /** As received; `*` for an OPTIONS of the server itself. */
+  readonly path: string;
+  /** How the body goes out. */
+  readonly framing: Framing;
+  /** The protocols that were asked for, when the connection shall change to one. */
+  readonly upgrade: string | null;
+}
+
+/** The head as text, latin1: in absolute-form with the hop's own credentials where it goes to an http hop, else in origin-form (RFC 9112 §3.2). */
+export function requestHead(line: RequestLine, hop: NamedHop | null): string {
+  const { head, host, port, path, framing, upgrade } = line;
+  const { method } = head;
+  const authority = port === 80 ? formatHost(host) : `${formatHost(host)}:${port}`;
+  const target = hop === null ? path : `http://${authority}${path === '*' ? '' : path}`;
+  let text = `${method} ${target} HTTP/1.1\r\nHost: ${authority}\r\n`;
+  const nominated = nominatedBy(head.fields.get('connection'));
+  const { flat } = head.fields;
+  let acceptsTrailers = false;
+  let hasLength = false;
+  for (let i = 0; i < flat.length; i += 3) {
+    const lower = flat[i + 1]!;
+    if (lower === 'host') continue;
+    if (lower === 'content-length') hasLength = true;
+    else if (lower === 'te') acceptsTrailers ||= listHas(flat[i + 2]!, 'trailers');
+    else if (lower === 'expect' && head.version === 10) continue;
+    else if (lower === 'max-forwards') text += `Max-Forwards: ${fewer(method, flat[i + 2]!)}\r\n`;
+    else if (!isHopByHop(lower) && !tellsIdentity(lower) && (nominated === null || !nominated.has(lower))) {
+      text += `${flat[i]!}: ${flat[i + 2]!}\r\n`;
+    }
+  }
+  if (framing.kind === 'length') text += `Content-Length: ${framing.length}\r\n`;
+  else if (framing.kind === 'chunked') text += 'Transfer-Encoding: chunked\r\n';
+  else if (hasLength) text += 'Content-Length: 0\r\n';
+  if (hop !== null && hop.username !== undefined) {
+    text += `Proxy-Authorization: Basic ${Buffer.from(`${hop.username}:${hop.password ?? ''}`).toString('base64')}\r\n`;
+  }
+  if (upgrade !== null) text += `Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n`;
+  else if (acceptsTrailers) text += 'TE: trailers\r\nConnection: TE\r\n';
+  return `${text}\r\n`;
+}
+
+/** RFC 9110 §7.6.2: counted down for TRACE and OPTIONS, left alone for others. */
+function fewer(method: string, value: string): string {
+  if ((method !== 'TRACE' && method !== 'OPTIONS') || !/^\d{1,9}$/.test(value)) return value;
+  return String(Math.max(0, Number(value) - 1));
+}

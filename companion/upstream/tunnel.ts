@@ -1,0 +1,115 @@
+// The blind pipe after CONNECT or an upgrade: bytes both ways, as they come, with back-pressure; an end on one side is an end on the other, and a
+// reset is a reset. It knows nothing of what it carries.
+import type { Socket } from 'node:net';
+import type { Bytes, Milliseconds } from '../../shared/units.ts';
+import type { Deadlines, Waiting } from '../message/deadlines.ts';
+
+export interface TunnelOptions {
+  /** Closed after so long without a byte either way. */
+  readonly idle: Milliseconds;
+  readonly deadlines: Deadlines;
+}
+
+/** What went through. */
+export interface TunnelCounts {
+  readonly up: Bytes;
+  readonly down: Bytes;
+  /** How it ended. */
+  readonly ended: 'closed' | 'reset' | 'idle';
+}
+
+/**
+ * Joins two sockets until both are closed; then resolves, and never rejects. `downstreamFirst` and `upstreamFirst` are bytes that have been read from
+ * either side already and come first. Neither socket may have other readers (RFC 9110 §9.3.6).
+ */
+export function tunnel(
+  downstream: Socket,
+  downstreamFirst: Buffer | null,
+  upstream: Socket,
+  upstreamFirst: Buffer | null,
+  options: TunnelOptions,
+): Promise<TunnelCounts> {
+  return new Promise(resolve => {
+    new Tunnel(downstream, upstream, options, resolve).start(downstreamFirst, upstreamFirst);
+  });
+}
+
+class Tunnel implements Waiting {
+  deadline: Milliseconds;
+  private readonly downstream: Socket;
+  private readonly upstream: Socket;
+  private readonly options: TunnelOptions;
+  private readonly done: (counts: TunnelCounts) => void;
+  private up = 0;
+  private down = 0;
+  private open = 2;
+  private ended: TunnelCounts['ended'] = 'closed';
+
+  constructor(downstream: Socket, upstream: Socket, options: TunnelOptions, done: (counts: TunnelCounts) => void) {
+    this.downstream = downstream;
+    this.upstream = upstream;
+    this.options = options;
+    this.done = done;
+    this.deadline = options.deadlines.in(options.idle);
+  }
+
+  start(downstreamFirst: Buffer | null, upstreamFirst: Buffer | null): void {
+    const { downstream, upstream } = this;
+    this.options.deadlines.add(this);
+    // A side that says no more may still listen; Node looks at this when the end comes.
+    downstream.allowHalfOpen = true;
+    upstream.allowHalfOpen = true;
+    if (downstreamFirst !== null && downstreamFirst.length > 0) {
+      this.up += downstreamFirst.length;
+      upstream.write(downstreamFirst);
+    }
+    if (upstreamFirst !== null && upstreamFirst.length > 0) {
+      this.down += upstreamFirst.length;
+      downstream.write(upstreamFirst);
+    }
+    this.join(downstream, upstream, chunk => {
+      this.up += chunk.length;
+    });
+    this.join(upstream, downstream, chunk => {
+      this.down += chunk.length;
+    });
+  }
+
+  onDeadline(): void {
+    this.ended = 'idle';
+    this.downstream.destroy();
+    this.upstream.destroy();
+  }
+
+  private join(from: Socket, to: Socket, count: (chunk: Buffer) => void): void {
+    const { idle, deadlines } = this.options;
+    from.on('data', (chunk: Buffer) => {
+      count(chunk);
+      this.deadline = deadlines.in(idle);
+      if (!to.write(chunk)) from.pause();
+    });
+    to.on('drain', () => {
+      this.deadline = deadlines.in(idle);
+      from.resume();
+    });
+    from.on('end', () => to.end());
+    from.on('error', (error: NodeJS.ErrnoException) => {
+      if (to.destroyed) return;
+      this.ended = 'reset';
+      if (error.code === 'ECONNRESET') to.resetAndDestroy();
+      else to.destroy();
+    });
+    from.on('close', () => this.closed(from, to));
+    if (from.closed) this.closed(from, to);
+    else if (from.readableEnded) to.end();
+    else from.resume();
+  }
+
+  private closed(from: Socket, to: Socket): void {
+    // Closed without an end of its own (destroyed): the other side must not wait for one.
+    if (!from.readableEnded && !to.destroyed) to.destroy();
+    if (--this.open > 0) return;
+    this.options.deadlines.remove(this);
+    this.done({ up: this.up, down: this.down, ended: this.ended });
+  }
+}
