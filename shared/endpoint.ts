@@ -45,7 +45,9 @@ export function normalizeHost(text: string): string | null {
   }
   if (host.startsWith('[')) return unmapIPv4(host.slice(1, -1));
   if (host.endsWith('.')) host = host.slice(0, -1);
-  return host === '' || host.endsWith('.') || host.startsWith('.') || host.includes('..') || host.length > 253 ? null : host;
+  return host === '' || host.endsWith('.') || host.startsWith('.') || host.includes('..') || host.length > 253
+    ? null
+    : host;
 }
 
 function unmapIPv4(address: string): string {

@@ -1,7 +1,91 @@
-// The matcher for Firefox's per-request listener, as data that JSON carries. (Contract; the compiler follows.)
+// The matcher as data for the browser side: Firefox steers by it request by request, and both browsers' icons read it.
+import { isAddress, normalizeHost } from '../endpoint.ts';
+import { compileVerdicts, bucketOf, splitTop, type Verdict, type Verdicts } from './compile-verdicts.ts';
+import { addressBits, type CompiledMatcher } from './decide.ts';
 
 /** JSON data; read it with `openTable`. */
-export interface SteeringTable {
+export interface SteeringTable extends Verdicts {
   readonly format: 1;
-  readonly [more: string]: unknown;
+}
+
+export interface OpenTable {
+  /** What becomes of a request to this host (as a URL spells it). What is no host is steered: the companion then says what is wrong with it. */
+  lookup(host: string): 'direct' | 'steered' | 'blocked';
+  /** Hosts (each with its subdomains) that are steered or blocked, at most so many. */
+  hosts(limit?: number): string[];
+}
+
+/** Says what decide() says, for rules by host and address. */
+export function compileTable(matcher: CompiledMatcher): SteeringTable {
+  return { format: 1, ...compileVerdicts(matcher) };
+}
+
+const WORDS = ['direct', 'steered', 'blocked'] as const;
+
+export function openTable(table: SteeringTable): OpenTable {
+  const groups = Object.entries(table.names).map(([code, buckets]) => ({ code: Number(code), buckets }));
+  const ranges = table.ranges.map(([address, prefix, verdict]) => {
+    const six = address.includes(':');
+    const shift = BigInt((six ? 128 : 32) - prefix);
+    return { six, shift, bits: addressBits(address) >> shift, verdict };
+  });
+  const isEmpty = groups.length === 0 && ranges.length === 0 && Object.keys(table.addresses).length === 0;
+
+  const codeOf = (host: string): number | null => {
+    const [top, name] = splitTop(host);
+    const bucket = bucketOf(top, name);
+    for (const { code, buckets } of groups) {
+      const names = Object.hasOwn(buckets, bucket) ? buckets[bucket]! : null;
+      if (names !== null && hasName(names, name.slice(1))) return code;
+    }
+    return null;
+  };
+  const ofAddress = (host: string): Verdict => {
+    if (Object.hasOwn(table.addresses, host)) return table.addresses[host]!;
+    if (ranges.length === 0) return 0;
+    const bits = addressBits(host);
+    const six = host.includes(':');
+    return ranges.find(range => range.six === six && bits >> range.shift === range.bits)?.verdict ?? 0;
+  };
+  return {
+    lookup(written) {
+      if (isEmpty) return 'direct';
+      const host = normalizeHost(written);
+      if (host === null) return 'steered';
+      if (isAddress(host)) return WORDS[ofAddress(host)];
+      const own = codeOf(host);
+      if (own !== null) return WORDS[Math.floor(own / 3)]!;
+      for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
+        const parent = codeOf(host.slice(dot + 1));
+        if (parent !== null) return WORDS[parent % 3]!;
+      }
+      return 'direct';
+    },
+    hosts(limit = 100_000) {
+      const found: string[] = [];
+      for (const { code, buckets } of groups) {
+        if (code === 0) continue;
+        for (const [bucket, names] of Object.entries(buckets)) {
+          const space = bucket.indexOf(' ');
+          const top = bucket.slice(0, space);
+          const length = Number(bucket.slice(space + 1, -1));
+          const first = bucket.at(-1)!;
+          if (first === '@') found.push(top);
+          else
+            for (let at = 0; at < Math.max(1, names.length); at += length - 1 || 1)
+              found.push(`${first}${names.slice(at, at + length - 1)}.${top}`);
+          if (found.length >= limit) return found.slice(0, limit);
+        }
+      }
+      return found;
+    },
+  };
+}
+
+/** Whether `rest` stands in a string of names of its length, at a place where one begins. A name of one character has no rest. */
+function hasName(names: string, rest: string): boolean {
+  const { length } = rest;
+  if (length === 0) return true;
+  for (let at = names.indexOf(rest); at >= 0; at = names.indexOf(rest, at + 1)) if (at % length === 0) return true;
+  return false;
 }

@@ -22,7 +22,8 @@ export function parseMatcher(text: string): Matcher | string {
 function parseCidr(text: string, slash: number): Matcher | string {
   const address = normalizeHost(text.slice(0, slash));
   const digits = text.slice(slash + 1);
-  if (address === null || !isAddress(address) || !/^\d{1,3}$/.test(digits)) return `"${text}" is not an address range like 10.0.0.0/8`;
+  if (address === null || !isAddress(address) || !/^\d{1,3}$/.test(digits))
+    return `"${text}" is not an address range like 10.0.0.0/8`;
   const prefix = Number(digits);
   const widest = address.includes(':') ? 128 : 32;
   return prefix > widest ? `"${text}": the prefix goes to ${widest}` : { kind: 'cidr', address, prefix };

@@ -20,7 +20,13 @@ export type Matcher =
 /** What a rule does with what it matches. */
 export type Action =
   /** Send it by this route. */
-  | { readonly do: 'route'; readonly route: RouteName; readonly filter: FilterLevel; readonly cache: CacheMode; readonly inspect: boolean }
+  | {
+      readonly do: 'route';
+      readonly route: RouteName;
+      readonly filter: FilterLevel;
+      readonly cache: CacheMode;
+      readonly inspect: boolean;
+    }
   /** Not steered: the browser goes its own way. */
   | { readonly do: 'off' }
   | { readonly do: 'block' }
