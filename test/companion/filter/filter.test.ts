@@ -1,0 +1,121 @@
+import { chmodSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { expect, test } from 'vitest';
+import { blockAnswer } from '../../../companion/filter/block-page.ts';
+import { makeListFiles } from '../../../companion/filter/list-files.ts';
+import { parseList } from '../../../companion/filter/list-parser.ts';
+import { Fields } from '../../../companion/message/headers.ts';
+import type { RequestHead } from '../../../companion/message/message.ts';
+import type { ListSource } from '../../../shared/config.ts';
+
+const block: ListSource['action'] = { do: 'block' };
+
+function asked(...fields: string[]): RequestHead {
+  return {
+    method: 'GET',
+    target: { form: 'absolute', scheme: 'http', host: 'ads.test', port: 80, path: '/' },
+    version: 11,
+    fields: Fields.of(...fields),
+    framing: { kind: 'none' },
+    keepAlive: true,
+  };
+}
+
+test('a hosts file, bare hosts and the adblock forms by host become entries with their lines', () => {
+  const { entries, faults } = parseList(
+    '\uFEFF# a list\r\n0.0.0.0 ads.test tracker.test # two\r\n127.0.0.1 localhost\n::1 ip6-localhost\nBÜCHER.test\n.sub.test\n=one.test\n10.0.0.0/8\n||third.test^\n@@||good.third.test^\n! comment\n\nlast.test',
+  );
+  expect(faults).toEqual([]);
+  expect(entries).toEqual([
+    { matcher: { kind: 'suffix', host: 'ads.test' }, line: 2 },
+    { matcher: { kind: 'suffix', host: 'tracker.test' }, line: 2 },
+    { matcher: { kind: 'suffix', host: 'xn--bcher-kva.test' }, line: 5 },
+    { matcher: { kind: 'subdomains', host: 'sub.test' }, line: 6 },
+    { matcher: { kind: 'exact', host: 'one.test' }, line: 7 },
+    { matcher: { kind: 'cidr', address: '10.0.0.0', prefix: 8 }, line: 8 },
+    { matcher: { kind: 'suffix', host: 'third.test' }, line: 9 },
+    { matcher: { kind: 'suffix', host: 'good.third.test' }, line: 10, allow: true },
+    { matcher: { kind: 'suffix', host: 'last.test' }, line: 13 },
+  ]);
+});
+
+test('a faulty line is named and the others hold', () => {
+  const { entries, faults, faulty } = parseList('good.test\n*.bad.test\n||x.test/path^\nnot a host line\nfine.test\n');
+  expect(entries.map(entry => entry.line)).toEqual([1, 5]);
+  expect(faults.map(fault => fault.line)).toEqual([2, 3, 4]);
+  expect(faults[0]!.message).toContain('"*"');
+  expect(faulty).toBe(3);
+});
+
+test('only the first twenty faults are told, all are counted', () => {
+  const { faults, faulty } = parseList('*.x\n'.repeat(50));
+  expect(faults).toHaveLength(20);
+  expect(faulty).toBe(50);
+});
+
+test('a page in place of a list is no list', () => {
+  expect(parseList('<!DOCTYPE html><html>Log in').faults).toEqual([{ line: 0, message: 'is a web page, not a list' }]);
+});
+
+test('list files are read again when they change, and the last good content stays', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'detour-lists-'));
+  try {
+    const file = path.join(folder, 'work.txt');
+    const sources: ListSource[] = [
+      { file: 'work.txt', format: 'hosts', action: block },
+      { file: 'gone.txt', format: 'hosts', action: block },
+    ];
+    const files = makeListFiles();
+    const load = () => files.load(sources, name => path.join(folder, name));
+    writeFileSync(file, 'a.test\nb..test\n');
+    let loaded = load();
+    expect(loaded.lists[0]).toMatchObject({ name: 'work.txt', id: 'lists[0]', entries: [{ line: 1 }] });
+    expect(loaded.lists[1]!.entries).toEqual([]);
+    expect(loaded.problems).toEqual([
+      expect.stringMatching(/^work\.txt:2: .*b\.\.test/),
+      'gone.txt: the list file does not exist',
+    ]);
+    writeFileSync(file, '<html>portal</html>');
+    utimesSync(file, 1, 2);
+    loaded = load();
+    expect(loaded.lists[0]!.entries).toHaveLength(1);
+    expect(loaded.problems[0]).toContain('web page');
+    writeFileSync(file, 'c.test\nd.test\n');
+    utimesSync(file, 1, 3);
+    expect(load().lists[0]!.entries).toHaveLength(2);
+    rmSync(file);
+    loaded = load();
+    expect(loaded.lists[0]!.entries).toHaveLength(2);
+    expect(loaded.problems[0]).toContain('stays in force');
+    chmodSync(folder, 0o700);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a blocked document gets a page that names list and line, with everything escaped', () => {
+  const { head, body } = blockAnswer(asked('Accept', 'text/html,*/*'), '<b>.test', {
+    rule: 'lists[0]',
+    list: 'a&b.txt',
+    line: 7,
+    text: 'ads.test',
+  });
+  const page = String(body);
+  expect(head.status).toBe(403);
+  expect(head.fields.get('content-security-policy')).toContain("default-src 'none'");
+  expect(page).toContain('Line 7 of the list <code>a&#38;b.txt</code>');
+  expect(page).toContain('lists[0]');
+  expect(page).not.toContain('<b>');
+});
+
+test('a blocked subresource gets an empty answer of its type', () => {
+  const by = { rule: 'rules[0]', text: 'ads.test' };
+  expect(blockAnswer(asked('Sec-Fetch-Dest', 'script'), 'ads.test', by).head.fields.get('content-type')).toBe(
+    'text/javascript',
+  );
+  const image = blockAnswer(asked('Accept', 'image/avif,image/webp'), 'ads.test', by);
+  expect(image.head.fields.get('content-type')).toBe('image/gif');
+  expect(String((image.body as Buffer).subarray(0, 3))).toBe('GIF');
+  expect((blockAnswer(asked('Accept', '*/*'), 'ads.test', by).body as Buffer).length).toBe(0);
+});
