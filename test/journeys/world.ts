@@ -18,6 +18,7 @@ export const NAMES = [
   'ads.site.test',
   'other.test',
   'secret.test',
+  'hidden.test',
   'third.test',
   'fourth.test',
 ];

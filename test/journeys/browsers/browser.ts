@@ -43,6 +43,8 @@ export interface BrowserOptions {
   /** Firefox: let the extension into private windows. */
   readonly privateWindows?: boolean;
   readonly prefs?: Record<string, string | number | boolean>;
+  /** A window that a person can see and use. */
+  readonly visible?: boolean;
 }
 
 /** Asks again until the answer is truthy; the last answer or error is named when time is up. */

@@ -60,7 +60,7 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
   const launch = async () => {
     browser = await puppeteer.launch({
       executablePath: CHROMIUM,
-      headless: true,
+      headless: !options.visible,
       pipe: true,
       enableExtensions: true,
       userDataDir: path.join(home, 'profile'),

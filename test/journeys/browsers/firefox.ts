@@ -164,7 +164,7 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     child = spawn(
       FIREFOX,
       [
-        '--headless',
+        ...(options.visible ? [] : ['--headless']),
         '--no-remote',
         '--profile',
         profile,
