@@ -1,0 +1,267 @@
+// The cache room: looks up, stores, invalidates. A shared cache by RFC 9111 in what it stores, which is GET answers with explicit freshness; it
+// does not validate, combine ranges or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
+import type { Decision } from '../../shared/decision/rule.ts';
+import { Fault } from '../../shared/fault.ts';
+import type { Bytes, EpochMilliseconds } from '../../shared/units.ts';
+import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
+import type { Cache, CacheRequest, Found } from '../rooms.ts';
+import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
+import { cacheKey } from './cache-key.ts';
+import { Budget, Collector, exactCopy } from './collector.ts';
+import { hasItAlready } from './conditional.ts';
+import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
+import { MemoryStore } from './memory-store.ts';
+import {
+  correctedInitialAge,
+  currentAge,
+  freshnessLifetime,
+  type Hindrance,
+  hindranceOf,
+  reusability,
+  type Times,
+} from './policy.ts';
+import { StoredResponse } from './stored-response.ts';
+import { matches, type Selection, selectionOf, varyNames } from './vary.ts';
+
+export interface CacheLimits {
+  /** Memory that stored answers may take, all told. */
+  readonly memory: Bytes;
+  /** The largest body that is kept. */
+  readonly entry: Bytes;
+}
+
+/** What `store` must know of a request that was not answered here. */
+interface Miss {
+  readonly request: CacheRequest;
+  /** Its Cache-Status so far. */
+  readonly why: Why;
+  readonly asked: Asked;
+  readonly key: string;
+  /** The stored answer that could not be used. */
+  readonly passedOver: StoredResponse | null;
+  /** The state of invalidations when it was asked for. */
+  readonly moment: number;
+}
+
+type Why = 'uri-miss' | 'vary-miss' | 'stale' | 'request' | 'bypass' | 'method';
+
+/** What the cache reads of a request, in one pass over its fields. */
+interface Asked {
+  control: CacheControl;
+  hasAuthorization: boolean;
+  /** Range, If-Range, or a condition that only the origin may judge. */
+  originOnly: boolean;
+  ifNoneMatch: string | undefined;
+  ifModifiedSince: string | undefined;
+}
+
+/** What a lookup found: an answer and its age, or why there is none. */
+type Selected =
+  | { readonly stored: StoredResponse; readonly age: number }
+  | { readonly why: Why; readonly passedOver: StoredResponse | null };
+
+/** The cache of one companion. `memory: 0` keeps nothing. */
+export function createCache(limits: CacheLimits): Cache {
+  return new MemoryCache(limits);
+}
+
+class MemoryCache implements Cache {
+  private readonly limits: CacheLimits;
+  private readonly memory: MemoryStore;
+  private readonly unfinished: Budget;
+  private readonly invalidations = new RecentInvalidations();
+
+  constructor(limits: CacheLimits) {
+    this.limits = limits;
+    this.memory = new MemoryStore(limits.memory);
+    this.unfinished = new Budget(limits.memory);
+  }
+
+  get size(): Bytes {
+    return this.memory.size;
+  }
+
+  get count(): number {
+    return this.memory.count;
+  }
+
+  /** Throws Fault only_if_cached (RFC 9111 §5.2.1.7). */
+  lookup(request: CacheRequest, now: EpochMilliseconds): Found {
+    const asked = readRequest(request.head);
+    const key = cacheKey(request);
+    const selected = this.select(request, asked, key, now, true);
+    if ('stored' in selected) return answerFrom(selected.stored, selected.age, asked, now);
+    const { why, passedOver } = selected;
+    if (asked.control.onlyIfCached && why !== 'method' && isCached(request.decision)) {
+      throw new Fault('only_if_cached', { target: targetOf(request.head) });
+    }
+    const miss: Miss = { request, why, asked, key, passedOver, moment: this.invalidations.present };
+    return { hit: false, request: request.head, status: `fwd=${why}`, token: miss };
+  }
+
+  peek(request: CacheRequest, now: EpochMilliseconds): string {
+    const selected = this.select(request, readRequest(request.head), cacheKey(request), now, false);
+    return 'stored' in selected ? selected.stored.hitStatus(selected.age) : `fwd=${selected.why}`;
+  }
+
+  store(found: Found & { hit: false }, answer: Answer, times: Times): { answer: Answer; status: string } {
+    const miss = found.token as Miss;
+    const { request, why } = miss;
+    const { head } = answer;
+    if (isUnsafe(request.head.method)) {
+      for (const url of invalidatedBy(request.url, head.status, head.fields)) this.invalidate(url);
+    }
+    if (why === 'method' || why === 'bypass') return { answer, status: found.status };
+    const kept = this.keep(miss, answer, times);
+    if (kept !== null) return { answer: kept, status: `${found.status}; stored` };
+    // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
+    if (miss.passedOver !== null && head.status < 500 && head.status !== 304 && request.head.method === 'GET') {
+      this.memory.remove(miss.key, miss.passedOver);
+    }
+    return { answer, status: found.status };
+  }
+
+  clear(): void {
+    this.memory.clear();
+    this.invalidations.all();
+  }
+
+  private invalidate(url: string): void {
+    this.memory.drop(url);
+    this.invalidations.add(url);
+  }
+
+  /** RFC 9111 §4: the stored answer that this request may have. */
+  private select(request: CacheRequest, asked: Asked, key: string, now: EpochMilliseconds, touch: boolean): Selected {
+    const { method, fields } = request.head;
+    if (method !== 'GET' && method !== 'HEAD') return { why: 'method', passedOver: null };
+    if (!isCached(request.decision)) return { why: 'bypass', passedOver: null };
+    if (asked.originOnly || request.head.framing.kind !== 'none') return { why: 'bypass', passedOver: null };
+    const variants = this.memory.get(key, touch);
+    if (variants === undefined) return { why: 'uri-miss', passedOver: null };
+    for (const stored of variants) {
+      if (!matches(stored.selection, fields)) continue;
+      // Personal by the look of it: only what may be shared is given to a request with credentials.
+      if (asked.hasAuthorization && !stored.allowsSharing) return { why: 'request', passedOver: null };
+      const age = currentAge(stored, now);
+      const use = reusability(stored, age, asked.control);
+      return use === 'yes' ? { stored, age } : { why: use, passedOver: stored };
+    }
+    return { why: 'vary-miss', passedOver: null };
+  }
+
+  /** Stores the answer if it may be stored: at once, or when its body has passed. Null when it may not. */
+  private keep(miss: Miss, answer: Answer, times: Times): Answer | null {
+    const { request, key, moment } = miss;
+    const { head, body } = answer;
+    const judged = this.judge(miss, head, times);
+    if (typeof judged === 'string') return null;
+    const { control, selection, lifetime } = judged;
+    // The head goes on to the client, who may change it; what is stored is taken from it now.
+    const storedHead: ResponseHead = { ...head, fields: head.fields.copy() };
+    const complete = (whole: Buffer): boolean => {
+      if (this.invalidations.since(request.url, moment)) return false;
+      return this.memory.put(
+        key,
+        new StoredResponse(key, request.url, selection, storedHead, whole, control, lifetime, times),
+      );
+    };
+    if (body === null || Buffer.isBuffer(body)) {
+      const length = body?.length ?? 0;
+      if (head.framing.kind === 'length' && head.framing.length !== length) return null;
+      if (length > this.limits.entry) return null;
+      return complete(body === null ? Buffer.alloc(0) : exactCopy(body)) ? answer : null;
+    }
+    const length = head.framing.kind === 'length' ? head.framing.length : null;
+    const copying = new Collector(body, { limit: this.limits.entry, length, budget: this.unfinished, complete });
+    return copying.keeps ? { head, body: copying } : null;
+  }
+
+  private judge(
+    { request, asked }: Miss,
+    head: ResponseHead,
+    times: Times,
+  ): Exclude<Hindrance, null> | { control: CacheControl; selection: Selection | null; lifetime: number } {
+    const { fields, framing } = head;
+    const said = fields.get('cache-control');
+    const control = said === undefined ? NO_DIRECTIVES : parseCacheControl(said);
+    const hindrance = hindranceOf(
+      { method: request.head.method, hasAuthorization: asked.hasAuthorization, noStore: asked.control.noStore },
+      head,
+      control,
+    );
+    if (hindrance !== null) return hindrance;
+    const lifetime = freshnessLifetime(control, fields, times);
+    if (lifetime === null) return 'no-freshness';
+    if (lifetime <= correctedInitialAge(fields, times)) return 'stale';
+    // The end of the connection does not tell a whole body from a broken one (RFC 9112 §8).
+    if (framing.kind === 'close') return 'framing';
+    if (framing.kind === 'length' && framing.length > this.limits.entry) return 'size';
+    const names = varyNames(fields);
+    if (names === 'never') return 'vary';
+    const selection = names === null ? null : selectionOf(names, request.head.fields);
+    if (names !== null && selection === null) return 'vary';
+    return { control, selection, lifetime };
+  }
+}
+
+function answerFrom(stored: StoredResponse, age: number, asked: Asked, now: EpochMilliseconds): Found & { hit: true } {
+  if ((asked.ifNoneMatch !== undefined || asked.ifModifiedSince !== undefined) && hasItAlready(asked, stored, now)) {
+    return stored.notModified(age);
+  }
+  return stored.hit(age);
+}
+
+function isCached(decision: Decision): boolean {
+  return decision.steered && decision.cache !== 'off';
+}
+
+function targetOf(head: RequestHead): { host: string; port: number } | undefined {
+  return head.target.form === 'absolute' ? { host: head.target.host, port: head.target.port } : undefined;
+}
+
+const NO_CACHE: CacheControl = { ...NO_DIRECTIVES, noCache: true };
+
+function readRequest(head: RequestHead): Asked {
+  const asked: Asked = {
+    control: NO_DIRECTIVES,
+    hasAuthorization: false,
+    originOnly: false,
+    ifNoneMatch: undefined,
+    ifModifiedSince: undefined,
+  };
+  let pragma = false;
+  let controlled = false;
+  const { fields } = head;
+  const { flat } = fields;
+  for (let i = 1; i < flat.length; i += 3) {
+    switch (flat[i]) {
+      case 'cache-control':
+        controlled = true;
+        break;
+      case 'pragma':
+        pragma = true;
+        break;
+      case 'authorization':
+        asked.hasAuthorization = true;
+        break;
+      case 'range':
+        asked.originOnly ||= head.method === 'GET';
+        break;
+      // Conditions that only an origin may judge (RFC 9111 §4.3.2).
+      case 'if-match':
+      case 'if-unmodified-since':
+        asked.originOnly = true;
+        break;
+      case 'if-none-match':
+        asked.ifNoneMatch = fields.get('if-none-match');
+        break;
+      case 'if-modified-since':
+        asked.ifModifiedSince = fields.get('if-modified-since');
+    }
+  }
+  if (controlled) asked.control = parseCacheControl(fields.get('cache-control')!);
+  // RFC 9111 §5.4: only where there is no Cache-Control.
+  else if (pragma && /(?:^|,)\s*no-cache\s*(?:,|$)/i.test(fields.get('pragma')!)) asked.control = NO_CACHE;
+  return asked;
+}

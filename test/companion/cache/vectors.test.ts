@@ -1,0 +1,167 @@
+// Runs test/vectors/cache: scripts of requests, with what the origin would answer and what must come of it, over real sockets through the walk.
+// The clock is handed in. In header values, {+60} is the HTTP date 60 seconds from the clock's present ({850:…}, {asctime:…}, {lower:…}: in those
+// forms) and {origin} the origin's URL.
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { createCache } from '../../../companion/cache/cache.ts';
+import { connectRaw } from '../../support/raw-client.ts';
+import { startRawOrigin } from '../../support/origin.ts';
+import { startProxy } from '../../support/with-proxy.ts';
+
+type Headers = Record<string, string> | [string, string][];
+
+interface Step {
+  /** Seconds that pass before. */
+  readonly after?: number;
+  readonly request?: { readonly method?: string; readonly path?: string; readonly headers?: Headers };
+  /** What the origin answers if it is asked. `date`: seconds from now, null for none. `cut`: the connection ends after so many bytes of the body. */
+  readonly origin?: {
+    readonly status?: number;
+    readonly headers?: Headers;
+    readonly body?: string | null;
+    readonly framing?: 'length' | 'chunked' | 'close';
+    readonly date?: number | null;
+    readonly cut?: number;
+  };
+  readonly expect: {
+    readonly asked: boolean;
+    readonly status?: number;
+    readonly body?: string;
+    /** Our Cache-Status member; `hit` for any hit. */
+    readonly cacheStatus?: string;
+    /** null: absent. */
+    readonly headers?: Record<string, string | null>;
+    readonly lines?: readonly string[];
+    /** The answer breaks off. */
+    readonly broken?: boolean;
+  };
+}
+
+interface Vector {
+  readonly id: string;
+  readonly says: string;
+  readonly rfc: string;
+  /** required: the RFC says must. optimal: it may, and a good cache does. check: our own choice, held fast. */
+  readonly level: 'required' | 'optimal' | 'check';
+  readonly steps: readonly Step[];
+}
+
+const FOLDER = new URL('../../vectors/cache/', import.meta.url);
+const START = Date.UTC(2026, 10, 24, 9, 0, 0);
+
+for (const file of readdirSync(FOLDER).filter(name => name.endsWith('.json'))) {
+  const vectors = JSON.parse(readFileSync(new URL(file, FOLDER), 'utf8')) as Vector[];
+  describe(file.slice(0, -'.json'.length), () => {
+    for (const vector of vectors) {
+      test(`${vector.says} (${vector.level}, RFC ${vector.rfc}, ${vector.id})`, () => run(vector));
+    }
+  });
+}
+
+async function run(vector: Vector): Promise<void> {
+  let now = START;
+  let step: Step = vector.steps[0]!;
+  let asked = 0;
+  await using origin = await startRawOrigin(async peer => {
+    while (true) {
+      const head = await peer.readUntil('\r\n\r\n', 60_000);
+      const length = /content-length: (\d+)/i.exec(head);
+      if (length) await peer.read(Number(length[1]));
+      asked++;
+      const { text, end } = originAnswer(step, head.startsWith('HEAD '), now, origin.url(''));
+      peer.write(text);
+      if (end) return peer.end();
+    }
+  });
+  const cache = createCache({ memory: 1024 * 1024, entry: 64 * 1024 });
+  await using proxy = await startProxy({
+    rooms: {
+      cache,
+      decide: () => ({
+        steered: true,
+        route: 'companion',
+        filter: 'off',
+        cache: 'standard',
+        inspect: false,
+        because: { rule: 'default' },
+      }),
+      now: () => now,
+    },
+  });
+  for (const [index, one] of vector.steps.entries()) {
+    step = one;
+    now += (one.after ?? 0) * 1000;
+    asked = 0;
+    const { method = 'GET', path = '/r', headers = {} } = one.request ?? {};
+    await using client = await connectRaw(proxy.port);
+    const lines = pairs(headers).map(([name, value]) => `${name}: ${filled(value, now, origin.url(''))}\r\n`);
+    const length = method === 'GET' || method === 'HEAD' || method === 'OPTIONS' ? '' : 'Content-Length: 0\r\n';
+    client.write(
+      `${method} ${origin.url(path)} HTTP/1.1\r\nHost: ${origin.authority}\r\n${lines.join('')}${length}\r\n`,
+    );
+    const at = `step ${index + 1}`;
+    const { expect: wanted } = one;
+    if (wanted.broken) {
+      await expect(client.readAnswer(method), at).rejects.toThrow('ended before');
+      expect(asked > 0, `${at}: the origin was asked`).toBe(wanted.asked);
+      continue;
+    }
+    const answer = await client.readAnswer(method);
+    // The record ends behind the answer; a body is stored at its end.
+    await proxy.exchange(index);
+    expect(asked > 0, `${at}: the origin was asked`).toBe(wanted.asked);
+    if (wanted.status !== undefined) expect(answer.status, at).toBe(wanted.status);
+    if (wanted.body !== undefined) expect(answer.text, at).toBe(wanted.body);
+    if (wanted.cacheStatus !== undefined) {
+      const own = answer.headers['cache-status']?.split(', ').at(-1);
+      if (wanted.cacheStatus === 'hit') expect(own, at).toMatch(/^detour; hit; ttl=-?\d+$/);
+      else expect(own, at).toBe(`detour; ${wanted.cacheStatus}`);
+    }
+    for (const [name, value] of Object.entries(wanted.headers ?? {})) {
+      expect(answer.headers[name], `${at}: ${name}`).toBe(
+        value === null ? undefined : filled(value, now, origin.url('')),
+      );
+    }
+    for (const line of wanted.lines ?? []) expect(answer.head.split('\r\n'), at).toContain(line);
+  }
+}
+
+function originAnswer(step: Step, isHead: boolean, now: number, origin: string): { text: string; end: boolean } {
+  const { status = 200, headers = {}, body = 'an answer', framing = 'length', date = 0, cut } = step.origin ?? {};
+  let text = `HTTP/1.1 ${status} Status\r\n`;
+  if (date !== null) text += `Date: ${filled(`{${date < 0 ? date : `+${date}`}}`, now, origin)}\r\n`;
+  for (const [name, value] of pairs(headers)) text += `${name}: ${filled(value, now, origin)}\r\n`;
+  if (body === null || status === 204 || status === 304) return { text: `${text}\r\n`, end: false };
+  const sent = cut === undefined ? body : body.slice(0, cut);
+  if (framing === 'length') text += `Content-Length: ${body.length}\r\n\r\n${isHead ? '' : sent}`;
+  else if (framing === 'close') text += `Connection: close\r\n\r\n${sent}`;
+  else
+    text += `Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${sent}${cut === undefined ? '\r\n0\r\n\r\n' : ''}`;
+  return { text, end: cut !== undefined || framing === 'close' };
+}
+
+function pairs(headers: Headers): [string, string][] {
+  return Array.isArray(headers) ? headers : Object.entries(headers);
+}
+
+function filled(text: string, now: number, origin: string): string {
+  return text
+    .replace('{origin}', origin)
+    .replace(/\{(?:(850|asctime|lower):)?([+-]\d+)\}/g, (_, form: string | undefined, offset: string) => {
+      const imf = new Date(now + Number(offset) * 1000).toUTCString();
+      const [, day, date, month, year, time] = /^(\w+), (\d+) (\w+) (\d+) (\S+) GMT$/.exec(imf)!;
+      if (form === 'lower') return imf.toLowerCase();
+      if (form === 'asctime') return `${day} ${month} ${String(Number(date)).padStart(2)} ${time} ${year}`;
+      if (form !== '850') return imf;
+      const long = {
+        Sun: 'Sunday',
+        Mon: 'Monday',
+        Tue: 'Tuesday',
+        Wed: 'Wednesday',
+        Thu: 'Thursday',
+        Fri: 'Friday',
+        Sat: 'Saturday',
+      };
+      return `${long[day as keyof typeof long]}, ${date}-${month}-${year!.slice(2)} ${time} GMT`;
+    });
+}
