@@ -3,6 +3,7 @@ import { defineConfig } from 'wxt';
 
 export default defineConfig({
   srcDir: 'extension',
+  publicDir: 'extension/public',
   imports: false,
   vite: () => ({ oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } } }) as never,
   manifest: ({ browser }) => ({
@@ -23,6 +24,10 @@ export default defineConfig({
             },
           },
         }
-      : { minimum_chrome_version: '140' }),
+      : {
+          minimum_chrome_version: '140',
+          // Fixes the ID of the unpacked extension, whatever folder it is loaded from. The private half was thrown away.
+          key: 'MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAvgvlgSiKTh6hsccxleCdfujpn1HxkQJ5Hut8pM26o1a7RSnyXIHdn+/osSiwtdtv9pg/EU6itLPK3l6X7yMHNVpJke9jXsXkQjCDFj9eO9xzlUn3JU7PCF1NJQ8lNvHa9kWgaHKz4FnNE4g8mvinWfUTpIzrfQxjsGXIoMPKDx+lWqvsroqXm06HWZ7I4Tz+kCCEiTMvNa1CDTaed0narx5c8VNLpV6cdDNldeT9DAzx+MrB5exkzvv/dlSDMMjWx4GezWW+Ay6wClvFjmNkmfVTkvchHkiIw4KO/BcVxIY2gsB9WrD2brTrOiwfUp1BO85uoY0KTWT4VgX7tRbYcQIDAQAB',
+        }),
   }),
 });

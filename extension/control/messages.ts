@@ -1,0 +1,41 @@
+// What the extension's own pages and its background say to each other.
+import type { Snapshot } from '../settings/settings.ts';
+import type { TabCounts } from '../tabs/tab-traffic.ts';
+
+/** Name of the port by which a popup watches a tab. */
+export const WATCH_PORT = 'watch-tab:';
+
+/** How the tab in front of the person goes. */
+export interface TabView {
+  /** Empty where the page is none that could be steered. */
+  readonly host: string;
+  /** What the switch turns on; the host itself until the companion has said. */
+  readonly site: string;
+  /** Null while nobody knows. */
+  readonly steered: boolean | null;
+  readonly blocked: boolean;
+  /** The route it goes by now, or null. */
+  readonly route: string | null;
+  /** Why, in the words of the file: `sites.example.com`. */
+  readonly because: string | null;
+  readonly counts: TabCounts;
+}
+
+/** Pushed to a popup whenever something changes. */
+export interface View {
+  readonly snapshot: Snapshot;
+  readonly tab: TabView;
+}
+
+/** Asked by a page; answered by `Answer`. */
+export type Wish =
+  | { readonly wish: 'pair'; readonly port: number; readonly code: string }
+  | { readonly wish: 'use-these' }
+  | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null }
+  | { readonly wish: 'master'; readonly on: boolean }
+  | { readonly wish: 'pac-mode'; readonly on: boolean }
+  | { readonly wish: 'port'; readonly port: number }
+  | { readonly wish: 'forget' }
+  | { readonly wish: 'retry' };
+
+export type Answer = { readonly ok: true } | { readonly ok: false; readonly message: string };

@@ -1,0 +1,85 @@
+// Wiring of the settings page: the pairing, the port, and in Firefox the choice of how it steers.
+import { render } from 'preact';
+import browser from 'webextension-polyfill';
+import { type Answer, type View, WATCH_PORT, type Wish } from '../../control/messages.ts';
+import { LINK_WORDS } from '../../popup/popup-state.ts';
+
+const ask = (wish: Wish) => browser.runtime.sendMessage(wish) as Promise<Answer>;
+const isFirefox = import.meta.env.FIREFOX;
+const privateAccess = await browser.extension.isAllowedIncognitoAccess();
+
+function Options({ view: { snapshot } }: { view: View }) {
+  const { settings, link, state } = snapshot;
+  return (
+    <main>
+      <header>
+        <h1>Detour settings</h1>
+        <span class="link" data-testid="link" data-state={link} role="status">
+          {LINK_WORDS[link]}
+        </span>
+      </header>
+      <section class="card">
+        <h2>Companion</h2>
+        <label class="row">
+          <span>Port</span>
+          <input
+            class="port"
+            data-testid="port"
+            inputMode="numeric"
+            defaultValue={String(settings.port)}
+            onChange={event => {
+              const port = Number(event.currentTarget.value);
+              if (Number.isInteger(port) && port > 0 && port < 65_536) void ask({ wish: 'port', port });
+              else event.currentTarget.value = String(settings.port);
+            }}
+          />
+        </label>
+        <div class="row">
+          <p class="hint">
+            {settings.paired
+              ? `Paired. ${state?.sites.length ?? 0} sites in the file.`
+              : 'Not paired: open the popup and type the code.'}
+          </p>
+          {settings.paired && (
+            <button type="button" class="quiet" data-testid="forget" onClick={() => void ask({ wish: 'forget' })}>
+              Forget the pairing
+            </button>
+          )}
+        </div>
+      </section>
+      {isFirefox && (
+        <section class="card">
+          <h2>How Firefox steers</h2>
+          <div class="row">
+            <p class="hint" id="pac-label">
+              Use the companion's PAC in Firefox's proxy settings, with the request listener as guard.
+              {!privateAccess && ' Needs "Run in Private Windows" for this extension.'}
+            </p>
+            <button
+              type="button"
+              role="switch"
+              class="switch"
+              data-testid="pac-mode"
+              aria-checked={settings.pacMode}
+              aria-labelledby="pac-label"
+              disabled={!privateAccess}
+              onClick={() => void ask({ wish: 'pac-mode', on: !settings.pacMode })}
+            >
+              <span />
+            </button>
+          </div>
+        </section>
+      )}
+      <p class="hint">
+        Sites, routes and rules are in one file; `detour check` reads it and `npm start` says where it is.
+      </p>
+    </main>
+  );
+}
+
+function follow(): void {
+  const port = browser.runtime.connect({ name: `${WATCH_PORT}-1` });
+  port.onMessage.addListener(view => render(<Options view={view as View} />, document.getElementById('app')!));
+  port.onDisconnect.addListener(() => setTimeout(follow, 200));
+}
+follow();

@@ -1,0 +1,75 @@
+// Wiring of the popup: paints from the last snapshot, then follows the background.
+import { render } from 'preact';
+import browser from 'webextension-polyfill';
+import { type Answer, type TabView, type View, WATCH_PORT, type Wish } from '../../control/messages.ts';
+import { Popup } from '../../popup/popup-view.tsx';
+import { readSnapshot, type Snapshot } from '../../settings/settings.ts';
+import { DEFAULT_SETTINGS } from '../../settings/migrations.ts';
+import { NO_COUNTS } from '../../tabs/tab-traffic.ts';
+
+const ask = (wish: Wish): Promise<Answer> =>
+  browser.runtime.sendMessage(wish).then(
+    answer => answer as Answer,
+    (error: Error): Answer => ({ ok: false, message: error.message }),
+  );
+
+const draw = (view: View) =>
+  render(
+    <Popup
+      view={view}
+      ask={ask}
+      openOptions={() => {
+        void browser.runtime.openOptionsPage();
+        window.close();
+      }}
+    />,
+    document.getElementById('app')!,
+  );
+
+async function watchedTab(): Promise<{ id: number; url: string }> {
+  // `?tab=7` lets the popup speak of another tab than the active one, where it is opened as a page.
+  const wanted = new URLSearchParams(location.search).get('tab');
+  const tab =
+    wanted === null
+      ? (await browser.tabs.query({ active: true, currentWindow: true }))[0]
+      : await browser.tabs.get(Number(wanted));
+  return { id: tab?.id ?? -1, url: tab?.url ?? '' };
+}
+
+function hostOf(url: string): string {
+  return /^https?:/.test(url) ? new URL(url).hostname.replace(/\.$/, '') : '';
+}
+
+const blank: Snapshot = {
+  link: 'connecting',
+  state: null,
+  settings: { ...DEFAULT_SETTINGS, paired: false },
+  taken: null,
+  sites: {},
+  companionVersion: null,
+};
+
+const [snapshot, tab] = await Promise.all([readSnapshot(), watchedTab()]);
+const host = hostOf(tab.url);
+const known = snapshot ?? blank;
+const site = known.sites[host] ?? host;
+const entry = known.state?.sites.find(one => one.site === site);
+const first: TabView = {
+  host,
+  site,
+  steered: entry ? entry.route !== 'off' && entry.route !== 'block' : null,
+  blocked: entry?.route === 'block',
+  route: entry?.route ?? null,
+  because: entry ? `sites.${site}` : null,
+  counts: NO_COUNTS,
+};
+// What was true when it was last open is painted at once, but a link that nobody has looked at yet is not called up.
+draw({ snapshot: { ...known, link: known.link === 'up' ? 'connecting' : known.link }, tab: first });
+
+function follow(): void {
+  const port = browser.runtime.connect({ name: `${WATCH_PORT}${tab.id}` });
+  port.onMessage.addListener(message => draw(message as View));
+  // The worker went to sleep or was replaced: ask it again.
+  port.onDisconnect.addListener(() => setTimeout(follow, 200));
+}
+follow();

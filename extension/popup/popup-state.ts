@@ -1,0 +1,102 @@
+// What the popup shows, from what is known: pure, so that each state can be looked at without a browser.
+import type { View } from '../control/messages.ts';
+import { splitHost } from '../../shared/site.ts';
+
+export type Screen =
+  | { readonly screen: 'pair'; readonly found: boolean }
+  | {
+      readonly screen: 'use-these';
+      readonly sites: readonly { site: string; route: string }[];
+      readonly routes: readonly string[];
+    }
+  | { readonly screen: 'wrong-version'; readonly version: string | null }
+  | ({ readonly screen: 'main' } & Main);
+
+export interface Main {
+  readonly before: string;
+  readonly site: string;
+  /** Why there is no switch for this page; null where there is one. */
+  readonly notSteerable: string | null;
+  readonly on: boolean;
+  readonly blocked: boolean;
+  /** Greyed: nobody could carry the wish out. */
+  readonly disabled: boolean;
+  readonly route: string;
+  readonly routes: readonly string[];
+  readonly hint: string;
+}
+
+/** `wantedRoute`: chosen in the selector while the site is off. */
+export function screenOf(view: View, wantedRoute: string | null): Screen {
+  const { snapshot, tab } = view;
+  const { settings, link, state } = snapshot;
+  if (link === 'wrong-version') return { screen: 'wrong-version', version: snapshot.companionVersion };
+  if (!settings.paired) return { screen: 'pair', found: link !== 'not-found' };
+  if (!settings.confirmed) {
+    return {
+      screen: 'use-these',
+      sites: state?.sites ?? [],
+      routes: state?.routes.filter(route => route !== 'companion') ?? [],
+    };
+  }
+  const notSteerable = reasonAgainst(tab.host);
+  const { before, site } = splitHost(tab.host, tab.site);
+  const on = tab.steered === true;
+  const routes = state?.routes ?? ['companion'];
+  const route = (on ? tab.route : wantedRoute) ?? wantedRoute ?? state?.default ?? 'companion';
+  return {
+    screen: 'main',
+    before,
+    site,
+    notSteerable,
+    on,
+    blocked: tab.blocked,
+    disabled: link !== 'up' || !settings.master || notSteerable !== null || tab.blocked,
+    route,
+    routes: routes.includes(route) ? routes : [...routes, route],
+    hint: hintOf(view, on),
+  };
+}
+
+function hintOf({ snapshot: { link, settings }, tab }: View, on: boolean): string {
+  if (!settings.master) return 'Detour is off. Every site goes direct.';
+  if (tab.blocked) return `Blocked by ${tab.because ?? 'your rules'}.`;
+  if (on) {
+    if (link !== 'up') return 'On, but the companion is away: the site does not load until it is back.';
+    return tab.because !== null && tab.because !== `sites.${tab.site}`
+      ? `On, by ${tab.because}.`
+      : 'On. Its subdomains go along.';
+  }
+  return link === 'up' ? 'Off. It goes the browser’s own way.' : 'The companion is away.';
+}
+
+/** Why a page cannot be steered, or null. */
+export function reasonAgainst(host: string): string | null {
+  if (host === '') return 'This page is part of the browser. Only web pages can be steered.';
+  if (host === 'localhost' || host.endsWith('.localhost') || /^127\./.test(host) || host === '[::1]') {
+    return 'This page is on your own machine. Browsers never send those through a proxy.';
+  }
+  return null;
+}
+
+/** Bytes for people: 1.4 MB. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1_000) return `${bytes} B`;
+  const units = ['kB', 'MB', 'GB', 'TB'];
+  let value = bytes / 1_000;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1_000;
+    unit++;
+  }
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** One step of the ladder: `office: refused to carry it`. */
+export const LINK_WORDS: Record<View['snapshot']['link'], string> = {
+  up: 'Connected',
+  connecting: 'Connecting…',
+  'not-found': 'Companion not found',
+  'not-paired': 'Not paired',
+  'wrong-version': 'Other version',
+};

@@ -1,0 +1,373 @@
+// The popup as it is drawn. It asks for nothing itself: a view comes in, wishes go out.
+import { useState } from 'preact/hooks';
+import type { Attempt } from '../../shared/exchange.ts';
+import type { Answer, View, Wish } from '../control/messages.ts';
+import type { Incident } from '../tabs/tab-traffic.ts';
+import { formatBytes, LINK_WORDS, type Main, type Screen, screenOf } from './popup-state.ts';
+
+interface Props {
+  readonly view: View;
+  readonly ask: (wish: Wish) => Promise<Answer>;
+  readonly openOptions: () => void;
+}
+
+export function Popup({ view, ask, openOptions }: Props) {
+  const [wantedRoute, chooseRoute] = useState<string | null>(null);
+  const { snapshot } = view;
+  const screen = screenOf(view, wantedRoute);
+  return (
+    <main>
+      <header>
+        <h1>Detour</h1>
+        <span class="link" data-testid="link" data-state={snapshot.link} role="status">
+          {LINK_WORDS[snapshot.link]}
+        </span>
+      </header>
+      {snapshot.taken !== null && (
+        <p class="notice" role="alert" data-testid="taken">
+          {snapshot.taken}
+        </p>
+      )}
+      {screen.screen === 'pair' && <Pair found={screen.found} port={snapshot.settings.port} ask={ask} />}
+      {screen.screen === 'use-these' && <UseThese screen={screen} ask={ask} />}
+      {screen.screen === 'wrong-version' && <WrongVersion version={screen.version} ask={ask} />}
+      {screen.screen === 'main' && <Site main={screen} view={view} ask={ask} chooseRoute={chooseRoute} />}
+      <footer>
+        <Master on={snapshot.settings.master} ask={ask} />
+        <button type="button" class="quiet" onClick={openOptions}>
+          Settings
+        </button>
+      </footer>
+    </main>
+  );
+}
+
+function Site({
+  main,
+  view,
+  ask,
+  chooseRoute,
+}: {
+  main: Main;
+  view: View;
+  ask: Props['ask'];
+  chooseRoute: (route: string) => void;
+}) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<string | null>(null);
+  const { link, state } = view.snapshot;
+  const wish = async (route: string | null) => {
+    setBusy(true);
+    setError(null);
+    const answer = await ask({ wish: 'set-site', site: main.site, route });
+    setBusy(false);
+    if (!answer.ok) setError(answer.message);
+  };
+  const named = state?.sites.find(one => one.site === main.site);
+  // Forgetting is enough where the site stands in the file; one that a list or a wider rule turns on needs a line of its own.
+  const off = named && named.route !== 'off' && view.tab.because === `sites.${main.site}` ? null : 'off';
+  if (main.notSteerable !== null) {
+    return (
+      <section class="card">
+        <p class="hint">{main.notSteerable}</p>
+      </section>
+    );
+  }
+  return (
+    <>
+      <section class="card" data-on={main.on} data-blocked={main.blocked}>
+        <div class="row">
+          <p class="host" data-testid="site" title={main.before + main.site}>
+            <span>{main.before}</span>
+            <strong>{main.site}</strong>
+          </p>
+          <button
+            type="button"
+            role="switch"
+            class="switch large"
+            data-testid="site-switch"
+            aria-checked={main.on}
+            aria-busy={busy}
+            aria-label={`Steer ${main.site}`}
+            disabled={main.disabled || busy}
+            onClick={() => void wish(main.on ? off : main.route)}
+          >
+            <span />
+          </button>
+        </div>
+        <p class="hint" data-testid="hint">
+          {main.hint}
+        </p>
+        <label class="row route">
+          <span>Route</span>
+          <select
+            data-testid="route"
+            value={main.route}
+            disabled={main.disabled || busy}
+            onChange={event => {
+              const { value } = event.currentTarget;
+              chooseRoute(value);
+              if (main.on) void wish(value);
+            }}
+          >
+            {main.routes.map(route => (
+              <option key={route} value={route}>
+                {route}
+              </option>
+            ))}
+          </select>
+        </label>
+        {error !== null && (
+          <p class="error" role="alert">
+            {error}
+          </p>
+        )}
+      </section>
+      {link === 'not-found' && <NotFound port={view.snapshot.settings.port} ask={ask} />}
+      {link === 'not-paired' && <NotPaired port={view.snapshot.settings.port} ask={ask} />}
+      {state?.problem !== undefined && (
+        <p class="notice" role="alert">
+          The file has a fault; the last good one is in force. {state.problem}
+        </p>
+      )}
+      <Counts view={view} />
+      <Incidents incidents={view.tab.counts.incidents} />
+    </>
+  );
+}
+
+function Counts({ view }: { view: View }) {
+  const { counts } = view.tab;
+  const cells = [
+    ['requests', 'Requests', counts.requests],
+    ['cached', 'Cached', counts.cached],
+    ['blocked', 'Blocked', counts.blocked],
+    ['bytes', 'Received', formatBytes(counts.bytes)],
+  ] as const;
+  return (
+    <dl class="counts" aria-label="This tab">
+      {cells.map(([name, label, value]) => (
+        <div key={name}>
+          <dd data-testid={`count-${name}`}>{value}</dd>
+          <dt>{label}</dt>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Incidents({ incidents }: { incidents: readonly Incident[] }) {
+  const blocked = incidents.filter(incident => incident.blockedBy);
+  const tried = incidents.filter(incident => !incident.blockedBy);
+  return (
+    <>
+      {blocked.length > 0 && (
+        <section class="list" data-testid="blocked" aria-label="Blocked">
+          <h2>Blocked</h2>
+          <ul>
+            {blocked.map(({ host, blockedBy }) => (
+              <li key={host}>
+                <b>{host}</b> by <code>{blockedBy!.rule}</code>
+                {blockedBy!.list !== undefined && ` (${blockedBy!.list}, line ${blockedBy!.line})`}
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      {tried.length > 0 && (
+        <section class="list" data-testid="ladder" aria-label="Ways that were tried">
+          <h2>Ways tried</h2>
+          {tried.slice(0, 3).map(incident => (
+            <div key={incident.host + incident.sentence}>
+              <p>
+                <b>{incident.host}</b>
+                {incident.sentence !== undefined && <> {incident.sentence}</>}
+              </p>
+              <ol>
+                {incident.attempts.map((attempt, i) => (
+                  <Rung key={i} attempt={attempt} />
+                ))}
+              </ol>
+            </div>
+          ))}
+        </section>
+      )}
+    </>
+  );
+}
+
+function Rung({ attempt }: { attempt: Attempt }) {
+  const isOk = attempt.outcome === 'ok';
+  return (
+    <li class={isOk ? 'ok' : 'no'}>
+      <span>{attempt.chain.length === 0 ? 'companion' : attempt.chain.join(' → ')}</span>
+      <span title={attempt.reason}>{isOk ? 'worked' : attempt.outcome.replaceAll('_', ' ')}</span>
+      <span>{Math.round(attempt.took)} ms</span>
+    </li>
+  );
+}
+
+function Pair({ found, port, ask }: { found: boolean; port: number; ask: Props['ask'] }) {
+  const [error, setError] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget as HTMLFormElement);
+    const code = String(form.get('code')).replace(/\D/g, '');
+    const wanted = Number(form.get('port'));
+    if (code.length !== 6) return setError('The code has six digits.');
+    if (!Number.isInteger(wanted) || wanted < 1 || wanted > 65_535)
+      return setError('The port is a number from 1 to 65535.');
+    setBusy(true);
+    setError(null);
+    const answer = await ask({ wish: 'pair', code, port: wanted });
+    setBusy(false);
+    if (!answer.ok) setError(answer.message);
+  };
+  return (
+    <form class="card" data-testid="pair-form" onSubmit={event => void submit(event as unknown as SubmitEvent)}>
+      <h2>Pair with the companion</h2>
+      {found ? (
+        <p class="hint">
+          It printed a six-digit code in the terminal when it started. A new one: <code>detour pair</code>
+        </p>
+      ) : (
+        <p class="hint">
+          The companion was not found. Start it in a terminal, then type the code that it prints: <code>npm start</code>
+        </p>
+      )}
+      <div class="row">
+        <label class="grow">
+          <span>Code</span>
+          <input
+            name="code"
+            data-testid="code"
+            inputMode="numeric"
+            autocomplete="off"
+            placeholder="123 456"
+            maxLength={7}
+            autoFocus
+          />
+        </label>
+        <label>
+          <span>Port</span>
+          <input
+            name="port"
+            data-testid="port"
+            inputMode="numeric"
+            defaultValue={String(port)}
+            maxLength={5}
+            class="port"
+          />
+        </label>
+      </div>
+      {error !== null && (
+        <p class="error" role="alert" data-testid="pair-error">
+          {error}
+        </p>
+      )}
+      <button type="submit" class="primary" data-testid="pair" disabled={busy}>
+        {busy ? 'Pairing…' : 'Pair'}
+      </button>
+    </form>
+  );
+}
+
+function UseThese({ screen, ask }: { screen: Screen & { screen: 'use-these' }; ask: Props['ask'] }) {
+  const [busy, setBusy] = useState(false);
+  return (
+    <section class="card" data-testid="use-these">
+      <h2>Paired. Use these here?</h2>
+      {screen.sites.length === 0 ? (
+        <p class="hint">The file has no sites yet. Nothing is steered until you turn a site on.</p>
+      ) : (
+        <>
+          <p class="hint">The file has these sites. From now on this browser would send them to the companion:</p>
+          <ul class="sites">
+            {screen.sites.slice(0, 8).map(({ site, route }) => (
+              <li key={site}>
+                <b>{site}</b> <span>{route === 'off' ? 'not steered' : route}</span>
+              </li>
+            ))}
+          </ul>
+          {screen.sites.length > 8 && <p class="hint">and {screen.sites.length - 8} more.</p>}
+        </>
+      )}
+      {screen.routes.length > 0 && <p class="hint">Routes: {screen.routes.join(', ')}</p>}
+      <button
+        type="button"
+        class="primary"
+        data-testid="use-these-button"
+        disabled={busy}
+        onClick={() => {
+          setBusy(true);
+          void ask({ wish: 'use-these' }).finally(() => setBusy(false));
+        }}
+      >
+        Use these
+      </button>
+    </section>
+  );
+}
+
+function NotFound({ port, ask }: { port: number; ask: Props['ask'] }) {
+  return (
+    <p class="notice" data-testid="not-found">
+      Nothing answers on port {port}. Start the companion in a terminal: <code>npm start</code>{' '}
+      <button type="button" class="quiet" onClick={() => void ask({ wish: 'retry' })}>
+        Try again
+      </button>
+    </p>
+  );
+}
+
+function NotPaired({ port, ask }: { port: number; ask: Props['ask'] }) {
+  return (
+    <p class="notice" data-testid="not-paired">
+      What answers on port {port} does not know this browser. Was it unpaired, or is it another program?{' '}
+      <button type="button" class="quiet" onClick={() => void ask({ wish: 'forget' })}>
+        Pair again
+      </button>
+    </p>
+  );
+}
+
+function WrongVersion({ version, ask }: { version: string | null; ask: Props['ask'] }) {
+  return (
+    <section class="card" data-testid="wrong-version">
+      <h2>Another version</h2>
+      <p class="hint">
+        The companion{version === null ? '' : ` (${version})`} speaks another version of the control link. Update both
+        from the same folder, then load the extension again.
+      </p>
+      <button type="button" class="primary" onClick={() => void ask({ wish: 'retry' })}>
+        Try again
+      </button>
+    </section>
+  );
+}
+
+function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
+  const [busy, setBusy] = useState(false);
+  return (
+    <div class="master">
+      <button
+        type="button"
+        role="switch"
+        class="switch"
+        data-testid="master"
+        aria-checked={on}
+        aria-busy={busy}
+        aria-labelledby="master-label"
+        disabled={busy}
+        onClick={() => {
+          setBusy(true);
+          void ask({ wish: 'master', on: !on }).finally(() => setBusy(false));
+        }}
+      >
+        <span />
+      </button>
+      <span id="master-label">Detour {on ? 'on' : 'off'}</span>
+    </div>
+  );
+}

@@ -1,0 +1,52 @@
+// What the extension remembers, in storage.local alone: a token must never travel with a sync account.
+import browser from 'webextension-polyfill';
+import type { ConfigState, Steering } from '../../shared/control.ts';
+import type { Endpoint } from '../../shared/endpoint.ts';
+import type { LinkState } from '../control/control-client.ts';
+import { migrate, type Settings } from './migrations.ts';
+
+/** The last steering that was applied: what holds while the companion is away. */
+export interface SavedSteering extends Steering {
+  readonly proxy: Endpoint;
+  readonly pacUrl: string;
+}
+
+/** What the popup paints at once, before anyone has answered. */
+export interface Snapshot {
+  readonly link: LinkState;
+  readonly state: ConfigState | null;
+  readonly settings: Omit<Settings, 'token'> & { readonly paired: boolean };
+  /** Who else holds the proxy setting, in words; null when nobody does. */
+  readonly taken: string | null;
+  /** The registrable domains of hosts that were asked for lately. */
+  readonly sites: Readonly<Record<string, string>>;
+  /** Version of the companion, when it is another than is understood. */
+  readonly companionVersion: string | null;
+}
+
+export async function readSettings(): Promise<Settings> {
+  return migrate((await browser.storage.local.get('settings'))['settings']);
+}
+
+export async function writeSettings(settings: Settings): Promise<void> {
+  await browser.storage.local.set({ settings });
+}
+
+export async function readSteering(): Promise<SavedSteering | null> {
+  const { steering } = await browser.storage.local.get('steering');
+  return (steering as SavedSteering | undefined) ?? null;
+}
+
+export async function writeSteering(steering: SavedSteering | null): Promise<void> {
+  if (steering) await browser.storage.local.set({ steering });
+  else await browser.storage.local.remove('steering');
+}
+
+export async function readSnapshot(): Promise<Snapshot | null> {
+  const { snapshot } = await browser.storage.local.get('snapshot');
+  return (snapshot as Snapshot | undefined) ?? null;
+}
+
+export async function writeSnapshot(snapshot: Snapshot): Promise<void> {
+  await browser.storage.local.set({ snapshot });
+}

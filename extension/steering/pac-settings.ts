@@ -1,0 +1,41 @@
+// Chromium steers by a PAC script in its proxy setting. Mandatory, so that a script that cannot run blocks rather than goes direct; it stays
+// in force while the worker sleeps and while the companion is away.
+import type { SavedSteering } from '../settings/settings.ts';
+import type { SteeringAdapter } from './steering.ts';
+
+/** As much of chrome.proxy as is used; a test hands in its own. */
+export interface ProxySettings {
+  get(details: object): Promise<{ levelOfControl: string; value?: { pacScript?: { data?: string } } }>;
+  set(details: { scope: 'regular'; value: object }): Promise<void>;
+  clear(details: { scope: 'regular' }): Promise<void>;
+}
+
+/** `protect` takes back the reach that steering would give a page; it is in force before the PAC is. */
+export function makePacSteering(
+  settings: ProxySettings,
+  protect: (hosts: string[] | null) => Promise<void>,
+  hostsOf: (steering: SavedSteering) => string[],
+): SteeringAdapter {
+  return {
+    dialect: 'pac',
+    async apply(steering) {
+      const data = steering.pac ?? '';
+      const now = await settings.get({});
+      if (now.levelOfControl === 'controlled_by_this_extension' && now.value?.pacScript?.data === data) return;
+      await protect(hostsOf(steering));
+      await settings.set({ scope: 'regular', value: { mode: 'pac_script', pacScript: { data, mandatory: true } } });
+    },
+    async clear() {
+      await settings.clear({ scope: 'regular' });
+      await protect(null);
+    },
+    async takenBy() {
+      const { levelOfControl } = await settings.get({});
+      if (levelOfControl === 'controlled_by_other_extensions')
+        return 'Another extension controls the proxy setting. Turn it off, or Detour cannot steer.';
+      if (levelOfControl === 'not_controllable')
+        return 'A policy or a command-line switch controls the proxy setting, so Detour cannot steer.';
+      return null;
+    },
+  };
+}

@@ -1,0 +1,13 @@
+// What steers: one shape for both browsers. The adapters are pac-settings.ts (Chromium) and on-request.ts (Firefox).
+import type { SavedSteering } from '../settings/settings.ts';
+
+export interface SteeringAdapter {
+  /** What the companion should compile for this browser. */
+  readonly dialect: 'pac' | 'table';
+  /** Steers by this from the next request on. Same hash, same setting: nothing is done. */
+  apply(steering: SavedSteering): Promise<void>;
+  /** Takes back every setting made; the browser goes its own way, as before. */
+  clear(): Promise<void>;
+  /** Who else holds the browser's proxy setting, in words; null when nobody does. */
+  takenBy(): Promise<string | null>;
+}
