@@ -217,7 +217,8 @@ function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer)
 
 /** The one place where faults end: into the answer, where there is still somebody to read it, and into the record. */
 function failed(incoming: Incoming, draft: ExchangeDraft, error: unknown): void {
-  const fault = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error, detail: String(error) });
+  const fault =
+    error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error, detail: String(error) });
   // What a rule blocks has not failed: the record says which rule instead.
   if (draft.blockedBy === undefined) draft.fault = fault.kind;
   draft.sentence = fault.message;
@@ -239,7 +240,13 @@ function note(draft: ExchangeDraft, decision: SteeredDecision): void {
 }
 
 /** What can be judged of the target before anything is dialled. Where any chain has hops the target may be theirs to reach; a leg of our own is judged again at the dial. */
-function admit(host: string, port: number, how: 'connect' | 'http', route: ResolvedRoute, rooms: Rooms): AdmittedTarget {
+function admit(
+  host: string,
+  port: number,
+  how: 'connect' | 'http',
+  route: ResolvedRoute,
+  rooms: Rooms,
+): AdmittedTarget {
   const behindHops = route.chains.some(chain => chain.hops.length > 0);
   return rooms.acl.admit({ host, port }, how, behindHops, route.route?.private ?? false);
 }
@@ -292,7 +299,14 @@ function answeredHere(head: RequestHead): Answer | null {
     body = Buffer.from(`${text}\r\n`, 'latin1');
   }
   return {
-    head: { status: 200, reason: 'OK', version: 11, fields, framing: { kind: 'length', length: body.length }, keepAlive: true },
+    head: {
+      status: 200,
+      reason: 'OK',
+      version: 11,
+      fields,
+      framing: { kind: 'length', length: body.length },
+      keepAlive: true,
+    },
     body,
   };
 }

@@ -19,7 +19,8 @@ export function faultAnswer(fault: Fault, request: RequestHead): { answer: Answe
     'X-Content-Type-Options',
     'nosniff',
   );
-  if (page) fields.append('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'");
+  if (page)
+    fields.append('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'");
   return {
     answer: {
       head: {

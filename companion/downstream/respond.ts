@@ -99,7 +99,15 @@ export function respond(incoming: Incoming, answer: Answer, options: RespondOpti
   return new Promise((resolve, reject) => {
     const { socket } = connection;
     const te = framing === 'chunked' ? request.fields.get('te') : undefined;
-    const out = new OutgoingBody(incoming, body, framing, close, te !== undefined && listHas(te, 'trailers'), resolve, reject);
+    const out = new OutgoingBody(
+      incoming,
+      body,
+      framing,
+      close,
+      te !== undefined && listHas(te, 'trailers'),
+      resolve,
+      reject,
+    );
     socket.cork();
     incoming.bytesDown += text.length;
     connection.write(text);

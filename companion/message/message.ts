@@ -6,7 +6,13 @@ export type Framing = { kind: 'none' } | { kind: 'length'; length: number } | { 
 
 /** The request-target, told apart by form (RFC 9112 §3.2). Hosts are in normal form (shared/endpoint.ts). */
 export type RequestTarget =
-  | { readonly form: 'absolute'; readonly scheme: 'http' | 'https'; readonly host: string; readonly port: number; readonly path: string }
+  | {
+      readonly form: 'absolute';
+      readonly scheme: 'http' | 'https';
+      readonly host: string;
+      readonly port: number;
+      readonly path: string;
+    }
   | { readonly form: 'authority'; readonly host: string; readonly port: number }
   | { readonly form: 'origin'; readonly path: string }
   | { readonly form: 'asterisk' };

@@ -42,7 +42,17 @@ export interface Forwarded {
 }
 
 /** RFC 9110 §9.2.2. */
-const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE', 'QUERY', 'PROPFIND', 'REPORT']);
+const IDEMPOTENT: ReadonlySet<string> = new Set([
+  'GET',
+  'HEAD',
+  'OPTIONS',
+  'TRACE',
+  'PUT',
+  'DELETE',
+  'QUERY',
+  'PROPFIND',
+  'REPORT',
+]);
 
 /**
  * Sends a request by one chain. A pooled connection that turns out to be dead is replaced by a fresh one, once, where the request may be sent twice
@@ -66,7 +76,8 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
       return await send(outgoing, waiting, hop, last, ways);
     } catch (error) {
       // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
-      if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated') throw error;
+      if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated')
+        throw error;
     }
   }
   const dialled = await ways.dial(chain, target, {

@@ -24,7 +24,7 @@ export interface Origin extends AsyncDisposable {
   url(path: string): string;
   /** In the order in which they were complete. */
   readonly requests: readonly SeenRequest[];
-  /** Sockets that are open now. */
+  /** Sockets whose other side is there now. */
   readonly open: ReadonlySet<Socket>;
   /** How many connections have been accepted. */
   readonly accepted: number;
@@ -95,12 +95,18 @@ export async function startRawOrigin(
 
 async function listening(server: Server): Promise<Omit<Origin, 'requests'>> {
   const open = new Set<Socket>();
+  const sockets = new Set<Socket>();
   let accepted = 0;
   server.on('connection', (socket: Socket) => {
     accepted++;
     open.add(socket);
+    sockets.add(socket);
     socket.on('error', () => {});
-    socket.on('close', () => open.delete(socket));
+    socket.on('end', () => open.delete(socket));
+    socket.on('close', () => {
+      open.delete(socket);
+      sockets.delete(socket);
+    });
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -117,7 +123,7 @@ async function listening(server: Server): Promise<Omit<Origin, 'requests'>> {
     },
     async [Symbol.asyncDispose]() {
       const closed = new Promise(resolve => server.close(resolve));
-      for (const socket of open) socket.destroy();
+      for (const socket of sockets) socket.destroy();
       await closed;
     },
   };

@@ -86,7 +86,11 @@ export function rawClientOn(socket: Socket): RawClient {
       };
       const timer = setTimeout(() => {
         stop();
-        reject(new Error(`${what} did not come within ${deadline} ms; so far: ${JSON.stringify(held.toString('latin1').slice(0, 500))}`));
+        reject(
+          new Error(
+            `${what} did not come within ${deadline} ms; so far: ${JSON.stringify(held.toString('latin1').slice(0, 500))}`,
+          ),
+        );
       }, deadline);
       const stop = () => {
         clearTimeout(timer);
@@ -129,8 +133,7 @@ export function rawClientOn(socket: Socket): RawClient {
       deadline,
     );
 
-  const readAll = (deadline = DEADLINE) =>
-    until(() => (ended ? take(held.length) : undefined), 'the end', deadline);
+  const readAll = (deadline = DEADLINE) => until(() => (ended ? take(held.length) : undefined), 'the end', deadline);
 
   async function readAnswer(method = 'GET', deadline = DEADLINE): Promise<RawAnswer> {
     const head = await readUntil('\r\n\r\n', deadline);

@@ -9,7 +9,15 @@ import { listen, type Listener } from '../../companion/downstream/listener.ts';
 import { Fields } from '../../companion/message/headers.ts';
 import type { Answer } from '../../companion/message/message.ts';
 import { openTunnel, proxyRequest, type Rooms } from '../../companion/proxy.ts';
-import type { AdmittedTarget, Chain, ControlDoor, Dial, ExchangeDraft, NamedHop, TryChains } from '../../companion/rooms.ts';
+import type {
+  AdmittedTarget,
+  Chain,
+  ControlDoor,
+  Dial,
+  ExchangeDraft,
+  NamedHop,
+  TryChains,
+} from '../../companion/rooms.ts';
 import { ConnectionPool } from '../../companion/upstream/connection-pool.ts';
 
 export interface ProxyOptions {
@@ -71,7 +79,14 @@ export const inOrder: TryChains = async (route, _host, attempts, signal, attempt
       return result;
     } catch (error) {
       const fault = error as Fault;
-      attempts.push({ chain: chainNames, outcome: fault.kind, stage: one.stage, reason: fault.message, hops: one.steps, took: 0 });
+      attempts.push({
+        chain: chainNames,
+        outcome: fault.kind,
+        stage: one.stage,
+        reason: fault.message,
+        hops: one.steps,
+        took: 0,
+      });
       if (index === route.chains.length - 1) throw error;
     }
   }
@@ -93,12 +108,26 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
   const pool = new ConnectionPool(() => limits, interval);
   const rooms: Rooms = {
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
-    decide: () => ({ steered: true, route: 'companion', filter: 'off', cache: 'off', inspect: false, because: { rule: 'default' } }),
+    decide: () => ({
+      steered: true,
+      route: 'companion',
+      filter: 'off',
+      cache: 'off',
+      inspect: false,
+      because: { rule: 'default' },
+    }),
     routeOf: () => ({ name: 'companion', chains: [DIRECT], route: null }),
     blockAnswer: (_head, host): Answer => {
       const body = Buffer.from(`blocked ${host}`);
       return {
-        head: { status: 403, reason: 'Forbidden', version: 11, fields: new Fields(), framing: { kind: 'length', length: body.length }, keepAlive: true },
+        head: {
+          status: 403,
+          reason: 'Forbidden',
+          version: 11,
+          fields: new Fields(),
+          framing: { kind: 'length', length: body.length },
+          keepAlive: true,
+        },
         body,
       };
     },
@@ -132,6 +161,8 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
           status: null,
           bytesUp: 0,
           bytesDown: 0,
+          fault: undefined,
+          blockedBy: undefined,
         }) as ExchangeDraft,
       opened: draft => void opened.push({ ...draft } as Exchange),
       finish: draft => {
