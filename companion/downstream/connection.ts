@@ -220,7 +220,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
     if (target.form === 'authority') {
       this.pending = rest;
-      void house.walk.tunnel(new Incoming(head, null, this));
+      house.walk.tunnel(new Incoming(head, null, this)).catch(this.onBug);
       return;
     }
     let body: Body = null;
@@ -232,8 +232,14 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
       body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
       this.deadline = house.deadlines.in(house.limits.bodyTimeout * 1000);
     }
-    void house.walk.request(new Incoming(head, body, this));
+    house.walk.request(new Incoming(head, body, this)).catch(this.onBug);
   }
+
+  /** The walk catches what can fail; this is what cannot. One exchange ends, not the companion. */
+  private readonly onBug = (error: Error): void => {
+    process.emitWarning(error);
+    this.socket.destroy();
+  };
 
   /** A request for this server itself: the control room's, or nobody's. */
   private knockAtControl(head: RequestHead, rest: Buffer | null): void {

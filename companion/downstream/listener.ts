@@ -66,7 +66,7 @@ export function listen(options: ListenerOptions): Promise<Listener> {
         deadlines.close();
         resolve();
       });
-      for (const connection of [...connections]) connection.retire();
+      for (const connection of connections) connection.retire();
     });
 
   return new Promise((resolve, reject) => {

@@ -72,7 +72,7 @@ export class ConnectionPool {
 
   /** Closes what waits; what runs ends as it will. For changed hops, and at the end. */
   retire(): void {
-    for (const waiting of [...this.idle.values()]) for (const connection of waiting.slice()) connection.destroy();
+    for (const waiting of this.idle.values()) for (const connection of waiting.toReversed()) connection.destroy();
     this.idle.clear();
     this.idleCount = 0;
   }
@@ -80,7 +80,7 @@ export class ConnectionPool {
   /** Closes everything. */
   close(): void {
     this.closed = true;
-    for (const connection of [...this.all]) connection.destroy();
+    for (const connection of this.all) connection.destroy();
     this.deadlines.close();
   }
 
