@@ -220,7 +220,7 @@ describe('time and number', () => {
     third.write(get(origin.url('/')));
     expect((await third.readAnswer()).text).toBe('ok');
     expect(await idle.closed()).toBe('ended');
-    release();
+    release!();
     expect((await busy.readAnswer()).text).toBe('slow');
   });
 });
@@ -242,7 +242,7 @@ describe('closing the listener', () => {
     const closed = proxy.listener.close(5_000);
     await idle.closed();
     await expect(connectRaw(proxy.port)).rejects.toThrow('ECONNREFUSED');
-    release();
+    release!();
     const answer = await busy.readAnswer();
     expect(answer).toMatchObject({ text: 'done', headers: { connection: 'close' } });
     busy.close();
