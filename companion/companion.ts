@@ -193,6 +193,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       const next = furnish(parsed);
       if (JSON.stringify(parsed.config.cache) !== JSON.stringify(before.cache))
         cache = createCache(parsed.config.cache);
+      // Kept connections are known by the names of their hops, and a name may now mean another proxy.
+      if (JSON.stringify(parsed.config.hops) !== JSON.stringify(before.hops)) pool.retire();
       furnished = { ...next, rooms: { ...next.rooms, cache } };
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {

@@ -119,7 +119,7 @@ export default defineBackground(() => {
         refreshWatched();
         refreshIcons();
       } else if (event.type === 'exchange') {
-        for (const tabId of tabs.ended(event.exchange)) {
+        for (const tabId of tabs.ended(event.exchange, Date.now())) {
           tell(tabId);
           void refreshIcon(tabId);
         }
@@ -162,11 +162,11 @@ export default defineBackground(() => {
       void restored.then(() => {
         const host = hostOf(details.url);
         if (details.type === 'main_frame') {
-          tabs.navigated(details.tabId, host);
+          tabs.navigated(details.tabId, host, details.timeStamp);
           void refreshIcon(details.tabId);
         }
-        if (table !== null && settings.master && settings.confirmed && table.lookup(host) !== 'direct')
-          tabs.asked(details.tabId, details.url, host);
+        const goesThere = table !== null && settings.master && settings.confirmed && table.lookup(host) !== 'direct';
+        if (goesThere && tabs.asked(details.tabId, details.url, host, Date.now())) void refreshIcon(details.tabId);
         saveTabsSoon();
         tell(details.tabId);
       });

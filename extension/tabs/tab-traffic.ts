@@ -2,6 +2,7 @@
 // exact URL, tunnels by the host. Pure; bounded; the whole of it fits JSON, so that a sleeping worker loses nothing.
 import type { Because } from '../../shared/decision/rule.ts';
 import type { Attempt, Exchange } from '../../shared/exchange.ts';
+import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 
 /** What the popup shows of one exchange that was blocked, failed, or took more than one chain. */
 export interface Incident {
@@ -22,7 +23,9 @@ export interface TabCounts {
 interface Tab {
   /** Document host. */
   host: string;
+  since: EpochMilliseconds;
   requests: number;
+  /** Asked for by plain http and not yet answered. */
   urls: string[];
   hosts: string[];
   /** Id → what it contributed; a tunnel is told twice, when it opens and when it ends. */
@@ -37,10 +40,14 @@ const MAX_URLS = 500;
 const MAX_HOSTS = 200;
 const MAX_EXCHANGES = 1_000;
 const MAX_INCIDENTS = 12;
+/** A quick answer may be told before the browser has told of the request: it waits so long for it, and so many do. */
+const EARLY: Milliseconds = 3_000;
+const MAX_EARLY = 64;
 export const NO_COUNTS: TabCounts = { requests: 0, cached: 0, blocked: 0, bytes: 0, incidents: [] };
 
 export class TabTraffic {
-  private readonly tabs = new Map<number, Tab>();
+  private readonly tabs: Map<number, Tab>;
+  private early: { exchange: Exchange; at: EpochMilliseconds }[] = [];
 
   constructor(saved: SavedTabs = []) {
     this.tabs = new Map(saved);
@@ -51,9 +58,9 @@ export class TabTraffic {
   }
 
   /** The tab goes to a new document. */
-  navigated(id: number, host: string): void {
+  navigated(id: number, host: string, now: EpochMilliseconds): void {
     this.tabs.delete(id);
-    this.tabs.set(id, { host, requests: 0, urls: [], hosts: [], exchanges: [], incidents: [] });
+    this.tabs.set(id, { host, since: now, requests: 0, urls: [], hosts: [], exchanges: [], incidents: [] });
     if (this.tabs.size > MAX_TABS) this.tabs.delete(this.tabs.keys().next().value!);
   }
 
@@ -61,30 +68,48 @@ export class TabTraffic {
     this.tabs.delete(id);
   }
 
-  /** A tab asked for a URL that goes to the companion. */
-  asked(id: number, url: string, host: string): void {
+  /** A tab asked for a URL that goes to the companion. True when its answer has been told already. */
+  asked(id: number, url: string, host: string, now: EpochMilliseconds): boolean {
     const tab = this.tabs.get(id);
-    if (!tab) return;
+    if (!tab) return false;
     tab.requests++;
-    push(tab.urls, url.replace(/#.*/s, ''), MAX_URLS);
     if (!tab.hosts.includes(host)) push(tab.hosts, host, MAX_HOSTS);
+    if (url.startsWith('http:')) push(tab.urls, url.replace(/#.*/s, ''), MAX_URLS);
+    const waiting = this.early.filter(one => now - one.at < EARLY);
+    this.early = waiting.filter(({ exchange }) => !this.claim(tab, exchange));
+    return this.early.length < waiting.length;
   }
 
   /** Gives back the tabs that it belongs to. */
-  ended(exchange: Exchange): number[] {
+  ended(exchange: Exchange, now: EpochMilliseconds): number[] {
     const owners: number[] = [];
     for (const [id, tab] of this.tabs) {
-      const isOurs = exchange.kind === 'http' ? tab.urls.includes(exchange.url) : tab.hosts.includes(exchange.host);
-      if (!isOurs) continue;
+      if (!this.claim(tab, exchange)) continue;
       owners.push(id);
-      const cached = exchange.cacheStatus?.startsWith('hit') ?? false;
-      put(tab.exchanges, [exchange.id, cached, exchange.blockedBy !== undefined, exchange.bytesDown], MAX_EXCHANGES);
-      if (exchange.blockedBy || exchange.sentence || exchange.attempts.length > 1) {
-        const { host, blockedBy, sentence, attempts } = exchange;
-        put(tab.incidents, [exchange.id, { host, blockedBy, sentence, attempts }], MAX_INCIDENTS);
-      }
+      // A request has one tab; a tunnel may carry the requests of several.
+      if (exchange.kind === 'http') break;
     }
+    if (owners.length === 0) push(this.early, { exchange, at: now }, MAX_EARLY);
     return owners;
+  }
+
+  private claim(tab: Tab, exchange: Exchange): boolean {
+    if (exchange.kind === 'http') {
+      const at = tab.urls.indexOf(exchange.url);
+      if (at < 0) return false;
+      tab.urls.splice(at, 1);
+    } else {
+      const known = tab.exchanges.some(([id]) => id === exchange.id);
+      // A tunnel that stood before this document belongs to the one that opened it.
+      if (!known && (!tab.hosts.includes(exchange.host) || exchange.startedAt < tab.since - EARLY)) return false;
+    }
+    const cached = exchange.cacheStatus?.startsWith('hit') ?? false;
+    put(tab.exchanges, [exchange.id, cached, exchange.blockedBy !== undefined, exchange.bytesDown], MAX_EXCHANGES);
+    if (exchange.blockedBy || exchange.sentence || exchange.attempts.length > 1) {
+      const { host, blockedBy, sentence, attempts } = exchange;
+      put(tab.incidents, [exchange.id, { host, blockedBy, sentence, attempts }], MAX_INCIDENTS);
+    }
+    return true;
   }
 
   /** Host of the document, as it was asked for (also where it did not load). */

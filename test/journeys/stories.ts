@@ -71,7 +71,12 @@ export function tellStories(start: Start): void {
     expect(await page.goto(world.url('site.test', '/cached'))).toBeNull();
     expect(world.seen.filter(request => request.path === '/cached')).toHaveLength(1);
     const counted = await journey.popup(page);
-    await eventually('the popup counts a cached answer', async () => (await counted.counts()).cached >= 1);
+    await counted.page.screenshot(pictures('4-counts'));
+    await eventually('the popup counts a cached answer', async () => (await counted.counts()).cached >= 1).catch(
+      async (error: Error) => {
+        throw new Error(`${error.message}\nThe popup says: ${await counted.text()}`);
+      },
+    );
     await counted.page.screenshot(pictures('4-counts'));
     await counted.page.close();
     expect(await browser.iconTitle(page)).toMatch(/site\.test|steered|companion/i);

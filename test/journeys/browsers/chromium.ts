@@ -11,10 +11,13 @@ export const CHROMIUM_EXTENSION = path.resolve('.output/chrome-mv3');
 
 class ChromiumPage implements TestPage {
   readonly page: Page;
+  /** Where it was sent last: an error page hides it. */
+  asked = '';
   constructor(page: Page) {
     this.page = page;
   }
   async goto(url: string): Promise<string | null> {
+    this.asked = url;
     try {
       await this.page.goto(url, { waitUntil: 'load', timeout: 15_000 });
       return null;
@@ -95,7 +98,8 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
     }
   };
   const tabIdOf = async (page: TestPage): Promise<number> => {
-    const url = (page as ChromiumPage).page.url();
+    const { page: tab, asked } = page as ChromiumPage;
+    const url = tab.url().startsWith('chrome-error:') ? asked : tab.url();
     return inExtension(async wanted => {
       const chrome = (
         globalThis as never as {

@@ -17,12 +17,15 @@ type Send = (method: string, params?: object) => Promise<Record<string, never>>;
 
 class FirefoxPage implements TestPage {
   readonly context: string;
+  /** Where it was sent last: an error page hides it. */
+  asked = '';
   private readonly send: Send;
   constructor(context: string, send: Send) {
     this.context = context;
     this.send = send;
   }
   async goto(url: string): Promise<string | null> {
+    this.asked = url;
     const late = new Promise<string>(resolve => setTimeout(() => resolve('no load within 15 s'), 15_000).unref());
     try {
       const went = this.send('browsingContext.navigate', { context: this.context, url, wait: 'complete' }).then(
@@ -265,7 +268,8 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     const { contexts } = (await send('browsingContext.getTree', { root: page.context, maxDepth: 0 })) as unknown as {
       contexts: { url: string }[];
     };
-    return contexts[0]!.url;
+    const { url } = contexts[0]!;
+    return /^about:(neterror|certerror|proxy)/.test(url) || url === 'about:blank' ? page.asked || url : url;
   };
 
   return {
