@@ -15,7 +15,7 @@ import { siteOf } from '../shared/site.ts';
 import { createCache } from './cache/cache.ts';
 import { makeDial } from './chain/dial.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
-import { EditError, setSite } from './config/config-edit.ts';
+import { type EditError, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import type { Judge, ParsedConfig } from './config/config-file.ts';
 import { openConfigStore, pathFromConfig } from './config/config-store.ts';

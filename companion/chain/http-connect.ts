@@ -72,7 +72,6 @@ function parseReplyHead(text: string): { status: number; said: string } | null {
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i]!;
     // A field that cannot be read is passed over: only the framing matters here, and that is the empty line.
-    // oxlint-disable-next-line no-control-regex
     if (/[\0\r\n]/.test(line)) return null;
     const field = /^(x-squid-error|proxy-status)\s*:(.*)$/i.exec(line);
     if (field) said += `, ${field[2]!.trim()}`;

@@ -76,7 +76,6 @@ const said = {
 };
 
 /** Controls other than HTAB, CR and LF; a CR that no LF follows. LFs without a CR are found where lines are cut. */
-// oxlint-disable-next-line no-control-regex
 const STRAY = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]/;
 
 /** Field lines from `at` to the end of the text, which ends with the CRLF of the last one. Fills `said`. */

@@ -73,7 +73,7 @@ function hintOf({ snapshot: { link, settings }, tab }: View, on: boolean): strin
 /** Why a page cannot be steered, or null. */
 export function reasonAgainst(host: string): string | null {
   if (host === '') return 'This page is part of the browser. Only web pages can be steered.';
-  if (host === 'localhost' || host.endsWith('.localhost') || /^127\./.test(host) || host === '[::1]') {
+  if (host === 'localhost' || host.endsWith('.localhost') || host.startsWith('127.') || host === '[::1]') {
     return 'This page is on your own machine. Browsers never send those through a proxy.';
   }
   return null;

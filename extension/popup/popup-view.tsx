@@ -19,9 +19,9 @@ export function Popup({ view, ask, openOptions }: Props) {
     <main>
       <header>
         <h1>Detour</h1>
-        <span class="link" data-testid="link" data-state={snapshot.link} role="status">
+        <output class="link" data-testid="link" data-state={snapshot.link}>
           {LINK_WORDS[snapshot.link]}
-        </span>
+        </output>
       </header>
       {snapshot.taken !== null && (
         <p class="notice" role="alert" data-testid="taken">
@@ -246,7 +246,6 @@ function Pair({ found, port, ask }: { found: boolean; port: number; ask: Props['
             autocomplete="off"
             placeholder="123 456"
             maxLength={7}
-            autoFocus
           />
         </label>
         <label>

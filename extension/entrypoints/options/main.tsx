@@ -14,9 +14,9 @@ function Options({ view: { snapshot } }: { view: View }) {
     <main>
       <header>
         <h1>Detour settings</h1>
-        <span class="link" data-testid="link" data-state={link} role="status">
+        <output class="link" data-testid="link" data-state={link}>
           {LINK_WORDS[link]}
-        </span>
+        </output>
       </header>
       <section class="card">
         <h2>Companion</h2>

@@ -1,0 +1,138 @@
+import { expect, test } from 'vitest';
+import type { View } from '../../extension/control/messages.ts';
+import { formatBytes, reasonAgainst, screenOf } from '../../extension/popup/popup-state.ts';
+import { DEFAULT_SETTINGS } from '../../extension/settings/migrations.ts';
+import { NO_COUNTS } from '../../extension/tabs/tab-traffic.ts';
+
+function view(
+  change: {
+    link?: View['snapshot']['link'];
+    settings?: object;
+    tab?: Partial<View['tab']>;
+    state?: object | null;
+  } = {},
+): View {
+  const { token: _token, ...rest } = DEFAULT_SETTINGS;
+  return {
+    snapshot: {
+      link: change.link ?? 'up',
+      state:
+        change.state === null
+          ? null
+          : {
+              revision: 1,
+              sites: [{ site: 'example.com', route: 'work' }],
+              routes: ['companion', 'work'],
+              default: 'companion',
+              ...change.state,
+            },
+      settings: { ...rest, confirmed: true, paired: true, ...change.settings },
+      taken: null,
+      sites: {},
+      companionVersion: '0.1.0',
+    },
+    tab: {
+      host: 'www.example.com',
+      site: 'example.com',
+      steered: true,
+      blocked: false,
+      route: 'work',
+      because: 'sites.example.com',
+      counts: NO_COUNTS,
+      ...change.tab,
+    },
+  };
+}
+
+test('a site that is on shows its registrable domain apart, its route, and a switch that can be used', () => {
+  expect(screenOf(view(), null)).toMatchObject({
+    screen: 'main',
+    before: 'www.',
+    site: 'example.com',
+    on: true,
+    disabled: false,
+    route: 'work',
+  });
+});
+
+test('before pairing there is the pairing screen, and it knows whether a companion was found', () => {
+  expect(screenOf(view({ link: 'not-found', settings: { paired: false } }), null)).toEqual({
+    screen: 'pair',
+    found: false,
+  });
+  expect(screenOf(view({ link: 'not-paired', settings: { paired: false } }), null)).toEqual({
+    screen: 'pair',
+    found: true,
+  });
+});
+
+test('after pairing the file is shown before anything is steered', () => {
+  expect(screenOf(view({ settings: { confirmed: false } }), null)).toEqual({
+    screen: 'use-these',
+    sites: [{ site: 'example.com', route: 'work' }],
+    routes: ['work'],
+  });
+});
+
+test('another version is said before anything else', () => {
+  expect(screenOf(view({ link: 'wrong-version', settings: { paired: false } }), null)).toEqual({
+    screen: 'wrong-version',
+    version: '0.1.0',
+  });
+});
+
+test('with the companion away the site switch is greyed', () => {
+  expect(screenOf(view({ link: 'not-found' }), null)).toMatchObject({
+    screen: 'main',
+    on: true,
+    disabled: true,
+    hint: expect.stringContaining('away'),
+  });
+});
+
+test('with Detour off the site switch is greyed and the hint says so', () => {
+  expect(screenOf(view({ settings: { master: false } }), null)).toMatchObject({
+    disabled: true,
+    hint: expect.stringContaining('off'),
+  });
+});
+
+test('a route chosen while the site is off is the one it will be turned on by', () => {
+  const off = { steered: false, route: null, because: 'default' };
+  expect(screenOf(view({ tab: off }), 'work')).toMatchObject({ on: false, route: 'work' });
+  expect(screenOf(view({ tab: off }), null)).toMatchObject({ on: false, route: 'companion' });
+});
+
+test('a site on by a list or a wider rule says by which', () => {
+  expect(screenOf(view({ tab: { because: 'lists[0] (work.txt, line 3)' } }), null)).toMatchObject({
+    hint: 'On, by lists[0] (work.txt, line 3).',
+  });
+});
+
+test('a blocked site names its rule and has no switch to press', () => {
+  expect(screenOf(view({ tab: { steered: false, blocked: true, because: 'rules[0]' } }), null)).toMatchObject({
+    blocked: true,
+    disabled: true,
+    hint: 'Blocked by rules[0].',
+  });
+});
+
+test('pages that no browser sends through a proxy say why', () => {
+  for (const host of ['', 'localhost', 'app.localhost', '127.0.0.1', '[::1]'])
+    expect(reasonAgainst(host), host).not.toBeNull();
+  for (const host of ['example.com', '10.0.0.1', 'localhost.example']) expect(reasonAgainst(host), host).toBeNull();
+});
+
+test('bytes are written for people', () => {
+  expect([0, 999, 1_000, 9_949, 12_345, 999_400, 999_600, 1_500_000, 2.5e9].map(formatBytes)).toEqual([
+    '0 B',
+    '999 B',
+    '1.0 kB',
+    '9.9 kB',
+    '12 kB',
+    '999 kB',
+    '1.0 MB',
+    '1.5 MB',
+    '2.5 GB',
+  ]);
+});
