@@ -250,7 +250,8 @@ export default defineBackground(() => {
 
   // The popup ----------------------------------------------------------------------------------------------------------------------------
   const viewOf = async (tabId: number): Promise<TabView> => {
-    const tab = await browser.tabs.get(tabId).catch(() => null);
+    // The settings page speaks of no tab, and Firefox throws for a number that none can have.
+    const tab = tabId < 0 ? null : await browser.tabs.get(tabId).catch(() => null);
     const host = hostOf(tab?.url) || (isWeb(tab?.url) ? '' : (tabs.hostOf(tabId) ?? ''));
     const way = await wayOf(host);
     const word = table && settings.confirmed && host !== '' ? table.lookup(host) : null;

@@ -234,10 +234,14 @@ export function tellStories(start: Start): void {
 }
 
 /** Ends browser and companion, starts the browser alone, and asks for the steered site at once. */
-export async function startsWithoutLeak(journey: Journey): Promise<void> {
+export async function startsWithoutLeak(
+  journey: Journey,
+  furnish?: (journey: Journey) => Promise<void>,
+): Promise<void> {
   const { world, browser, companion } = journey;
   const page = await browser.newPage();
   await journey.pairAndUse(page);
+  await furnish?.(journey);
   expect(await page.goto(world.url('site.test', '/up'))).toBeNull();
   await browser.restart(() => companion.kill('SIGKILL'));
   const fresh = await browser.newPage();

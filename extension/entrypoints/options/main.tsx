@@ -3,12 +3,13 @@ import { render } from 'preact';
 import browser from 'webextension-polyfill';
 import { type Answer, type View, WATCH_PORT, type Wish } from '../../control/messages.ts';
 import { LINK_WORDS } from '../../popup/popup-state.ts';
+import { readSnapshot, type Snapshot } from '../../settings/settings.ts';
 
 const ask = (wish: Wish) => browser.runtime.sendMessage(wish) as Promise<Answer>;
 const isFirefox = import.meta.env.FIREFOX;
 const privateAccess = await browser.extension.isAllowedIncognitoAccess();
 
-function Options({ view: { snapshot } }: { view: View }) {
+function Options({ snapshot }: { snapshot: Snapshot }) {
   const { settings, link, state } = snapshot;
   return (
     <main>
@@ -77,9 +78,14 @@ function Options({ view: { snapshot } }: { view: View }) {
   );
 }
 
+const draw = (snapshot: Snapshot) => render(<Options snapshot={snapshot} />, document.getElementById('app')!);
+
+const known = await readSnapshot();
+if (known) draw(known);
+
 function follow(): void {
   const port = browser.runtime.connect({ name: `${WATCH_PORT}-1` });
-  port.onMessage.addListener(view => render(<Options view={view as View} />, document.getElementById('app')!));
+  port.onMessage.addListener(view => draw((view as View).snapshot));
   port.onDisconnect.addListener(() => setTimeout(follow, 200));
 }
 follow();

@@ -12,6 +12,10 @@ export interface TestPage {
   /** Presses one key: `Enter`, `Tab`, ` `. */
   press(key: string): Promise<void>;
   screenshot(file: string): Promise<void>;
+  /** Shows itself in light or dark colours, where the driver can ask for it. */
+  prefer?(scheme: 'light' | 'dark'): Promise<void>;
+  /** Runs a whole script, whatever the page's own policy allows, where the driver can. */
+  run?(script: string): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -41,6 +41,12 @@ class ChromiumPage implements TestPage {
     mkdirSync(path.dirname(file), { recursive: true });
     await this.page.screenshot({ path: file as `${string}.png` });
   }
+  async prefer(scheme: 'light' | 'dark'): Promise<void> {
+    await this.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+  }
+  async run(script: string): Promise<void> {
+    await this.page.evaluate(script);
+  }
   async close(): Promise<void> {
     await this.page.close().catch(() => {});
   }
