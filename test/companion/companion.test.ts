@@ -1,0 +1,315 @@
+// The whole companion over real sockets: the control door, pairing, edits, reload, the PAC's address, and the proxy under a changed file.
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { writeFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { CLOSE_UNPAIRED, CODE_PREFIX, TOKEN_PREFIX } from '../../shared/control.ts';
+import { connectRaw } from '../support/raw-client.ts';
+import { EXTENSION_ORIGIN, makePlace, startTestCompanion, TEST_CONFIG, TestLink } from '../support/with-companion.ts';
+
+const BARE_400 = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+
+/** Sends bytes and reads until the other side closes. */
+async function exchange(port: number, text: string): Promise<string> {
+  await using client = await connectRaw(port);
+  client.write(text);
+  return (await client.readAll()).toString('latin1');
+}
+
+async function startOrigin() {
+  const paths: string[] = [];
+  const server = createServer((request, response) => {
+    paths.push(request.url ?? '');
+    response.end(`you asked for ${request.url}`);
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  return Object.assign(server, { paths, port: (server.address() as AddressInfo).port });
+}
+
+const get = (host: string, port: number, path = '/') =>
+  `GET http://${host}:${port}${path} HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: close\r\n\r\n`;
+
+describe('the control door', () => {
+  const upgrade = (more: string) =>
+    `GET /control HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n${more}\r\n`;
+
+  test.each([
+    [
+      'A47 an origin-form request of a page',
+      'GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nOrigin: http://evil.test\r\n\r\n',
+    ],
+    ['A48 a rebound name', 'GET /control HTTP/1.1\r\nHost: evil.test:PORT\r\n\r\n'],
+    ['A49 no token', upgrade('Sec-WebSocket-Protocol: detour.v1\r\n')],
+    ['A49 a wrong token', upgrade(`Sec-WebSocket-Protocol: detour.v1, token.${'A'.repeat(43)}\r\n`)],
+    [
+      'A50 a simple POST',
+      'POST /control HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}',
+    ],
+    [
+      'A51 a preflight',
+      'OPTIONS /control HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nOrigin: http://evil.test\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Private-Network: true\r\n\r\n',
+    ],
+    [
+      'A52 a token in the URL',
+      `GET /control?token=${'A'.repeat(43)} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`,
+    ],
+    ['A52 Origin null', upgrade('Origin: null\r\nSec-WebSocket-Protocol: detour.v1, code.000000\r\n')],
+    ['A56 a guessed PAC', 'GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
+    ['A56 a path that climbs', 'GET /../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
+  ])('%s gets the bare 400 and nothing else', async (_number, request) => {
+    await using running = await startTestCompanion();
+    expect(await exchange(running.port, request.replaceAll('PORT', String(running.port)))).toBe(BARE_400);
+  });
+
+  test('A53 a code is for extensions: a web page cannot pair, and does not use it up', async () => {
+    await using running = await startTestCompanion();
+    const { code } = running.companion.newCode();
+    for (const origin of ['http://evil.test', 'https://chrome-extension.evil.test', undefined]) {
+      await expect(TestLink.open(running.port, CODE_PREFIX + code, origin)).rejects.toThrow('400');
+    }
+    await using link = await TestLink.open(running.port, CODE_PREFIX + code, EXTENSION_ORIGIN);
+    expect(link.heard[0]).toMatchObject({ type: 'hello', token: expect.stringMatching(/^[\w-]{43}$/) });
+    expect(link.socket.protocol).toBe('detour.v1');
+  });
+
+  test('A53 a token is bound to its Origin', async () => {
+    await using running = await startTestCompanion();
+    const { link, token } = await TestLink.pair(running.companion);
+    await using _link = link;
+    for (const origin of [`chrome-extension://${'b'.repeat(32)}`, undefined, 'http://evil.test']) {
+      await expect(TestLink.open(running.port, token, origin)).rejects.toThrow('400');
+    }
+    await using again = await TestLink.open(running.port, token, EXTENSION_ORIGIN);
+    expect(again.heard[0]).toMatchObject({ type: 'hello', client: 'Chromium' });
+  });
+
+  test('A54 a code is good once, for five tries and five minutes', async () => {
+    let now = 1_000_000;
+    await using running = await startTestCompanion(TEST_CONFIG, undefined, () => now);
+    const wrong = async () =>
+      expect(TestLink.open(running.port, `${CODE_PREFIX}000000`, EXTENSION_ORIGIN)).rejects.toThrow('400');
+    const first = await TestLink.pair(running.companion);
+    await first.link[Symbol.asyncDispose]();
+
+    let { code } = running.companion.newCode();
+    while (code === '000000') ({ code } = running.companion.newCode());
+    for (let i = 0; i < 5; i++) await wrong();
+    await expect(TestLink.open(running.port, CODE_PREFIX + code, EXTENSION_ORIGIN)).rejects.toThrow('400');
+
+    const late = running.companion.newCode();
+    now += 5 * 60_000;
+    await expect(TestLink.open(running.port, CODE_PREFIX + late.code, EXTENSION_ORIGIN)).rejects.toThrow('400');
+
+    const used = running.companion.newCode();
+    await using link = await TestLink.open(running.port, CODE_PREFIX + used.code, EXTENSION_ORIGIN);
+    expect(link.heard[0]!.type).toBe('hello');
+    await expect(TestLink.open(running.port, CODE_PREFIX + used.code, EXTENSION_ORIGIN)).rejects.toThrow('400');
+  });
+
+  test('A55 the control port cannot be reached through the proxy', async () => {
+    await using running = await startTestCompanion(
+      `${TEST_CONFIG}sites:\n  me.test: companion\n`.replace('  hosts:', '  hosts:\n    me.test: 127.0.0.1'),
+    );
+    for (const host of ['127.0.0.1', 'localhost', 'me.test', '[::1]', '[::ffff:127.0.0.1]']) {
+      expect(await exchange(running.port, get(host, running.port, '/control')), host).toMatch(/^HTTP\/1\.1 50\d /);
+      const connected = await exchange(
+        running.port,
+        `CONNECT ${host}:${running.port} HTTP/1.1\r\nHost: ${host}:${running.port}\r\n\r\n`,
+      );
+      expect(connected, host).toMatch(
+        /^HTTP\/1\.1 50\d [\s\S]*Proxy-Status: detour; error=(proxy_loop_detected|destination_ip_prohibited)/,
+      );
+    }
+  });
+});
+
+describe('paired clients', () => {
+  test('a site that is turned on changes one line of the file, and is in force when the reply comes', async () => {
+    const config = `# mine\n${TEST_CONFIG}sites: # all of them\n  a.test: companion   # keep me\n`;
+    await using running = await startTestCompanion(config);
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    expect(await link.ask({ type: 'steer', dialect: 'pac' })).toMatchObject({ type: 'done' });
+    await link.until(message => message.type === 'steering');
+    link.heard.length = 0;
+    expect(await link.ask({ type: 'set-site', site: 'b.test', route: 'companion' })).toMatchObject({ type: 'done' });
+    expect(running.place.text).toBe(`${config}  b.test: companion\n`);
+    // State and steering are there before the reply is.
+    expect(link.heard.map(message => message.type)).toEqual(['state', 'steering', 'done']);
+    expect(await link.ask({ type: 'site', host: 'www.b.test' })).toMatchObject({
+      type: 'site',
+      answer: { site: 'b.test', decision: { steered: true, because: { rule: 'sites.b.test' } } },
+    });
+    expect(await link.ask({ type: 'set-site', site: 'b.test', route: null })).toMatchObject({ type: 'done' });
+    expect(running.place.text).toBe(config);
+  });
+
+  test('what the file would not bear is refused, and the file stays', async () => {
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    for (const [site, route] of [
+      ['a.test', 'nowhere'],
+      ['*.a.test', 'companion'],
+      ['a b', 'companion'],
+      ['a.test\nlisten: 0.0.0.0:1', 'companion'],
+      ['', 'companion'],
+      ['a.test', 'x: y'],
+    ]) {
+      expect(await link.ask({ type: 'set-site', site: site!, route: route! }), `${site} ${route}`).toMatchObject({
+        type: 'refused',
+        message: expect.any(String),
+      });
+    }
+    expect(running.place.text).toBe(TEST_CONFIG);
+  });
+
+  test('edits at the same time all arrive', async () => {
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    const names = Array.from({ length: 12 }, (_, i) => `s${i}.test`);
+    await Promise.all(names.map(site => link.ask({ type: 'set-site', site, route: 'companion' })));
+    for (const site of names) expect(running.place.text).toContain(`  ${site}: companion\n`);
+  });
+
+  test('what is for the terminal alone is refused', async () => {
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    for (const message of [{ type: 'pair' }, { type: 'clients' }, { type: 'unpair', name: 'Chromium' }]) {
+      expect(await link.ask(message)).toMatchObject({ type: 'refused', message: expect.stringContaining('terminal') });
+    }
+  });
+
+  test('nonsense is refused and the link goes on', async () => {
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    link.socket.send('{');
+    link.socket.send('{"type":"nope","id":3}');
+    await link.until(message => message.type === 'refused' && message.id === 3);
+    expect(await link.ask({ type: 'site', host: 'a.test' })).toMatchObject({ type: 'site' });
+  });
+
+  test('unpairing ends the link at once, and the token is worth nothing', async () => {
+    using place = makePlace();
+    await using running = await startTestCompanion(TEST_CONFIG, place);
+    const { link, token } = await TestLink.pair(running.companion);
+    await using _link = link;
+    const cli = await import('../../companion/control/state-folder.ts').then(state =>
+      state.runningCompanion(place.stateFolder)!,
+    );
+    await using terminal = await TestLink.open(running.port, TOKEN_PREFIX + cli.token);
+    expect(await terminal.ask({ type: 'clients' })).toMatchObject({
+      clients: [{ name: 'Chromium', origin: EXTENSION_ORIGIN, connected: true }],
+    });
+    expect(await terminal.ask({ type: 'unpair', name: 'Chromium' })).toMatchObject({ type: 'done' });
+    for (let i = 0; i < 100 && link.closedWith === null; i++) await new Promise(resolve => setTimeout(resolve, 10));
+    expect(link.closedWith).toBe(CLOSE_UNPAIRED);
+    await expect(TestLink.open(running.port, token, EXTENSION_ORIGIN)).rejects.toThrow('400');
+  });
+
+  test('pairings and the address of the PAC survive a restart', async () => {
+    using place = makePlace(`${TEST_CONFIG}sites:\n  a.test: companion\n`);
+    let token: string;
+    let path: string;
+    {
+      await using running = await startTestCompanion(TEST_CONFIG, place);
+      const paired = await TestLink.pair(running.companion);
+      token = paired.token;
+      path = new URL(running.companion.pacUrl).pathname;
+      await paired.link[Symbol.asyncDispose]();
+    }
+    await using running = await startTestCompanion(TEST_CONFIG, place);
+    await using link = await TestLink.open(running.port, token, EXTENSION_ORIGIN);
+    expect(link.heard[0]).toMatchObject({ type: 'hello', client: 'Chromium' });
+    expect(link.heard[0]).not.toHaveProperty('token');
+    const pac = await exchange(
+      running.port,
+      `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${running.port}\r\nConnection: close\r\n\r\n`,
+    );
+    expect(pac).toMatch(/^HTTP\/1\.1 200 [\s\S]*application\/x-ns-proxy-autoconfig/);
+    expect(pac).toContain(`PROXY 127.0.0.1:${running.port}`);
+    expect(pac.toLowerCase()).not.toContain('access-control');
+  });
+});
+
+describe('the walk with everything furnished', () => {
+  test('what no rule names is carried by the default route and recorded as such', async () => {
+    await using origin = await startOrigin();
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    await link.ask({ type: 'follow', recent: 0 });
+    expect(await exchange(running.port, get('origin.test', origin.port, '/x'))).toMatch(
+      /^HTTP\/1\.1 200 [\s\S]*you asked for \/x/,
+    );
+    const told = await link.until(message => message.type === 'exchange');
+    expect(told).toMatchObject({
+      exchange: {
+        host: 'origin.test',
+        status: 200,
+        because: { rule: 'default' },
+        route: 'companion',
+        attempts: [{ chain: [], outcome: 'ok' }],
+      },
+    });
+  });
+
+  test('a changed file is in force at once, and a transfer under way is not disturbed', async () => {
+    let finish = () => {};
+    await using origin = createServer((request, response) => {
+      if (request.url !== '/slow') return void response.end('quick');
+      response.write('begun ');
+      finish = () => response.end('ended');
+    });
+    await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+    const { port } = origin.address() as AddressInfo;
+    await using running = await startTestCompanion();
+    await using client = await connectRaw(running.port);
+    client.write(get('origin.test', port, '/slow'));
+    await client.readUntil('begun');
+    writeFileSync(running.place.configFile, `${TEST_CONFIG}rules:\n  - { host: origin.test, block: true }\n`);
+    for (let i = 0; i < 200; i++) {
+      if ((await exchange(running.port, get('origin.test', port))).startsWith('HTTP/1.1 403')) break;
+      await new Promise(resolve => setTimeout(resolve, 25));
+    }
+    expect(await exchange(running.port, get('origin.test', port))).toMatch(
+      /^HTTP\/1\.1 403 [\s\S]*Proxy-Status: detour; error=http_request_denied/,
+    );
+    finish();
+    expect(String(await client.readAll())).toContain('ended');
+  });
+
+  test('a list file blocks by line, and its faults are told', async () => {
+    using place = makePlace(
+      `${TEST_CONFIG}lists:\n  - { file: ads.txt, block: true }\n  - { file: gone.txt, block: true }\n`,
+    );
+    writeFileSync(`${place.folder}/ads.txt`, '# ads\n0.0.0.0 ads.test\nnot a host line\n');
+    await using running = await startTestCompanion(TEST_CONFIG, place);
+    expect(running.said).toEqual(
+      expect.arrayContaining([expect.stringMatching(/^ads\.txt:3: /), 'gone.txt: the list file does not exist']),
+    );
+    const answer = await exchange(
+      running.port,
+      'GET http://x.ads.test/ HTTP/1.1\r\nHost: x.ads.test\r\nAccept: text/html\r\nConnection: close\r\n\r\n',
+    );
+    expect(answer).toMatch(/^HTTP\/1\.1 403 /);
+    expect(answer).toContain('Line 2 of the list <code>ads.txt</code>');
+    expect(await exchange(running.port, 'CONNECT x.ads.test:443 HTTP/1.1\r\nHost: x.ads.test:443\r\n\r\n')).toMatch(
+      /^HTTP\/1\.1 403 [\s\S]*error=http_request_denied/,
+    );
+  });
+
+  test('loopback is closed unless the file opens it', async () => {
+    await using origin = await startOrigin();
+    await using running = await startTestCompanion('dns:\n  hosts:\n    origin.test: 127.0.0.1\n');
+    for (const host of ['127.0.0.1', '127.1', '2130706433', '0.0.0.0', '[::1]', 'localhost', 'origin.test']) {
+      expect(await exchange(running.port, get(host, origin.port)), host).toMatch(
+        /^HTTP\/1\.1 502 [\s\S]*error=destination_ip_prohibited/,
+      );
+    }
+    expect(origin.paths).toEqual([]);
+  });
+});
