@@ -1,10 +1,11 @@
 // THE WALK: what happens to a request, a line or two for every room. Rooms do not know each other; they meet here.
 import type { ConfigLimits } from '../shared/config.ts';
-import type { Decision, DecisionTarget } from '../shared/decision/rule.ts';
-import { formatEndpoint, formatHost } from '../shared/endpoint.ts';
+import type { Because, Decision, DecisionTarget } from '../shared/decision/rule.ts';
+import { type Endpoint, formatEndpoint, formatHost } from '../shared/endpoint.ts';
 import { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds } from '../shared/units.ts';
 import type { Incoming } from './downstream/connection.ts';
+import { proxyStatusOf } from './downstream/fault-page.ts';
 import { respond, respondFault, respondInterim, switchProtocols, tunnelStands } from './downstream/respond.ts';
 import { Fields } from './message/headers.ts';
 import { listHas } from './message/http1-parser.ts';
@@ -74,7 +75,8 @@ async function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraf
   const decision = rooms.decide({ scheme: 'http', host, port, path });
   note(draft, decision);
   if (decision.blockedBy !== undefined) {
-    return finishBlocked(incoming, draft, rooms.blockAnswer(head, host, decision.blockedBy));
+    const answer = rooms.blockAnswer(head, host, decision.blockedBy);
+    return finishBlocked(incoming, draft, answer, blocked({ host, port }, decision.blockedBy));
   }
   const route = rooms.routeOf(decision);
   const target = admit(host, port, 'http', route, rooms);
@@ -121,7 +123,7 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
 
   const decision = rooms.decide({ scheme: 'https', host, port });
   note(draft, decision);
-  if (decision.blockedBy !== undefined) throw new Fault('http_request_denied', { target: asked });
+  if (decision.blockedBy !== undefined) throw blocked(asked, decision.blockedBy);
   const route = rooms.routeOf(decision);
   const target = admit(host, port, 'connect', route, rooms);
 
@@ -210,9 +212,18 @@ async function finish(
   if (sent !== null) await sent;
 }
 
-function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer): void {
+function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer, fault: Fault): void {
   draft.status = answer.head.status;
-  void respond(incoming, answer, {});
+  draft.sentence = fault.message;
+  void respond(incoming, answer, { proxyStatus: proxyStatusOf(fault) });
+}
+
+/** The fault that names who blocked: the rule, or the line of the list. */
+function blocked(target: Endpoint, by: Because): Fault {
+  return new Fault('http_request_denied', {
+    target,
+    detail: by.list === undefined ? by.rule : `${by.rule}, ${by.list} line ${by.line}`,
+  });
 }
 
 /** The one place where faults end: into the answer, where there is still somebody to read it, and into the record. */
