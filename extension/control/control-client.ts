@@ -24,9 +24,12 @@ type Request = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M
 export interface ControlClientParts {
   /** Where to connect, and by which token; asked anew at each attempt. Token null = not paired. */
   readonly where: () => { port: number; token: string | null };
+  /** The link has changed. */
   onLink(link: LinkState): void;
   onHello(hello: Hello): void;
   onEvent(event: Event): void;
+  /** What answered speaks another version of the control link: its own version, for showing. */
+  onWrongVersion(version: string): void;
   /** The companion has taken the pairing back. */
   onUnpaired(): void;
 }
@@ -36,6 +39,13 @@ const LONGEST_WAIT = 30_000;
 /** A reply that takes longer does not come. */
 const REPLY_WITHIN = 10_000;
 const CONNECT_WITHIN = 5_000;
+/** A person looks at the link now: silence is told soon. */
+const CHECK_WITHIN = 1_500;
+
+interface Pairing {
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
 
 export class ControlClient {
   link: LinkState = 'connecting';
@@ -45,10 +55,27 @@ export class ControlClient {
   private keepalive: ReturnType<typeof setInterval> | undefined;
   private wait = FIRST_WAIT;
   private lastId = 0;
+  private readonly verdicts = new Set<(link: LinkState) => void>();
   private readonly waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
 
   constructor(parts: ControlClientParts) {
     this.parts = parts;
+  }
+
+  /** Connects now where no link is up or on its way; resolves with how the link then stands. */
+  async attempt(): Promise<LinkState> {
+    if (this.link === 'up' && this.socket !== null) return 'up';
+    const verdict = new Promise<LinkState>(resolve => {
+      this.verdicts.add(resolve);
+      setTimeout(() => this.verdicts.delete(resolve) && resolve(this.link), CONNECT_WITHIN);
+    });
+    this.connect();
+    return verdict;
+  }
+
+  /** Finds out at once whether a link that seems up still is. */
+  check(): void {
+    if (this.link === 'up') this.ask({ type: 'site', host: 'localhost' }, CHECK_WITHIN).catch(() => undefined);
   }
 
   /** Connects now where no link is up or on its way. */
@@ -71,16 +98,18 @@ export class ControlClient {
     });
   }
 
-  /** Asks the companion; rejects with its sentence when it refuses, and when no link is up. */
-  async ask(request: Request): Promise<Reply> {
+  /** Asks the companion; rejects with its sentence when it refuses, and when no link is up. One that stays silent is taken for gone. */
+  async ask(request: Request, within = REPLY_WITHIN): Promise<Reply> {
     const { socket } = this;
     if (socket === null || this.link !== 'up') throw new Error('The companion is not connected.');
     const id = ++this.lastId;
     const reply = await new Promise<Reply>((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
       setTimeout(() => {
-        if (this.waiting.delete(id)) reject(new Error('The companion did not answer in time.'));
-      }, REPLY_WITHIN);
+        if (!this.waiting.delete(id)) return;
+        reject(new Error('The companion did not answer in time.'));
+        this.abandon(socket);
+      }, within);
       socket.send(JSON.stringify({ ...request, id }));
     });
     if (reply.type === 'refused') throw new Error(reply.message);
@@ -94,14 +123,20 @@ export class ControlClient {
     this.socket = null;
     this.over(socket);
     socket?.close();
+    this.say('connecting');
   }
 
-  private open(
-    port: number,
-    secret: string,
-    pairing: { resolve: () => void; reject: (error: Error) => void } | null,
-  ): void {
-    if (this.link !== 'up') this.say('connecting');
+  /** A socket whose other end is silent closes only after a minute; here it is over now. */
+  private abandon(socket: WebSocket): void {
+    if (this.socket !== socket) return;
+    this.socket = null;
+    this.over(socket);
+    socket.close();
+    void this.probe(this.parts.where().port);
+    this.later();
+  }
+
+  private open(port: number, secret: string, pairing: Pairing | null): void {
     const socket = new WebSocket(`ws://127.0.0.1:${port}${CONTROL_PATH}`, [SUBPROTOCOL, secret]);
     this.socket = socket;
     const late = setTimeout(() => socket.close(), CONNECT_WITHIN);
@@ -111,7 +146,12 @@ export class ControlClient {
       if (message.type === 'hello') {
         clearTimeout(late);
         greeted = true;
-        if (message.protocol !== PROTOCOL_VERSION) return this.say('wrong-version');
+        if (message.protocol !== PROTOCOL_VERSION) {
+          this.parts.onWrongVersion(message.version);
+          this.say('wrong-version');
+          pairing?.reject(new Error(`The companion (${message.version}) speaks another version of the control link.`));
+          return socket.close();
+        }
         this.wait = FIRST_WAIT;
         this.keepalive = setInterval(() => socket.send(JSON.stringify({ type: 'alive', id: 0 })), KEEPALIVE_INTERVAL);
         this.say('up');
@@ -149,17 +189,18 @@ export class ControlClient {
         this.later();
         return;
       }
-      void this.probe(port);
+      // One that knew us a moment ago and still answers is on its way out or in again: the next attempt tells.
+      void this.probe(port, greeted ? 'connecting' : 'not-paired');
       this.later();
     };
   }
 
   /** Tells a companion that is away from one that does not know us: a WebSocket that fails tells neither. */
-  private async probe(port: number): Promise<LinkState> {
+  private async probe(port: number, answered: LinkState = 'not-paired'): Promise<LinkState> {
     let link: LinkState;
     try {
       await fetch(`http://127.0.0.1:${port}/`, { cache: 'no-store', signal: AbortSignal.timeout(1_500) });
-      link = 'not-paired';
+      link = answered;
     } catch {
       link = 'not-found';
     }
@@ -181,7 +222,12 @@ export class ControlClient {
   }
 
   private say(link: LinkState): void {
+    const changed = link !== this.link;
     this.link = link;
-    this.parts.onLink(link);
+    if (link !== 'connecting') {
+      for (const resolve of this.verdicts) resolve(link);
+      this.verdicts.clear();
+    }
+    if (changed) this.parts.onLink(link);
   }
 }

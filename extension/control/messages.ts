@@ -9,8 +9,10 @@ export const WATCH_PORT = 'watch-tab:';
 export interface TabView {
   /** Empty where the page is none that could be steered. */
   readonly host: string;
-  /** What the switch turns on; the host itself until the companion has said. */
+  /** Registrable domain; the host itself until the companion has said. */
   readonly site: string;
+  /** What the switch changes: the entry of the file that decides, or else the site. */
+  readonly entry: string;
   /** Null while nobody knows. */
   readonly steered: boolean | null;
   readonly blocked: boolean;
@@ -31,10 +33,14 @@ export interface View {
 export type Wish =
   | { readonly wish: 'pair'; readonly port: number; readonly code: string }
   | { readonly wish: 'use-these' }
-  | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null }
+  /** Route null = off: the entry is forgotten, and where something else still steers `host`, an `off` is written. */
+  | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null; readonly host?: string }
   | { readonly wish: 'master'; readonly on: boolean }
   | { readonly wish: 'pac-mode'; readonly on: boolean }
   | { readonly wish: 'port'; readonly port: number }
+  /** Type a code again; what is steered stays closed until then. */
+  | { readonly wish: 'pair-again' }
+  /** Drops the pairing and steers nothing any more. */
   | { readonly wish: 'forget' }
   | { readonly wish: 'retry' };
 

@@ -10,21 +10,31 @@ import {
   readSettings,
   readSnapshot,
   readSteering,
+  readTabs,
   type SavedSteering,
   type Snapshot,
   writeSettings,
   writeSnapshot,
   writeSteering,
+  writeTabs,
 } from '../settings/settings.ts';
-import { guardLocalNetwork, makeLocalNetworkRule, type DynamicRules } from '../steering/local-network-guard.ts';
+import {
+  guardedHosts,
+  guardLocalNetwork,
+  makeLocalNetworkRule,
+  type DynamicRules,
+} from '../steering/local-network-guard.ts';
 import { makeRequestSteering, RequestSteering } from '../steering/on-request.ts';
-import { makePacSteering, type ProxySettings } from '../steering/pac-settings.ts';
+import { makePacSteering, type ProxyErrors, type ProxySettings } from '../steering/pac-settings.ts';
 import type { SteeringAdapter } from '../steering/steering.ts';
-import { type Look, showIcon, titleOf } from '../tabs/icon.ts';
-import { type SavedTabs, TabTraffic } from '../tabs/tab-traffic.ts';
+import { entryOf } from '../popup/popup-state.ts';
+import { type Look, showBadge, showIcon, titleOf } from '../tabs/icon.ts';
+import { TabTraffic } from '../tabs/tab-traffic.ts';
 
 const MAX_KNOWN_SITES = 200;
 const RECONNECT = 'reconnect';
+/** Exchanges that may have ended while the link was down or the worker asleep. */
+const MISSED_AT_MOST = 200;
 
 export default defineBackground(() => {
   let settings: Settings = DEFAULT_SETTINGS;
@@ -36,6 +46,8 @@ export default defineBackground(() => {
   /** Decisions by host, as the companion gave them under the configuration of now. */
   const ways = new Map<string, { site: string; steered: boolean; blocked: boolean; route: string; because: string }>();
   const watchers = new Map<Runtime.Port, number>();
+  /** What was saved cannot be read: what was steered stays closed until the companion has told it again, or the master switch lets go. */
+  let isDamaged = false;
 
   // Steering -----------------------------------------------------------------------------------------------------------------------------
   const requests = new RequestSteering();
@@ -43,46 +55,68 @@ export default defineBackground(() => {
     ? makeRequestSteering(browser.proxy, requests, () => settings.pacMode)
     : makePacSteering(
         browser.proxy.settings as unknown as ProxySettings,
+        (browser.proxy as unknown as { onProxyError: ProxyErrors }).onProxyError,
         makeLocalNetworkRule((browser as unknown as { declarativeNetRequest: DynamicRules }).declarativeNetRequest),
-        saved => openTable(saved.table).hosts(),
+        saved => guardedHosts(saved.table),
       );
-  if (import.meta.env.FIREFOX) guardLocalNetwork(browser, host => requests.steers(host));
+  if (import.meta.env.FIREFOX)
+    guardLocalNetwork(
+      browser,
+      host => requests.steers(host),
+      () => requests.ready,
+    );
+  adapter.watch({
+    changed: () => void restored.then(() => steerOwner()),
+    failed: problem => void restored.then(() => proxyFailed(problem)),
+  });
 
   let applying: Promise<void> = Promise.resolve();
   /** Brings the browser to what settings and steering say, one change after the other. */
   const steer = (): Promise<void> => {
-    applying = applying
-      .then(async () => {
-        if (settings.confirmed && settings.master && steering) await adapter.apply(steering);
-        else await adapter.clear();
-      })
-      .catch((error: unknown) => console.error('steering:', error))
-      .then(async () => {
-        const taken = settings.confirmed && settings.master ? await adapter.takenBy().catch(() => null) : null;
-        update({ taken });
-      });
+    applying = applying.then(async () => {
+      let fault: string | null = null;
+      try {
+        if (settings.master && steering) await adapter.apply(steering);
+        else if (settings.master && isDamaged)
+          fault =
+            'What was saved of the sites cannot be read. What was steered stays closed until the companion answers.';
+        else {
+          isDamaged = false;
+          await adapter.clear();
+        }
+      } catch (error) {
+        fault = `The browser refused the setting: ${(error as Error).message}`;
+      }
+      update({ fault, taken: await whoHolds() });
+    });
     return applying;
   };
 
   // What is remembered comes first; requests wait for it in Firefox, and the PAC is still in force in Chromium.
-  const restored = (async () => {
-    const [savedSettings, savedSteering, savedSnapshot] = await Promise.all([
+  const restore = async () => {
+    const [savedSettings, savedSteering, savedSnapshot, savedTabs] = await Promise.all([
       readSettings(),
       readSteering(),
       readSnapshot(),
+      readTabs(),
     ]);
     settings = savedSettings;
-    steering = savedSteering;
-    if (steering) table = openTable(steering.table);
+    if (savedSteering) {
+      table = openTable(savedSteering.table);
+      steering = savedSteering;
+    }
     if (savedSnapshot) {
       for (const [host, site] of Object.entries(savedSnapshot.sites ?? {})) sites.set(host, site);
-      snapshot = { ...savedSnapshot, link: 'connecting' };
+      snapshot = { ...emptySnapshot(), ...savedSnapshot, link: 'connecting' };
     }
-    if (import.meta.env.FIREFOX) requests.use(settings.confirmed && settings.master ? steering : null);
-    const session = (browser.storage as { session?: typeof browser.storage.local }).session;
-    const saved = session ? ((await session.get('tabs').catch(() => ({}))) as { tabs?: SavedTabs }) : {};
-    tabs = new TabTraffic(saved.tabs);
-  })();
+    if (import.meta.env.FIREFOX) requests.use(settings.master ? steering : null);
+    tabs = new TabTraffic(savedTabs);
+  };
+  const restored = restore().catch((error: unknown) => {
+    console.error('restoring:', error);
+    isDamaged = true;
+    requests.close();
+  });
   requests.hold(restored);
 
   // The link -----------------------------------------------------------------------------------------------------------------------------
@@ -93,14 +127,12 @@ export default defineBackground(() => {
       refreshIcons();
     },
     onHello(hello) {
-      if (hello.token !== undefined) {
-        settings = { ...settings, token: hello.token };
-        void writeSettings(settings);
-      }
+      // Paired anew: whatever this companion's file says is not used before the person says so.
+      if (hello.token !== undefined) void change({ token: hello.token, port: pairingPort, confirmed: false });
       ways.clear();
       update({ state: hello.state, companionVersion: hello.version });
       current = { proxy: hello.proxy, pacUrl: hello.pacUrl };
-      void follow();
+      void client.ask({ type: 'follow', recent: MISSED_AT_MOST }).catch(() => undefined);
       if (settings.confirmed) void askSteering();
       refreshWatched();
     },
@@ -113,6 +145,7 @@ export default defineBackground(() => {
         if (!settings.confirmed || !current) return;
         steering = { ...event.steering, ...current };
         table = openTable(steering.table);
+        isDamaged = false;
         void writeSteering(steering);
         ways.clear();
         void steer();
@@ -126,13 +159,17 @@ export default defineBackground(() => {
         saveTabsSoon();
       }
     },
+    onWrongVersion(version) {
+      update({ companionVersion: version });
+    },
     onUnpaired() {
-      void forget();
+      // What was steered stays so, and closed where the companion no longer carries it: only a person lets it go direct.
+      void change({ token: null }).then(() => update({}));
     },
   });
   let current: Pick<SavedSteering, 'proxy' | 'pacUrl'> | null = null;
+  let pairingPort = settings.port;
 
-  const follow = () => client.ask({ type: 'follow', recent: 0 }).catch(() => undefined);
   const askSteering = () =>
     client
       .ask({ type: 'steer', dialect: adapter.dialect, hash: sameProxy() ? steering?.hash : undefined })
@@ -146,12 +183,13 @@ export default defineBackground(() => {
 
   const forget = async (): Promise<void> => {
     client.drop();
-    settings = { ...settings, token: null, confirmed: false };
     steering = null;
     table = null;
-    await Promise.all([writeSettings(settings), writeSteering(null)]);
+    isDamaged = false;
+    await Promise.all([change({ token: null, confirmed: false }), writeSteering(null)]);
     await steer();
-    update({ state: null, link: 'not-paired' });
+    update({ state: null });
+    client.connect();
     refreshIcons();
   };
 
@@ -165,7 +203,7 @@ export default defineBackground(() => {
           tabs.navigated(details.tabId, host, details.timeStamp);
           void refreshIcon(details.tabId);
         }
-        const goesThere = table !== null && settings.master && settings.confirmed && table.lookup(host) !== 'direct';
+        const goesThere = table !== null && host !== '' && settings.master && table.lookup(host) !== 'direct';
         if (goesThere && tabs.asked(details.tabId, details.url, host, Date.now())) void refreshIcon(details.tabId);
         saveTabsSoon();
         tell(details.tabId);
@@ -180,17 +218,15 @@ export default defineBackground(() => {
 
   let saving: ReturnType<typeof setTimeout> | undefined;
   const saveTabsSoon = () => {
-    const session = (browser.storage as { session?: typeof browser.storage.local }).session;
-    if (!session || saving !== undefined) return;
-    saving = setTimeout(() => {
+    saving ??= setTimeout(() => {
       saving = undefined;
-      void session.set({ tabs: tabs.save() }).catch(() => {});
+      writeTabs(tabs.save()).catch((error: unknown) => console.error('tabs:', error));
     }, 300);
   };
 
   const lookOf = (host: string, tabId: number): Look => {
     if (!settings.master) return 'off';
-    if (host === '' || table === null || !settings.confirmed) return 'direct';
+    if (host === '' || table === null) return 'direct';
     const word = table.lookup(host);
     if (word === 'direct') return 'direct';
     if (
@@ -198,13 +234,14 @@ export default defineBackground(() => {
       tabs.countsOf(tabId).incidents.some(incident => incident.host === host && incident.blockedBy)
     )
       return 'blocked';
-    return client.link === 'up' ? 'steered' : 'down';
+    return client.link === 'up' || client.link === 'connecting' ? 'steered' : 'down';
   };
   const refreshIcon = async (tabId: number): Promise<void> => {
     const host = tabs.hostOf(tabId) ?? hostOf((await browser.tabs.get(tabId).catch(() => null))?.url);
     const look = lookOf(host, tabId);
     const counts = tabs.countsOf(tabId);
     let route: string | null = null;
+    void showBadge(tabId, counts.blocked);
     if (look === 'steered' || look === 'blocked') {
       const way = await wayOf(host);
       route = way?.route ?? null;
@@ -254,10 +291,12 @@ export default defineBackground(() => {
     const tab = tabId < 0 ? null : await browser.tabs.get(tabId).catch(() => null);
     const host = hostOf(tab?.url) || (isWeb(tab?.url) ? '' : (tabs.hostOf(tabId) ?? ''));
     const way = await wayOf(host);
-    const word = table && settings.confirmed && host !== '' ? table.lookup(host) : null;
+    const word = table && host !== '' ? table.lookup(host) : null;
+    const site = way?.site ?? sites.get(host) ?? host;
     return {
       host,
-      site: way?.site ?? sites.get(host) ?? host,
+      site,
+      entry: entryOf(host, site, way?.because ?? null, snapshot.state),
       steered: way ? way.steered && !way.blocked : word === null ? null : word === 'steered',
       blocked: way ? way.blocked : word === 'blocked',
       route: way?.steered ? way.route : null,
@@ -296,12 +335,20 @@ export default defineBackground(() => {
     port.onDisconnect.addListener(() => watchers.delete(port));
     void restored.then(() => {
       client.connect();
+      client.check();
       void steerOwner();
       tell(tabId);
     });
   });
+  const proxyFailed = (problem: string) => {
+    // A proxy that does not answer is the link's to tell; whatever else it is, a person should read it.
+    if (/PROXY_CONNECTION_FAILED|TUNNEL_CONNECTION_FAILED/.test(problem)) client.check();
+    else update({ fault: `The browser could not use the proxy: ${problem}.` });
+  };
+  const whoHolds = async () => (settings.master && steering ? adapter.takenBy().catch(() => null) : null);
   const steerOwner = async () => {
-    if (settings.confirmed && settings.master) update({ taken: await adapter.takenBy().catch(() => null) });
+    const taken = await whoHolds();
+    if (taken !== snapshot.taken) update({ taken });
   };
 
   browser.runtime.onMessage.addListener((message: unknown) =>
@@ -320,7 +367,7 @@ export default defineBackground(() => {
   const grant = async (wish: Wish): Promise<void> => {
     switch (wish.wish) {
       case 'pair':
-        await change({ port: wish.port });
+        pairingPort = wish.port;
         await client.pair(wish.port, wish.code);
         return update({});
       case 'use-these':
@@ -329,7 +376,11 @@ export default defineBackground(() => {
         await steer();
         return update({});
       case 'set-site':
+        await client.attempt();
         await client.ask({ type: 'set-site', site: wish.site, route: wish.route });
+        // Without the entry, a wider one or a list may still steer: off means off.
+        if (wish.route === null && wish.host && table !== null && table.lookup(wish.host) !== 'direct')
+          await client.ask({ type: 'set-site', site: wish.site, route: 'off' });
         // The new steering came before the reply; the switch is on once the browser steers by it.
         await applying;
         return update({});
@@ -347,10 +398,15 @@ export default defineBackground(() => {
         await change({ port: wish.port });
         client.connect();
         return update({});
+      case 'pair-again':
+        client.drop();
+        await change({ token: null });
+        client.connect();
+        return update({});
       case 'forget':
         return forget();
       case 'retry':
-        client.connect();
+        await client.attempt();
         return;
     }
   };
@@ -373,6 +429,7 @@ export default defineBackground(() => {
       state: null,
       settings: { ...rest, paired: token !== null },
       taken: null,
+      fault: null,
       sites: {},
       companionVersion: null,
     };

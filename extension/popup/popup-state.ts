@@ -1,9 +1,11 @@
 // What the popup shows, from what is known: pure, so that each state can be looked at without a browser.
+import type { ConfigState, SiteState } from '../../shared/control.ts';
 import type { View } from '../control/messages.ts';
 import { splitHost } from '../../shared/site.ts';
 
 export type Screen =
-  | { readonly screen: 'pair'; readonly found: boolean }
+  /** `closed`: sites that were on are still steered, and so closed, until it is paired again. */
+  | { readonly screen: 'pair'; readonly found: boolean; readonly closed: boolean }
   | {
       readonly screen: 'use-these';
       readonly sites: readonly { site: string; route: string }[];
@@ -15,6 +17,8 @@ export type Screen =
 export interface Main {
   readonly before: string;
   readonly site: string;
+  /** What the switch changes in the file. */
+  readonly entry: string;
   /** Why there is no switch for this page; null where there is one. */
   readonly notSteerable: string | null;
   readonly on: boolean;
@@ -31,7 +35,8 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
   const { snapshot, tab } = view;
   const { settings, link, state } = snapshot;
   if (link === 'wrong-version') return { screen: 'wrong-version', version: snapshot.companionVersion };
-  if (!settings.paired) return { screen: 'pair', found: link !== 'not-found' };
+  if (!settings.paired)
+    return { screen: 'pair', found: link !== 'not-found', closed: settings.confirmed && settings.master };
   if (!settings.confirmed) {
     return {
       screen: 'use-these',
@@ -48,10 +53,11 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
     screen: 'main',
     before,
     site,
+    entry: tab.entry,
     notSteerable,
     on,
     blocked: tab.blocked,
-    disabled: link !== 'up' || !settings.master || notSteerable !== null || tab.blocked,
+    disabled: isAway(link) || !settings.master || notSteerable !== null || tab.blocked,
     route,
     routes: routes.includes(route) ? routes : [...routes, route],
     hint: hintOf(view, on),
@@ -62,12 +68,37 @@ function hintOf({ snapshot: { link, settings }, tab }: View, on: boolean): strin
   if (!settings.master) return 'Detour is off. Every site goes direct.';
   if (tab.blocked) return `Blocked by ${tab.because ?? 'your rules'}.`;
   if (on) {
-    if (link !== 'up') return 'On, but the companion is away: the site does not load until it is back.';
+    if (isAway(link)) return 'On, but the companion is away: the site does not load until it is back.';
     return tab.because !== null && tab.because !== `sites.${tab.site}`
       ? `On, by ${tab.because}.`
       : 'On. Its subdomains go along.';
   }
-  return link === 'up' ? 'Off. It goes the browser’s own way.' : 'The companion is away.';
+  return isAway(link) ? 'The companion is away.' : 'Off. It goes the browser’s own way.';
+}
+
+/** A link that is just being made holds nobody up: what is wished waits for it. */
+function isAway(link: View['snapshot']['link']): boolean {
+  return link !== 'up' && link !== 'connecting';
+}
+
+/** The entry among the sites of the file that decides a host (shared/decision says it finally; this paints before it has). */
+export function entryFor(host: string, state: ConfigState | null): SiteState | null {
+  const bySite = new Map(state?.sites.map(one => [one.site, one]));
+  const exact = bySite.get(`=${host}`) ?? bySite.get(host);
+  if (exact) return exact;
+  for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
+    const parent = host.slice(dot + 1);
+    const found = bySite.get(parent) ?? bySite.get(`.${parent}`);
+    if (found) return found;
+  }
+  return null;
+}
+
+/** What the switch changes for a host: the entry that decides it, unless that one is wider than the site; then the site. */
+export function entryOf(host: string, site: string, because: string | null, state: ConfigState | null): string {
+  const entry = because === null ? entryFor(host, state)?.site : /^sites\.(.+)$/.exec(because)?.[1];
+  const named = entry?.replace(/^[=.]/, '');
+  return entry !== undefined && (named === site || named!.endsWith(`.${site}`)) ? entry : site;
 }
 
 /** Why a page cannot be steered, or null. */
@@ -92,7 +123,7 @@ export function formatBytes(bytes: number): string {
   return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** One step of the ladder: `office: refused to carry it`. */
+/** The link in words. */
 export const LINK_WORDS: Record<View['snapshot']['link'], string> = {
   up: 'Connected',
   connecting: 'Connecting…',

@@ -9,9 +9,11 @@ interface Props {
   readonly view: View;
   readonly ask: (wish: Wish) => Promise<Answer>;
   readonly openOptions: () => void;
+  /** Loads the tab again. */
+  readonly reload: () => void;
 }
 
-export function Popup({ view, ask, openOptions }: Props) {
+export function Popup({ view, ask, openOptions, reload }: Props) {
   const [wantedRoute, chooseRoute] = useState<string | null>(null);
   const { snapshot } = view;
   const screen = screenOf(view, wantedRoute);
@@ -28,10 +30,19 @@ export function Popup({ view, ask, openOptions }: Props) {
           {snapshot.taken}
         </p>
       )}
-      {screen.screen === 'pair' && <Pair found={screen.found} port={snapshot.settings.port} ask={ask} />}
+      {snapshot.fault !== null && (
+        <p class="notice" role="alert" data-testid="fault">
+          {snapshot.fault}
+        </p>
+      )}
+      {screen.screen === 'pair' && (
+        <Pair found={screen.found} closed={screen.closed} port={snapshot.settings.port} ask={ask} />
+      )}
       {screen.screen === 'use-these' && <UseThese screen={screen} ask={ask} />}
       {screen.screen === 'wrong-version' && <WrongVersion version={screen.version} ask={ask} />}
-      {screen.screen === 'main' && <Site main={screen} view={view} ask={ask} chooseRoute={chooseRoute} />}
+      {screen.screen === 'main' && (
+        <Site main={screen} view={view} ask={ask} chooseRoute={chooseRoute} reload={reload} />
+      )}
       <footer>
         <Master on={snapshot.settings.master} ask={ask} />
         <button type="button" class="quiet" onClick={openOptions}>
@@ -47,25 +58,29 @@ function Site({
   view,
   ask,
   chooseRoute,
+  reload,
 }: {
   main: Main;
   view: View;
   ask: Props['ask'];
   chooseRoute: (route: string) => void;
+  reload: Props['reload'];
 }) {
   const [busy, setBusy] = useState(false);
+  const [changed, setChanged] = useState(false);
   const [error, setError] = useState<string | null>(null);
   const { link, state } = view.snapshot;
   const wish = async (route: string | null) => {
     setBusy(true);
     setError(null);
-    const answer = await ask({ wish: 'set-site', site: main.site, route });
+    const answer = await ask({ wish: 'set-site', site: main.entry, route, host: view.tab.host });
     setBusy(false);
+    setChanged(answer.ok);
     if (!answer.ok) setError(answer.message);
   };
-  const named = state?.sites.find(one => one.site === main.site);
-  // Forgetting is enough where the site stands in the file; one that a list or a wider rule turns on needs a line of its own.
-  const off = named && named.route !== 'off' && view.tab.because === `sites.${main.site}` ? null : 'off';
+  const named = state?.sites.find(one => one.site === main.entry);
+  // Forgetting is enough where the entry stands in the file; one that a list or a wider rule turns on needs a line of its own.
+  const off = named && named.route !== 'off' && view.tab.because === `sites.${main.entry}` ? null : 'off';
   if (main.notSteerable !== null) {
     return (
       <section class="card">
@@ -88,16 +103,23 @@ function Site({
             data-testid="site-switch"
             aria-checked={main.on}
             aria-busy={busy}
-            aria-label={`Steer ${main.site}`}
+            aria-label={`Steer ${main.entry}`}
             disabled={main.disabled || busy}
             onClick={() => void wish(main.on ? off : main.route)}
           >
             <span />
           </button>
         </div>
-        <p class="hint" data-testid="hint">
-          {main.hint}
-        </p>
+        <div class="row said">
+          <p class="hint" data-testid="hint">
+            {main.hint}
+          </p>
+          {changed && !busy && (
+            <button type="button" class="quiet" data-testid="reload" onClick={reload}>
+              Reload page
+            </button>
+          )}
+        </div>
         <label class="row route">
           <span>Route</span>
           <select
@@ -207,7 +229,7 @@ function Rung({ attempt }: { attempt: Attempt }) {
   );
 }
 
-function Pair({ found, port, ask }: { found: boolean; port: number; ask: Props['ask'] }) {
+function Pair({ found, closed, port, ask }: { found: boolean; closed: boolean; port: number; ask: Props['ask'] }) {
   const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const submit = async (event: SubmitEvent) => {
@@ -227,6 +249,12 @@ function Pair({ found, port, ask }: { found: boolean; port: number; ask: Props['
   return (
     <form class="card" data-testid="pair-form" onSubmit={event => void submit(event as unknown as SubmitEvent)}>
       <h2>Pair with the companion</h2>
+      {closed && (
+        <p class="hint" data-testid="closed">
+          The companion no longer knows this browser. Sites that were on stay closed until you pair again or turn Detour
+          off.
+        </p>
+      )}
       {found ? (
         <p class="hint">
           It printed a six-digit code in the terminal when it started. A new one: <code>detour pair</code>
@@ -311,23 +339,41 @@ function UseThese({ screen, ask }: { screen: Screen & { screen: 'use-these' }; a
 
 function NotFound({ port, ask }: { port: number; ask: Props['ask'] }) {
   return (
-    <p class="notice" data-testid="not-found">
-      Nothing answers on port {port}. Start the companion in a terminal: <code>npm start</code>{' '}
-      <button type="button" class="quiet" onClick={() => void ask({ wish: 'retry' })}>
-        Try again
-      </button>
-    </p>
+    <div class="notice row" data-testid="not-found">
+      <p>
+        Nothing answers on port {port}. Start the companion in a terminal: <code>npm start</code>
+      </p>
+      <Retry ask={ask} />
+    </div>
+  );
+}
+
+function Retry({ ask }: { ask: Props['ask'] }) {
+  const [busy, setBusy] = useState(false);
+  return (
+    <button
+      type="button"
+      class="quiet"
+      data-testid="retry"
+      disabled={busy}
+      onClick={() => {
+        setBusy(true);
+        void ask({ wish: 'retry' }).finally(() => setBusy(false));
+      }}
+    >
+      Try again
+    </button>
   );
 }
 
 function NotPaired({ port, ask }: { port: number; ask: Props['ask'] }) {
   return (
-    <p class="notice" data-testid="not-paired">
-      What answers on port {port} does not know this browser. Was it unpaired, or is it another program?{' '}
-      <button type="button" class="quiet" onClick={() => void ask({ wish: 'forget' })}>
+    <div class="notice row" data-testid="not-paired">
+      <p>What answers on port {port} does not know this browser. Was it unpaired, or is it another program?</p>
+      <button type="button" class="quiet" data-testid="pair-again" onClick={() => void ask({ wish: 'pair-again' })}>
         Pair again
       </button>
-    </p>
+    </div>
   );
 }
 
@@ -339,9 +385,7 @@ function WrongVersion({ version, ask }: { version: string | null; ask: Props['as
         The companion{version === null ? '' : ` (${version})`} speaks another version of the control link. Update both
         from the same folder, then load the extension again.
       </p>
-      <button type="button" class="primary" onClick={() => void ask({ wish: 'retry' })}>
-        Try again
-      </button>
+      <Retry ask={ask} />
     </section>
   );
 }

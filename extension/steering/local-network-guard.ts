@@ -1,12 +1,24 @@
 // To the browser a steered page is local, as its proxy is: it could call services on this machine without a prompt. This takes that away again.
 // Measured in Chromium 156 and Firefox 153. What stays: navigating the whole tab to loopback (sign-in callbacks need it).
 import type { Browser, WebRequest } from 'webextension-polyfill';
+import { openTable, type SteeringTable } from '../../shared/decision/compile-table.ts';
+import { formatHost } from '../../shared/endpoint.ts';
 
 const RULE_ID = 1;
+const MAX_GUARDED = 200_000;
 
 /** As much of chrome.declarativeNetRequest as is used. */
 export interface DynamicRules {
   updateDynamicRules(change: { removeRuleIds: number[]; addRules?: object[] }): Promise<void>;
+}
+
+/** What the rule below is for: hosts (each with its subdomains) and single addresses. A range of addresses has no form there. */
+export function guardedHosts(table: SteeringTable): string[] {
+  const addresses = Object.entries(table.addresses).filter(([, verdict]) => verdict !== 0);
+  return [
+    ...openTable(table).hosts(MAX_GUARDED - addresses.length),
+    ...addresses.map(([address]) => formatHost(address)),
+  ];
 }
 
 /** Chromium: documents, frames and scripts of these hosts (and their subdomains) are treated as public; null lifts it. */
@@ -34,9 +46,15 @@ export function makeLocalNetworkRule(rules: DynamicRules): (hosts: string[] | nu
 }
 
 /** Firefox: cancels what steered pages ask of private addresses, by literal and by name. */
-export function guardLocalNetwork(browser: Browser, isSteered: (host: string) => boolean): void {
+export function guardLocalNetwork(
+  browser: Browser,
+  isSteered: (host: string) => boolean,
+  ready: () => Promise<void> | null,
+): void {
   browser.webRequest.onBeforeRequest.addListener(
-    (details: WebRequest.OnBeforeRequestDetailsType) => judge(browser, details, isSteered) as never,
+    // Until it is known what is steered, requests wait here as they do in the proxy listener.
+    (details: WebRequest.OnBeforeRequestDetailsType) =>
+      (ready()?.then(() => judge(browser, details, isSteered)) ?? judge(browser, details, isSteered)) as never,
     { urls: ['<all_urls>'] },
     ['blocking'],
   );

@@ -2,6 +2,7 @@
 // whatever goes wrong is answered by a closed port, as a listener that throws would mean: go direct.
 import type { Proxy as BrowserProxy } from 'webextension-polyfill';
 import { openTable, type OpenTable } from '../../shared/decision/compile-table.ts';
+import type { Milliseconds } from '../../shared/units.ts';
 import type { SavedSteering } from '../settings/settings.ts';
 import type { SteeringAdapter } from './steering.ts';
 
@@ -9,6 +10,7 @@ type ProxyAnswer = { type: 'http'; host: string; port: number } | undefined;
 
 /** Nothing listens there (discard): a request sent there fails, and goes nowhere else. */
 const CLOSED: ProxyAnswer = { type: 'http', host: '127.0.0.1', port: 9 };
+const HOLD_AT_MOST: Milliseconds = 10_000;
 
 /** What to steer by, or null: leave every request alone. */
 interface Rule {
@@ -22,15 +24,29 @@ export class RequestSteering {
   private broken = false;
   private restored: Promise<void> | null = null;
 
-  /** Requests wait until this is over; when it fails, everything is answered by a closed port. */
-  hold(restored: Promise<void>): void {
-    this.restored = restored.then(
-      () => void (this.restored = null),
-      () => {
+  /** Requests wait until this is over; when it fails or takes too long, everything is answered by a closed port until `use`. */
+  hold(restored: Promise<void>, atMost: Milliseconds = HOLD_AT_MOST): void {
+    let late: ReturnType<typeof setTimeout>;
+    const tooLate = new Promise<never>((_, reject) => {
+      late = setTimeout(() => reject(new Error('The table was not restored in time.')), atMost);
+    });
+    this.restored = Promise.race([restored, tooLate])
+      .catch(() => this.close())
+      .then(() => {
+        clearTimeout(late);
         this.restored = null;
-        this.broken = true;
-      },
-    );
+      });
+  }
+
+  /** What to steer by is lost: answers everything by a closed port until `use`. */
+  close(): void {
+    this.rule = null;
+    this.broken = true;
+  }
+
+  /** Pending while requests wait. */
+  get ready(): Promise<void> | null {
+    return this.restored;
   }
 
   use(steering: SavedSteering | null): void {
@@ -86,6 +102,10 @@ export function makeRequestSteering(
       steering.use(null);
       await proxy.settings.clear({}).catch(() => {});
       pacUrl = null;
+    },
+    watch({ changed, failed }) {
+      proxy.settings.onChange.addListener(() => changed());
+      proxy.onError.addListener(error => failed((error as unknown as Error).message));
     },
     async takenBy() {
       if (!pacMode()) return null;

@@ -8,11 +8,18 @@ export interface ProxySettings {
   get(details: object): Promise<{ levelOfControl: string; value?: { pacScript?: { data?: string } } }>;
   set(details: { scope: 'regular'; value: object }): Promise<void>;
   clear(details: { scope: 'regular' }): Promise<void>;
+  onChange: { addListener(listener: () => void): void };
+}
+
+/** chrome.proxy.onProxyError. */
+export interface ProxyErrors {
+  addListener(listener: (details: { error: string; details?: string }) => void): void;
 }
 
 /** `protect` takes back the reach that steering would give a page; it is in force before the PAC is. */
 export function makePacSteering(
   settings: ProxySettings,
+  errors: ProxyErrors,
   protect: (hosts: string[] | null) => Promise<void>,
   hostsOf: (steering: SavedSteering) => string[],
 ): SteeringAdapter {
@@ -28,6 +35,10 @@ export function makePacSteering(
     async clear() {
       await settings.clear({ scope: 'regular' });
       await protect(null);
+    },
+    watch({ changed, failed }) {
+      settings.onChange.addListener(() => changed());
+      errors.addListener(({ error, details }) => failed(details ? `${error} (${details})` : error));
     },
     async takenBy() {
       const { levelOfControl } = await settings.get({});

@@ -8,6 +8,8 @@ export interface SteeringAdapter {
   apply(steering: SavedSteering): Promise<void>;
   /** Takes back every setting made; the browser goes its own way, as before. */
   clear(): Promise<void>;
+  /** Tells when someone else changes the proxy setting, and when the browser cannot use it (its own error text). */
+  watch(told: { changed(): void; failed(error: string): void }): void;
   /** Who else holds the browser's proxy setting, in words; null when nobody does. */
   takenBy(): Promise<string | null>;
 }

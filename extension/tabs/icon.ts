@@ -28,6 +28,17 @@ export async function showIcon(tabId: number, look: Look, title: string): Promis
   }
 }
 
+/** How many requests of a tab were blocked; nothing where none was. */
+export async function showBadge(tabId: number, blocked: number): Promise<void> {
+  const action = browser.action ?? browser.browserAction;
+  try {
+    await action.setBadgeText({ tabId, text: blocked > 0 ? String(Math.min(blocked, 999)) : '' });
+    if (blocked > 0) await action.setBadgeBackgroundColor({ tabId, color: COLOURS.blocked });
+  } catch {
+    // The tab was closed.
+  }
+}
+
 /** How a tab goes, in words. */
 export function titleOf(look: Look, host: string, route: string | null, counts: TabCounts): string {
   switch (look) {

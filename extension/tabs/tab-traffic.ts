@@ -28,9 +28,9 @@ interface Tab {
   /** Asked for by plain http and not yet answered. */
   urls: string[];
   hosts: string[];
-  /** Id → what it contributed; a tunnel is told twice, when it opens and when it ends. */
-  exchanges: [id: number, cached: boolean, blocked: boolean, bytes: number][];
-  incidents: [id: number, incident: Incident][];
+  /** Key → what it contributed; a tunnel is told twice, when it opens and when it ends. */
+  exchanges: [key: string, cached: boolean, blocked: boolean, bytes: number][];
+  incidents: [key: string, incident: Incident][];
 }
 
 export type SavedTabs = [id: number, tab: Tab][];
@@ -94,20 +94,23 @@ export class TabTraffic {
   }
 
   private claim(tab: Tab, exchange: Exchange): boolean {
+    const key = keyOf(exchange);
     if (exchange.kind === 'http') {
+      // Told again after the link was down: it is of the document before this one.
+      if (exchange.startedAt < Math.floor(tab.since)) return false;
       const at = tab.urls.indexOf(exchange.url);
       if (at < 0) return false;
       tab.urls.splice(at, 1);
     } else {
-      const known = tab.exchanges.some(([id]) => id === exchange.id);
+      const known = tab.exchanges.some(([other]) => other === key);
       // A tunnel that stood before this document belongs to the one that opened it.
       if (!known && (!tab.hosts.includes(exchange.host) || exchange.startedAt < tab.since - EARLY)) return false;
     }
     const cached = exchange.cacheStatus?.startsWith('hit') ?? false;
-    put(tab.exchanges, [exchange.id, cached, exchange.blockedBy !== undefined, exchange.bytesDown], MAX_EXCHANGES);
+    put(tab.exchanges, [key, cached, exchange.blockedBy !== undefined, exchange.bytesDown], MAX_EXCHANGES);
     if (exchange.blockedBy || exchange.sentence || exchange.attempts.length > 1) {
       const { host, blockedBy, sentence, attempts } = exchange;
-      put(tab.incidents, [exchange.id, { host, blockedBy, sentence, attempts }], MAX_INCIDENTS);
+      put(tab.incidents, [key, { host, blockedBy, sentence, attempts }], MAX_INCIDENTS);
     }
     return true;
   }
@@ -143,9 +146,14 @@ function push<T>(list: T[], item: T, most: number): void {
   if (list.length > most) list.shift();
 }
 
-/** Replaces what has the same id, or adds it. */
-function put<T extends [id: number, ...unknown[]]>(list: T[], item: T, most: number): void {
-  const at = list.findIndex(([id]) => id === item[0]);
+/** The companion counts its exchanges anew at each start. */
+function keyOf({ id, startedAt }: Exchange): string {
+  return `${id}@${startedAt}`;
+}
+
+/** Replaces what has the same key, or adds it. */
+function put<T extends [key: string, ...unknown[]]>(list: T[], item: T, most: number): void {
+  const at = list.findIndex(([key]) => key === item[0]);
   if (at >= 0) list[at] = item;
   else push(list, item, most);
 }

@@ -3,14 +3,22 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { WebSocketServer, type WebSocket as ServerSocket } from 'ws';
 import { ControlClient, type LinkState } from '../../extension/control/control-client.ts';
-import { CLOSE_UNPAIRED, PROTOCOL_VERSION, SUBPROTOCOL } from '../../shared/control.ts';
+import { CLOSE_GOING_AWAY, CLOSE_UNPAIRED, PROTOCOL_VERSION, SUBPROTOCOL } from '../../shared/control.ts';
 
 const closing: (() => void)[] = [];
 afterEach(() => {
   for (const close of closing.splice(0)) close();
 });
 
-async function startServer(options: { admit?: (secret: string) => boolean; protocol?: number; port?: number } = {}) {
+interface ServerOptions {
+  admit?: (secret: string) => boolean;
+  protocol?: number;
+  port?: number;
+  /** Greets, and answers nothing. */
+  deaf?: boolean;
+}
+
+async function startServer(options: ServerOptions = {}) {
   const secrets: string[] = [];
   const sockets: ServerSocket[] = [];
   const server = new WebSocketServer({
@@ -40,6 +48,7 @@ async function startServer(options: { admit?: (secret: string) => boolean; proto
       }),
     );
     socket.on('message', data => {
+      if (options.deaf) return;
       const { id, type } = JSON.parse(String(data)) as { id: number; type: string };
       if (type === 'set-site') socket.send(JSON.stringify({ type: 'refused', id, message: 'No such route.' }));
       else if (type === 'explain') socket.send('{"type":"alive"}');
@@ -61,6 +70,7 @@ function startClient(port: number, token: string | null = 'abc') {
     onLink: link => links.push(link),
     onHello: hello => heard.push(`hello ${hello.token ?? ''}`.trim()),
     onEvent: event => heard.push(event.type),
+    onWrongVersion: version => heard.push(`version ${version}`),
     onUnpaired: () => heard.push('unpaired'),
   });
   closing.push(() => client.drop());
@@ -120,12 +130,48 @@ test('an unpaired client stays away and says so', async () => {
   await until('unpaired', () => heard.includes('unpaired') && client.link === 'not-paired');
 });
 
-test('another version is told, and no request goes out', async () => {
+test('another version is told, no request goes out, and pairing with it says why', async () => {
   const server = await startServer({ protocol: PROTOCOL_VERSION + 1 });
-  const { client, until } = startClient(server.port);
+  const { client, heard, until } = startClient(server.port);
   client.connect();
   await until('wrong version', () => client.link === 'wrong-version');
+  expect(heard).toEqual(['version 0.1.0']);
   await expect(client.ask({ type: 'follow', recent: 0 })).rejects.toThrow('not connected');
+  await expect(client.pair(server.port, '123456')).rejects.toThrow('another version');
+});
+
+test('while the companion is away the link says so once, however often it is tried', async () => {
+  const server = await startServer();
+  const { port } = server;
+  server.server.close();
+  const { client, links } = startClient(port);
+  expect(await client.attempt()).toBe('not-found');
+  expect(await client.attempt()).toBe('not-found');
+  expect(links).toEqual(['not-found']);
+});
+
+test('what answers and does not know the token is told from nothing at all', async () => {
+  const server = await startServer({ admit: () => false });
+  const { client } = startClient(server.port);
+  expect(await client.attempt()).toBe('not-paired');
+});
+
+test('a companion that is up but silent is taken for gone when a person looks', async () => {
+  const server = await startServer({ deaf: true });
+  const { client, links, until } = startClient(server.port);
+  expect(await client.attempt()).toBe('up');
+  server.server.close();
+  client.check();
+  await until('found silent', () => links.includes('not-found'));
+});
+
+test('a companion that says goodbye and comes back is not taken for a stranger', async () => {
+  const server = await startServer();
+  const { client, links, until } = startClient(server.port);
+  expect(await client.attempt()).toBe('up');
+  server.sockets[0]!.close(CLOSE_GOING_AWAY);
+  await until('up again', () => server.sockets.length === 2 && client.link === 'up');
+  expect(links).not.toContain('not-paired');
 });
 
 test('a request without a link fails at once, and one that the link outlives fails with it', async () => {
@@ -135,7 +181,6 @@ test('a request without a link fails at once, and one that the link outlives fai
   client.connect();
   await until('up', () => client.link === 'up');
   const asked = client.ask({ type: 'explain', url: 'http://a.test/' });
-  const failed = expect(asked).rejects.toThrow('gone');
   server.sockets[0]!.terminate();
-  await failed;
+  await expect(asked).rejects.toThrow('gone');
 });

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { View } from '../../extension/control/messages.ts';
-import { formatBytes, reasonAgainst, screenOf } from '../../extension/popup/popup-state.ts';
+import { entryOf, formatBytes, reasonAgainst, screenOf } from '../../extension/popup/popup-state.ts';
 import { DEFAULT_SETTINGS } from '../../extension/settings/migrations.ts';
 import { NO_COUNTS } from '../../extension/tabs/tab-traffic.ts';
 
@@ -28,12 +28,14 @@ function view(
             },
       settings: { ...rest, confirmed: true, paired: true, ...change.settings },
       taken: null,
+      fault: null,
       sites: {},
       companionVersion: '0.1.0',
     },
     tab: {
       host: 'www.example.com',
       site: 'example.com',
+      entry: 'example.com',
       steered: true,
       blocked: false,
       route: 'work',
@@ -56,14 +58,46 @@ test('a site that is on shows its registrable domain apart, its route, and a swi
 });
 
 test('before pairing there is the pairing screen, and it knows whether a companion was found', () => {
-  expect(screenOf(view({ link: 'not-found', settings: { paired: false } }), null)).toEqual({
+  expect(screenOf(view({ link: 'not-found', settings: { paired: false, confirmed: false } }), null)).toEqual({
     screen: 'pair',
     found: false,
+    closed: false,
   });
-  expect(screenOf(view({ link: 'not-paired', settings: { paired: false } }), null)).toEqual({
+  expect(screenOf(view({ link: 'not-paired', settings: { paired: false, confirmed: false } }), null)).toEqual({
     screen: 'pair',
     found: true,
+    closed: false,
   });
+});
+
+test('when the companion has taken the pairing back, the pairing screen says that sites stay closed', () => {
+  expect(screenOf(view({ settings: { paired: false } }), null)).toMatchObject({ screen: 'pair', closed: true });
+  expect(screenOf(view({ settings: { paired: false, master: false } }), null)).toMatchObject({ closed: false });
+});
+
+test('while the link is only being made the switch can be used and nothing is said to be away', () => {
+  expect(screenOf(view({ link: 'connecting' }), null)).toMatchObject({
+    disabled: false,
+    hint: 'On. Its subdomains go along.',
+  });
+});
+
+test('the switch changes the entry that decides, but none that is wider than the site', () => {
+  const state = { revision: 1, sites: [], routes: [], default: 'companion' };
+  const of = (because: string | null, ...sites: string[]) =>
+    entryOf('a.static.example.com', 'example.com', because, {
+      ...state,
+      sites: sites.map(site => ({ site, route: 'work' })),
+    });
+  expect(of('sites.static.example.com')).toBe('static.example.com');
+  expect(of('sites.=a.static.example.com')).toBe('=a.static.example.com');
+  expect(of('sites..example.com')).toBe('.example.com');
+  expect(of('sites.com')).toBe('example.com');
+  expect(of('lists[0] (work.txt, line 3)', 'static.example.com')).toBe('example.com');
+  // Before the companion has said, the file's sites are gone through as it would.
+  expect(of(null, 'example.com', '.static.example.com')).toBe('.static.example.com');
+  expect(of(null, 'com')).toBe('example.com');
+  expect(of(null)).toBe('example.com');
 });
 
 test('after pairing the file is shown before anything is steered', () => {

@@ -1,10 +1,11 @@
 import { expect, test, vi } from 'vitest';
 import type { SavedSteering } from '../../extension/settings/settings.ts';
-import { isPrivateHost, makeLocalNetworkRule } from '../../extension/steering/local-network-guard.ts';
+import { guardedHosts, isPrivateHost, makeLocalNetworkRule } from '../../extension/steering/local-network-guard.ts';
 import { RequestSteering } from '../../extension/steering/on-request.ts';
 import { makePacSteering } from '../../extension/steering/pac-settings.ts';
 import { compileTable } from '../../shared/decision/compile-table.ts';
 import { compileMatcher } from '../../shared/decision/decide.ts';
+import type { Matcher } from '../../shared/decision/rule.ts';
 
 const action = { do: 'route', route: 'companion', filter: 'standard', cache: 'standard', inspect: false } as const;
 const table = compileTable(
@@ -39,6 +40,14 @@ test('requests wait until the table is restored', async () => {
   expect(await early).toEqual({ type: 'http', host: '127.0.0.1', port: 8228 });
 });
 
+test('requests do not wait for ever: then nothing goes direct until there is a table', async () => {
+  const steering = new RequestSteering();
+  steering.hold(new Promise(() => {}), 20);
+  expect(await steering.answer('http://b.test/')).toEqual(CLOSED);
+  steering.use(saved);
+  expect(steering.answer('http://b.test/')).toBeUndefined();
+});
+
 test('when the table cannot be restored, or a URL cannot be read, nothing goes direct', async () => {
   const steering = new RequestSteering();
   steering.hold(Promise.reject(new Error('storage is broken')));
@@ -54,7 +63,9 @@ function fakeProxy(levelOfControl = 'controllable_by_this_extension') {
   const did: string[] = [];
   return {
     did,
+    errors: { addListener: () => {} },
     settings: {
+      onChange: { addListener: () => {} },
       get: async () =>
         data === undefined
           ? { levelOfControl }
@@ -73,9 +84,10 @@ function fakeProxy(levelOfControl = 'controllable_by_this_extension') {
 }
 
 test('in Chromium the guard is in force before the PAC, and the same PAC is set once', async () => {
-  const { settings, did } = fakeProxy();
+  const { settings, errors, did } = fakeProxy();
   const adapter = makePacSteering(
     settings,
+    errors,
     async hosts => void did.push(`guard ${hosts}`),
     () => ['a.test'],
   );
@@ -92,6 +104,7 @@ test('who else holds the proxy setting is named', async () => {
   const adapter = (level: string) =>
     makePacSteering(
       fakeProxy(level).settings,
+      fakeProxy().errors,
       async () => {},
       () => [],
     );
@@ -121,6 +134,22 @@ test('the local network rule appends a policy to documents, frames and scripts o
   });
   await protect(null);
   expect(updateDynamicRules).toHaveBeenLastCalledWith({ removeRuleIds: [1], addRules: [] });
+});
+
+test('the local network rule is for steered and blocked hosts and for single addresses', () => {
+  const rule = (id: string, matcher: Matcher) => ({ id, matcher, action });
+  const some = compileTable(
+    compileMatcher({
+      rules: [
+        rule('sites.a.test', { kind: 'suffix', host: 'a.test' }),
+        rule('sites.10.1.2.3', { kind: 'exact', host: '10.1.2.3' }),
+        rule('sites.fd00::1', { kind: 'exact', host: 'fd00::1' }),
+        { id: 'sites.b.test', matcher: { kind: 'exact', host: 'b.test' }, action: { do: 'off' } },
+      ],
+      lists: [],
+    }),
+  );
+  expect(guardedHosts(some).sort()).toEqual(['10.1.2.3', '[fd00::1]', 'a.test']);
 });
 
 test('private addresses are told from public ones, and names from both', () => {

@@ -78,6 +78,23 @@ test('what was blocked, failed or took several ways is kept to be shown, the lat
   expect(tabs.countsOf(1).incidents.map(incident => incident.host)).toEqual(['a.test', 'ads.test']);
 });
 
+test('what is told again after the link was down does not count for the next document', () => {
+  const tabs = asking();
+  tabs.navigated(1, 'a.test', 2_000);
+  tabs.asked(1, 'http://a.test/x', 'a.test', 2_000);
+  expect(tabs.ended(exchange({ startedAt: 1_500 }), 2_010)).toEqual([]);
+  expect(tabs.ended(exchange({ startedAt: 2_001 }), 2_020)).toEqual([1]);
+});
+
+test('a companion that was started anew counts anew, and its numbers are not taken for the old ones', () => {
+  const tabs = asking();
+  tabs.asked(1, 'https://a.test/', 'a.test', 1_000);
+  tabs.ended(exchange({ id: 7, kind: 'connect', bytesDown: 10 }), 1_001);
+  tabs.ended(exchange({ id: 7, kind: 'connect', bytesDown: 10, startedAt: 9_000 }), 9_001);
+  expect(tabs.countsOf(1).bytes).toBe(20);
+  expect(tabs.ended(exchange({ id: 7, kind: 'connect', host: 'b.test', startedAt: 9_500 }), 9_501)).toEqual([]);
+});
+
 test('a new document starts anew, and all of it survives a sleeping worker', () => {
   const tabs = asking();
   tabs.asked(1, 'http://a.test/x', 'a.test', 1_000);

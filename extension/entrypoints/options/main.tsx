@@ -6,6 +6,7 @@ import { LINK_WORDS } from '../../popup/popup-state.ts';
 import { readSnapshot, type Snapshot } from '../../settings/settings.ts';
 
 const ask = (wish: Wish) => browser.runtime.sendMessage(wish) as Promise<Answer>;
+const MOST_SHOWN = 100;
 const isFirefox = import.meta.env.FIREFOX;
 const privateAccess = await browser.extension.isAllowedIncognitoAccess();
 
@@ -48,6 +49,31 @@ function Options({ snapshot }: { snapshot: Snapshot }) {
           )}
         </div>
       </section>
+      {state !== null && state.sites.length > 0 && (
+        <section class="card">
+          <h2>Sites</h2>
+          <ul class="sites" data-testid="sites">
+            {state.sites.slice(0, MOST_SHOWN).map(({ site, route }) => (
+              <li key={site}>
+                <b>{site}</b>
+                <span class="grow">{route === 'off' ? 'not steered' : route}</span>
+                <button
+                  type="button"
+                  class="quiet"
+                  aria-label={`Remove ${site}`}
+                  disabled={link !== 'up'}
+                  onClick={() => void ask({ wish: 'set-site', site, route: null })}
+                >
+                  Remove
+                </button>
+              </li>
+            ))}
+          </ul>
+          {state.sites.length > MOST_SHOWN && (
+            <p class="hint">and {state.sites.length - MOST_SHOWN} more in the file.</p>
+          )}
+        </section>
+      )}
       {isFirefox && (
         <section class="card">
           <h2>How Firefox steers</h2>
@@ -72,7 +98,9 @@ function Options({ snapshot }: { snapshot: Snapshot }) {
         </section>
       )}
       <p class="hint">
-        Sites, routes and rules are in one file; `detour check` reads it and `npm start` says where it is.
+        Sites, routes and rules are in one file; `detour check` reads it and `npm start` says where it is. Detour{' '}
+        {browser.runtime.getManifest().version}
+        {snapshot.companionVersion !== null && `, companion ${snapshot.companionVersion}`}.
       </p>
     </main>
   );

@@ -2,10 +2,11 @@
 import { render } from 'preact';
 import browser from 'webextension-polyfill';
 import { type Answer, type TabView, type View, WATCH_PORT, type Wish } from '../../control/messages.ts';
+import { entryFor, entryOf } from '../../popup/popup-state.ts';
 import { Popup } from '../../popup/popup-view.tsx';
-import { readSnapshot, type Snapshot } from '../../settings/settings.ts';
+import { readSnapshot, readTabs, type Snapshot } from '../../settings/settings.ts';
 import { DEFAULT_SETTINGS } from '../../settings/migrations.ts';
-import { NO_COUNTS } from '../../tabs/tab-traffic.ts';
+import { TabTraffic } from '../../tabs/tab-traffic.ts';
 
 const ask = (wish: Wish): Promise<Answer> =>
   browser.runtime.sendMessage(wish).then(
@@ -20,6 +21,10 @@ const draw = (view: View) =>
       ask={ask}
       openOptions={() => {
         void browser.runtime.openOptionsPage();
+        window.close();
+      }}
+      reload={() => {
+        void browser.tabs.reload(tab.id);
         window.close();
       }}
     />,
@@ -45,23 +50,25 @@ const blank: Snapshot = {
   state: null,
   settings: { ...DEFAULT_SETTINGS, paired: false },
   taken: null,
+  fault: null,
   sites: {},
   companionVersion: null,
 };
 
-const [snapshot, tab] = await Promise.all([readSnapshot(), watchedTab()]);
+const [snapshot, tab, tabs] = await Promise.all([readSnapshot(), watchedTab(), readTabs()]);
 const host = hostOf(tab.url);
-const known = snapshot ?? blank;
+const known = { ...blank, ...snapshot };
 const site = known.sites[host] ?? host;
-const entry = known.state?.sites.find(one => one.site === site);
+const entry = entryFor(host, known.state);
 const first: TabView = {
   host,
   site,
+  entry: entryOf(host, site, null, known.state),
   steered: entry ? entry.route !== 'off' && entry.route !== 'block' : null,
   blocked: entry?.route === 'block',
   route: entry?.route ?? null,
-  because: entry ? `sites.${site}` : null,
-  counts: NO_COUNTS,
+  because: entry ? `sites.${entry.site}` : null,
+  counts: new TabTraffic(tabs).countsOf(tab.id),
 };
 // What was true when it was last open is painted at once, but a link that nobody has looked at yet is not called up.
 draw({ snapshot: { ...known, link: known.link === 'up' ? 'connecting' : known.link }, tab: first });
