@@ -4,6 +4,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findProgram } from '../support/ensure-peers.ts';
 import { LOAD_CORE, type Running, spawnPinned, startProxy, type Subject, subjects } from './proxies.ts';
@@ -23,8 +24,8 @@ const { values: options } = parseArgs({
 const { quick } = options;
 const rounds = Number(options.rounds ?? (quick ? 1 : 5));
 const scale = options.seconds === undefined ? (quick ? 0.5 : 1) : Number(options.seconds) / 3;
-const STARTS = quick ? 3 : 7;
-const IDLE_TUNNELS = quick ? 500 : 2000;
+const STARTS = quick ? 2 : 7;
+const IDLE_TUNNELS = quick ? 1000 : 2000;
 const CONNECTIONS = 32;
 
 interface Load {
@@ -56,7 +57,8 @@ interface Sample extends Load {
   readonly busy: number;
 }
 
-const here = (name: string) => new URL(name, import.meta.url).pathname;
+const ORIGIN = fileURLToPath(new URL('./origin.ts', import.meta.url));
+const TUNNEL_LOAD = fileURLToPath(new URL('./tunnel-load.ts', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'detour-bench-'));
 const stops: (() => unknown)[] = [];
 const say = (text: string) => void process.stderr.write(text);
@@ -100,7 +102,7 @@ async function main(): Promise<void> {
   for (const measure of measures) {
     for (const proxy of running.values()) {
       say('.');
-      await measure.run(proxy, Math.max(0.5, 1.5 * scale));
+      await measure.run(proxy, quick ? 0.4 : 1.5 * scale);
     }
   }
   say('\n');
@@ -160,7 +162,7 @@ async function main(): Promise<void> {
 }
 
 async function startOrigin(): Promise<{ http: number; bulk: number; echo: number }> {
-  const child = spawnPinned(LOAD_CORE, process.execPath, [here('origin.ts')], ['ignore', 'pipe', 'inherit']);
+  const child = spawnPinned(LOAD_CORE, process.execPath, [ORIGIN], ['ignore', 'pipe', 'inherit']);
   stops.push(() => child.kill());
   const line = await new Promise<string>((resolve, reject) => {
     child.stdout!.once('data', chunk => resolve(String(chunk)));
@@ -178,15 +180,7 @@ function measuresOf(origin: { http: number; bulk: number; echo: number }): Measu
     return proxy.subject.keeps ? load : { ...load, errors: load.errors - load.closed! };
   };
   const tunnels = (mode: string, port: number) => async (proxy: Running, seconds: number) =>
-    loadOf(
-      await runLoad(process.execPath, [
-        here('tunnel-load.ts'),
-        mode,
-        String(proxy.port),
-        String(port),
-        String(seconds),
-      ]),
-    );
+    loadOf(await runLoad(process.execPath, [TUNNEL_LOAD, mode, String(proxy.port), String(port), String(seconds)]));
   return [
     { name: 'hit-1k', unit: 'requests/s', per: 'request', seconds: 3, run: http('/hit') },
     { name: 'miss-1k', unit: 'requests/s', per: 'request', seconds: 3, run: http('/miss/') },
@@ -240,11 +234,11 @@ async function memoryOfTunnels(subject: Subject, port: number): Promise<{ each: 
   const proxy = await startProxy(subject, folder);
   try {
     const open = async (count: number) => {
-      const args = [here('tunnel-load.ts'), 'idle', String(proxy.port), String(port), String(count)];
+      const args = [TUNNEL_LOAD, 'idle', String(proxy.port), String(port), String(count)];
       const child = spawnPinned(LOAD_CORE, process.execPath, args, ['pipe', 'pipe', 'inherit']);
       const ended = new Promise(resolve => child.once('exit', resolve));
       await Promise.race([new Promise(resolve => child.stdout!.once('data', resolve)), ended]);
-      await pause(1_500);
+      await pause(quick ? 700 : 1_500);
       return async () => {
         child.stdin!.end();
         await ended;

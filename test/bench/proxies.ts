@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { findProgram } from '../support/ensure-peers.ts';
 
 /** The one core of the proxies, and the one of load and origin. */
@@ -11,8 +12,8 @@ export const LOAD_CORE = '1';
 const TICKS_PER_SECOND = 100;
 const FILES = 16_384;
 
-const here = (name: string) => new URL(name, import.meta.url).pathname;
-const root = here('../..');
+const FLOOR = fileURLToPath(new URL('./floor.ts', import.meta.url));
+const root = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface Subject {
   readonly name: string;
@@ -122,7 +123,7 @@ export function subjects(companion: string[] | null, more: readonly string[]): S
       missing: null,
       caches: true,
       keeps: true,
-      command: port => [process.execPath, here('floor.ts'), String(port)],
+      command: port => [process.execPath, FLOOR, String(port)],
     },
   ];
 }
