@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net';
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
+import { joinReads } from './read-buffers.ts';
 
 export interface TunnelOptions {
   /** Closed after so long without a byte either way. */
@@ -67,11 +68,11 @@ class Tunnel implements Waiting {
       this.down += upstreamFirst.length;
       downstream.write(upstreamFirst);
     }
-    this.join(downstream, upstream, chunk => {
-      this.up += chunk.length;
+    this.join(downstream, upstream, bytes => {
+      this.up += bytes;
     });
-    this.join(upstream, downstream, chunk => {
-      this.down += chunk.length;
+    this.join(upstream, downstream, bytes => {
+      this.down += bytes;
     });
   }
 
@@ -81,13 +82,22 @@ class Tunnel implements Waiting {
     this.upstream.destroy();
   }
 
-  private join(from: Socket, to: Socket, count: (chunk: Buffer) => void): void {
+  private join(from: Socket, to: Socket, count: (bytes: number) => void): void {
     const { idle, deadlines } = this.options;
-    from.on('data', (chunk: Buffer) => {
-      count(chunk);
+    const moved = (bytes: number) => {
+      count(bytes);
       this.deadline = deadlines.in(idle);
+    };
+    const pass = (chunk: Buffer) => {
+      moved(chunk.length);
       if (!to.write(chunk)) from.pause();
-    });
+    };
+    if (!joinReads(from, to, moved)) from.on('data', pass);
+    else {
+      // What the socket had read before it was joined.
+      const early = from.readableLength > 0 ? (from.read() as Buffer | null) : null;
+      if (early !== null) pass(early);
+    }
     to.on('drain', () => {
       this.deadline = deadlines.in(idle);
       from.resume();
