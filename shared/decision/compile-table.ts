@@ -1,7 +1,8 @@
 // The matcher as data for the browser side: Firefox steers by it request by request, and both browsers' icons read it.
 import { isAddress, normalizeHost } from '../endpoint.ts';
-import { compileVerdicts, bucketOf, splitTop, type Verdict, type Verdicts } from './compile-verdicts.ts';
-import { addressBits, type CompiledMatcher } from './decide.ts';
+import { familyOf, hexOf, numberOf } from './address.ts';
+import { bucketOf, compileVerdicts, splitTop, verdictAmong, type Verdicts } from './compile-verdicts.ts';
+import type { CompiledMatcher, Verdict } from './decide.ts';
 
 /** JSON data; read it with `openTable`. */
 export interface SteeringTable extends Verdicts {
@@ -11,7 +12,10 @@ export interface SteeringTable extends Verdicts {
 export interface OpenTable {
   /** What becomes of a request to this host (as a URL spells it). What is no host is steered: the companion then says what is wrong with it. */
   lookup(host: string): 'direct' | 'steered' | 'blocked';
-  /** Hosts (each with its subdomains) that are steered or blocked, at most so many. */
+  /**
+   * Hosts (each with its subdomains) that are steered or blocked, at most so many. Only those that browsers' own rule lists take: names of
+   * letters, digits, "-" and "_", which are all that DNS has.
+   */
   hosts(limit?: number): string[];
 }
 
@@ -24,12 +28,11 @@ const WORDS = ['direct', 'steered', 'blocked'] as const;
 
 export function openTable(table: SteeringTable): OpenTable {
   const groups = Object.entries(table.names).map(([code, buckets]) => ({ code: Number(code), buckets }));
-  const ranges = table.ranges.map(([address, prefix, verdict]) => {
-    const six = address.includes(':');
-    const shift = BigInt((six ? 128 : 32) - prefix);
-    return { six, shift, bits: addressBits(address) >> shift, verdict };
-  });
-  const isEmpty = groups.length === 0 && ranges.length === 0 && Object.keys(table.addresses).length === 0;
+  const isEmpty =
+    groups.length === 0 &&
+    table.ipv4.starts === '' &&
+    table.ipv6.starts === '' &&
+    Object.keys(table.addresses).length === 0;
 
   const codeOf = (host: string): number | null => {
     const [top, name] = splitTop(host);
@@ -42,10 +45,9 @@ export function openTable(table: SteeringTable): OpenTable {
   };
   const ofAddress = (host: string): Verdict => {
     if (Object.hasOwn(table.addresses, host)) return table.addresses[host]!;
-    if (ranges.length === 0) return 0;
-    const bits = addressBits(host);
-    const six = host.includes(':');
-    return ranges.find(range => range.six === six && bits >> range.shift === range.bits)?.verdict ?? 0;
+    const family = familyOf(host);
+    const stretches = family === 4 ? table.ipv4 : table.ipv6;
+    return stretches.starts === '' ? 0 : verdictAmong(stretches, hexOf(family, numberOf(host)));
   };
   return {
     lookup(written) {
@@ -74,10 +76,10 @@ export function openTable(table: SteeringTable): OpenTable {
           else
             for (let at = 0; at < Math.max(1, names.length); at += length - 1 || 1)
               found.push(`${first}${names.slice(at, at + length - 1)}.${top}`);
-          if (found.length >= limit) return found.slice(0, limit);
+          if (found.length >= limit) break;
         }
       }
-      return found;
+      return found.filter(host => /^[\w.-]+$/.test(host)).slice(0, limit);
     },
   };
 }

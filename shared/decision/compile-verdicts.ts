@@ -2,14 +2,10 @@
 // Any other host shares all its matching rules with "a subdomain of its nearest named parent", so two verdicts a name say everything.
 // Names are packed in strings: one string a top label, length and first character, names side by side without separators (each one
 // character shorter, as the first is in the key). A look-up is a native search in one short string: nothing to split, nothing to keep.
+// Address ranges are cut into stretches that have one verdict each, so ranks and nesting are settled here, once.
 import { isAddress } from '../endpoint.ts';
-import { type CompiledMatcher, decide, decideAmong } from './decide.ts';
-import type { Decision } from './rule.ts';
-
-export const DIRECT = 0;
-export const STEERED = 1;
-export const BLOCKED = 2;
-export type Verdict = typeof DIRECT | typeof STEERED | typeof BLOCKED;
+import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
+import { type CompiledMatcher, DIRECT, type Verdict, verdictOf, verdictOfNumber } from './decide.ts';
 
 /** Three times the verdict of the host itself, plus that of its subdomains. */
 export type Code = number;
@@ -20,8 +16,16 @@ export interface Verdicts {
   readonly names: Readonly<Record<Code, Readonly<Record<string, string>>>>;
   /** Single addresses that rules name, in normal form. */
   readonly addresses: Readonly<Record<string, Verdict>>;
-  /** Address, prefix, verdict; the longest prefix first. */
-  readonly ranges: readonly (readonly [address: string, prefix: number, verdict: Verdict])[];
+  readonly ipv4: Stretches;
+  readonly ipv6: Stretches;
+}
+
+/** The addresses of a family in order, from each start to before the next; before the first, direct. */
+export interface Stretches {
+  /** Hex digits of the starts side by side: 8 each for IPv4, 32 for IPv6. */
+  readonly starts: string;
+  /** One digit a start. */
+  readonly verdicts: string;
 }
 
 /** A host cut into its last label and what stands before it ("@" where nothing does). */
@@ -35,22 +39,40 @@ export function bucketOf(top: string, name: string): string {
   return `${top} ${name.length}${name[0]}`;
 }
 
-function verdictOf(decision: Decision): Verdict {
-  return !decision.steered ? DIRECT : decision.blockedBy ? BLOCKED : STEERED;
+/** The verdict of the stretch that an address stands in, by its hex digits. */
+export function verdictAmong({ starts, verdicts }: Stretches, hex: string): Verdict {
+  let low = 0;
+  let high = verdicts.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (starts.slice(middle * hex.length, (middle + 1) * hex.length) <= hex) low = middle + 1;
+    else high = middle;
+  }
+  return low === 0 ? DIRECT : (Number(verdicts[low - 1]) as Verdict);
 }
 
-/** Compiles the verdicts of every host and range that a rule names. Deterministic: the same rules give the same data. */
+const compiled = new WeakMap<CompiledMatcher, Verdicts>();
+
+/** Compiles the verdicts of every host and range that a rule names, once a matcher. Deterministic: the same rules give the same data. */
 export function compileVerdicts(matcher: CompiledMatcher): Verdicts {
+  let verdicts = compiled.get(matcher);
+  if (!verdicts) {
+    verdicts = {
+      ...compileHosts(matcher),
+      ipv4: compileStretches(matcher, 4),
+      ipv6: compileStretches(matcher, 6),
+    };
+    compiled.set(matcher, verdicts);
+  }
+  return verdicts;
+}
+
+function compileHosts(matcher: CompiledMatcher): Pick<Verdicts, 'names' | 'addresses'> {
   const named = new Map<string, Code>();
-  const addresses: Record<string, Verdict> = {};
-  for (const map of [matcher.exact, matcher.suffix, matcher.subdomains]) {
-    for (const host of map.keys()) {
-      if (named.has(host)) continue;
-      if (isAddress(host)) addresses[host] = verdictOf(decide(matcher, { host }));
-      // "*" stands in no name, so this subdomain is named by no rule of its own.
-      else
-        named.set(host, 3 * verdictOf(decide(matcher, { host })) + verdictOf(decide(matcher, { host: `*.${host}` })));
-    }
+  const addresses: [address: string, verdict: Verdict][] = [];
+  for (const host of matcher.byHost.keys()) {
+    if (isAddress(host)) addresses.push([host, verdictOf(matcher, host, false)]);
+    else named.set(host, 3 * verdictOf(matcher, host, false) + verdictOf(matcher, host, true));
   }
   const buckets = new Map<Code, Map<string, string[]>>();
   for (const [host, code] of named) {
@@ -70,26 +92,7 @@ export function compileVerdicts(matcher: CompiledMatcher): Verdicts {
       [...group.keys()].sort().map(bucket => [bucket, group.get(bucket)!.sort().join('')]),
     );
   }
-  const ranges = matcher.ranges.map(range => {
-    const { address, prefix } = range.matcher;
-    const around = matcher.ranges.filter(
-      other =>
-        other.matcher.address.includes(':') === address.includes(':') &&
-        other.shift >= range.shift &&
-        range.bits >> (other.shift - range.shift) === other.bits,
-    );
-    return [
-      address,
-      prefix,
-      verdictOf(
-        decideAmong(
-          matcher,
-          around.map(one => one.index),
-        ),
-      ),
-    ] as const;
-  });
-  return { names, addresses, ranges: ranges.sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)) };
+  return { names, addresses: Object.fromEntries(addresses.sort(([a], [b]) => (a < b ? -1 : 1))) };
 }
 
 /** Whether the nearest named parent (or, without one, the default) says the same of this host and of all below it. */
@@ -99,4 +102,26 @@ function isSaidByParent(named: ReadonlyMap<string, Code>, host: string, code: Co
     if (parent !== undefined) return code === 4 * (parent % 3);
   }
   return code === 0;
+}
+
+/** Between one start or end of a range and the next, all addresses match the same ranges: one of them speaks for all. */
+function compileStretches(matcher: CompiledMatcher, family: Family): Stretches {
+  const edges = new Set<bigint>();
+  for (const range of matcher.ranges) {
+    if (range.family !== family) continue;
+    const free = BigInt(ADDRESS_BITS[family] - range.prefix);
+    for (const bits of range.byBits.keys()) edges.add(bits << free).add((bits + 1n) << free);
+  }
+  edges.delete(1n << BigInt(ADDRESS_BITS[family]));
+  let starts = '';
+  let verdicts = '';
+  let last: Verdict = DIRECT;
+  for (const edge of [...edges].sort((a, b) => (a < b ? -1 : 1))) {
+    const verdict = verdictOfNumber(matcher, family, edge);
+    if (verdict === last) continue;
+    starts += hexOf(family, edge);
+    verdicts += verdict;
+    last = verdict;
+  }
+  return { starts, verdicts };
 }

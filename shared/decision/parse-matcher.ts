@@ -20,13 +20,18 @@ export function parseMatcher(text: string): Matcher | string {
 }
 
 function parseCidr(text: string, slash: number): Matcher | string {
-  const address = normalizeHost(text.slice(0, slash));
+  const written = text.slice(0, slash);
+  const address = normalizeHost(written);
   const digits = text.slice(slash + 1);
   if (address === null || !isAddress(address) || !/^\d{1,3}$/.test(digits))
     return `"${text}" is not an address range like 10.0.0.0/8`;
-  const prefix = Number(digits);
-  const widest = address.includes(':') ? 128 : 32;
-  return prefix > widest ? `"${text}": the prefix goes to ${widest}` : { kind: 'cidr', address, prefix };
+  const widest = written.includes(':') ? 128 : 32;
+  if (Number(digits) > widest) return `"${text}": the prefix goes to ${widest}`;
+  // A range written in IPv4-mapped form is the IPv4 range that it reaches.
+  const prefix = widest === 128 && !address.includes(':') ? Number(digits) - 96 : Number(digits);
+  return prefix < 0
+    ? `"${text}" is wider than all of IPv4: write an IPv4 or an IPv6 range`
+    : { kind: 'cidr', address, prefix };
 }
 
 /** The text that `parseMatcher` reads as this matcher. */

@@ -10,7 +10,18 @@ const name = fc.tuple(fc.array(label, { maxLength: 3 }), top).map(([labels, last
 const four = fc
   .tuple(fc.constantFrom(10, 127, 192), fc.constantFrom(0, 1, 168), fc.constantFrom(0, 1), fc.constantFrom(1, 2, 255))
   .map(parts => parts.join('.'));
-const six = fc.constantFrom('::1', 'fd00::1', 'fd00::2', '2001:db8::1', '2001:db8:1::1');
+const six = fc.constantFrom(
+  '::',
+  '::1',
+  '1::',
+  'fd00::1',
+  'fd00::2',
+  '2001:db8::1',
+  '2001:db8:1::1',
+  '::fffe:0:0',
+  '1:2:3:4:5:6:7:8',
+  '1::2:0:0:3:4',
+);
 const host = fc.oneof({ weight: 6, arbitrary: name }, { weight: 2, arbitrary: four }, { weight: 1, arbitrary: six });
 
 const matcherText = fc.oneof(
@@ -19,11 +30,15 @@ const matcherText = fc.oneof(
   { weight: 2, arbitrary: name.map(text => `=${text}`) },
   {
     weight: 2,
-    arbitrary: fc.tuple(four, fc.constantFrom(0, 8, 16, 24, 31, 32)).map(([address, prefix]) => `${address}/${prefix}`),
+    arbitrary: fc
+      .tuple(four, fc.constantFrom(0, 1, 8, 16, 24, 31, 32))
+      .map(([address, prefix]) => `${address}/${prefix}`),
   },
   {
     weight: 1,
-    arbitrary: fc.tuple(six, fc.constantFrom(0, 16, 48, 64, 128)).map(([address, prefix]) => `${address}/${prefix}`),
+    arbitrary: fc
+      .tuple(six, fc.constantFrom(0, 1, 16, 48, 64, 81, 96, 127, 128))
+      .map(([address, prefix]) => `${address}/${prefix}`),
   },
 );
 const matcher: fc.Arbitrary<Matcher> = matcherText.map(parseMatcher).filter(parsed => typeof parsed !== 'string');
@@ -41,7 +56,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   fc.constant({ do: 'block' as const }),
   fc.constant({ do: 'allow' as const }),
 );
-const rank = fc.option(fc.constantFrom(1, 500, 1997, 2500), { nil: undefined, freq: 4 });
+const rank = fc.option(fc.constantFrom(1, 500, 1997, 2500, 2900), { nil: undefined, freq: 4 });
 
 /** Sites and rules, and up to two lists. */
 export const anyRules: fc.Arbitrary<RuleSource> = fc.record({
@@ -69,9 +84,17 @@ export const anyRules: fc.Arbitrary<RuleSource> = fc.record({
     ),
 });
 
+/** All eight groups of an IPv6 address, four digits each. */
+function expanded(written: string): string {
+  const [before = [], after = []] = written.split('::').map(side => side.split(':').filter(Boolean));
+  const gap = Array<string>(8 - before.length - after.length).fill('0');
+  return [...before, ...gap, ...after].map(group => group.padStart(4, '0')).join(':');
+}
+
 /** The spellings in which one host may stand in a URL. */
 const spelled = (written: string): fc.Arbitrary<string> => {
-  if (written.includes(':')) return fc.constantFrom(`[${written}]`, `[${written.toUpperCase()}]`);
+  if (written.includes(':'))
+    return fc.constantFrom(`[${written}]`, `[${written.toUpperCase()}]`, `[${expanded(written)}]`);
   const parts = written.split('.').map(Number);
   if (parts.length === 4 && parts.every(part => Number.isInteger(part))) {
     const number = parts.reduce((sum, part) => sum * 256 + part, 0);
@@ -80,6 +103,7 @@ const spelled = (written: string): fc.Arbitrary<string> => {
       String(number),
       `0x${number.toString(16)}`,
       parts.map(part => `0${part.toString(8)}`).join('.'),
+      `0X${parts[0]!.toString(16)}.${number % 2 ** 24}`,
       `[::ffff:${written}]`,
       `${written}.`,
     );
@@ -87,11 +111,14 @@ const spelled = (written: string): fc.Arbitrary<string> => {
   return fc.constantFrom(written, written.toUpperCase(), `${written}.`);
 };
 
+/** A host as a person or a page may write it. */
+export const anySpelledHost: fc.Arbitrary<string> = host.chain(spelled);
+
 /** http, https and ws URLs in many spellings; all of them have a host in normal form. */
 export const anyUrl: fc.Arbitrary<string> = fc
   .tuple(
     fc.constantFrom('http', 'https', 'ws', 'wss'),
-    host.chain(spelled),
+    anySpelledHost,
     fc.constantFrom('', ':80', ':8080'),
     fc.constantFrom('/', '/a?b=c'),
   )

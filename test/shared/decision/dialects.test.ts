@@ -7,18 +7,12 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compilePac } from '../../../shared/decision/compile-pac.ts';
 import { compileTable, openTable } from '../../../shared/decision/compile-table.ts';
-import {
-  addressBits,
-  compileMatcher,
-  decide,
-  decideForCompanion,
-  defaultRank,
-} from '../../../shared/decision/decide.ts';
+import { compileMatcher, decide, decideForCompanion } from '../../../shared/decision/decide.ts';
 import { hashOf } from '../../../shared/decision/hash.ts';
 import { parseMatcher } from '../../../shared/decision/parse-matcher.ts';
 import type { Action, Matcher, RuleSource } from '../../../shared/decision/rule.ts';
 import { isAddress, normalizeHost } from '../../../shared/endpoint.ts';
-import { anyRules, anyUrl } from '../../support/arbitraries.ts';
+import { anyRules, anySpelledHost, anyUrl } from '../../support/arbitraries.ts';
 import { makeHosts } from '../../support/make-list.ts';
 import { openPac } from '../../support/run-pac.ts';
 
@@ -42,6 +36,24 @@ const rulesOf = (...pairs: [string, Action, number?][]): RuleSource => ({
   lists: [],
 });
 
+/** The bits of an address as text, so that a prefix is the beginning of a string. */
+function bitsOf(address: string): string {
+  if (!address.includes(':'))
+    return address
+      .split('.')
+      .map(part => Number(part).toString(2).padStart(8, '0'))
+      .join('');
+  const [before, after] = address.split('::').map(side => side.split(':').filter(Boolean)) as [string[], string[]?];
+  const gap = after ? Array<string>(8 - before.length - after.length).fill('0') : [];
+  return [...before, ...gap, ...(after ?? [])].map(group => parseInt(group, 16).toString(2).padStart(16, '0')).join('');
+}
+
+function rankAsWritten(matcher: Matcher): number {
+  if (matcher.kind === 'exact') return 1000;
+  if (matcher.kind !== 'cidr') return 2000 - matcher.host.split('.').length;
+  return 3000 - (matcher.address.includes(':') ? matcher.prefix : 96 + matcher.prefix);
+}
+
 /** Reads every rule in turn, as the words of the rules say. */
 function reference(source: RuleSource, host: string): string {
   const matches = (matcher: Matcher): boolean => {
@@ -52,11 +64,9 @@ function reference(source: RuleSource, host: string): string {
         return host === matcher.host || (!isAddress(host) && host.endsWith(`.${matcher.host}`));
       case 'subdomains':
         return !isAddress(host) && host.endsWith(`.${matcher.host}`);
-      case 'cidr': {
+      case 'cidr':
         if (!isAddress(host) || host.includes(':') !== matcher.address.includes(':')) return false;
-        const shift = BigInt((host.includes(':') ? 128 : 32) - matcher.prefix);
-        return addressBits(host) >> shift === addressBits(matcher.address) >> shift;
-      }
+        return bitsOf(host).startsWith(bitsOf(matcher.address).slice(0, matcher.prefix));
     }
   };
   const all = [
@@ -70,10 +80,11 @@ function reference(source: RuleSource, host: string): string {
       })),
     ),
   ].filter(rule => matches(rule.matcher));
-  all.sort((a, b) => (a.rank ?? defaultRank(a.matcher)) - (b.rank ?? defaultRank(b.matcher)));
+  all.sort((a, b) => (a.rank ?? rankAsWritten(a.matcher)) - (b.rank ?? rankAsWritten(b.matcher)));
   const way = all.find(rule => rule.action.do === 'route' || rule.action.do === 'off')?.action;
-  const first = all[0];
-  if (first?.action.do === 'block' && !(first.listed && way?.do === 'route' && way.filter === 'off')) return 'block';
+  const isSpared = way?.do === 'route' && way.filter === 'off';
+  const first = all.find(rule => !(rule.action.do === 'block' && rule.listed && isSpared));
+  if (first?.action.do === 'block') return 'block';
   return way?.do === 'route' ? way.route : 'direct';
 }
 
@@ -89,20 +100,40 @@ describe('properties', () => {
     );
   });
 
-  test('the PAC never leaves a steered URL direct, and agrees with the matcher on names and IPv4', () => {
+  test('the PAC never leaves a steered URL direct, and agrees with the matcher on every host', () => {
     fc.assert(
       fc.property(anyRules, fc.array(anyUrl, { minLength: 1, maxLength: 8 }), fc.boolean(), (source, urls, bare) => {
         const matcher = compileMatcher(source);
         const pac = openPac(compilePac(matcher, PROXY));
         for (const url of urls) {
-          const host = hostOf(url);
-          const { steered } = decide(matcher, { host });
-          const answer = pac(url, bare);
-          if (steered) expect(answer, url).toBe('PROXY 127.0.0.1:8228');
-          // IPv6 is sent to the companion whenever a rule by address exists.
-          else if (!new URL(url).hostname.startsWith('[')) expect(answer, url).toBe('DIRECT');
-          else expect(answer, url).toMatch(/^(DIRECT|PROXY 127\.0\.0\.1:8228)$/);
+          const { steered } = decide(matcher, { host: hostOf(url) });
+          expect(pac(url, bare), url).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
         }
+      }),
+      RUNS,
+    );
+  });
+
+  test('so it does where the host comes as typed; where it is not ASCII, it goes to the companion', () => {
+    fc.assert(
+      fc.property(anyRules, anySpelledHost, fc.boolean(), (source, typed, bare) => {
+        const host = normalizeHost(typed);
+        if (host === null) return;
+        const matcher = compileMatcher(source);
+        const answer = openPac(compilePac(matcher, PROXY))(`http://${typed}/`, bare, typed);
+        const { steered } = decide(matcher, { host });
+        if (steered || /^[\x00-\x7f]*$/.test(typed))
+          expect(answer, typed).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
+      }),
+      RUNS,
+    );
+  });
+
+  test('whatever the host argument is, the PAC answers with one of its two words', () => {
+    const pac = openPac(compilePac(compileMatcher(rulesOf(['a.test', routed('work')])), PROXY));
+    fc.assert(
+      fc.property(fc.oneof(fc.anything(), fc.string(), fc.string({ unit: 'grapheme' })), host => {
+        expect(pac('http://x/', false, host as string)).toMatch(/^(PROXY 127\.0\.0\.1:8228|DIRECT)$/);
       }),
       RUNS,
     );
@@ -188,6 +219,104 @@ describe('the rules of ranks', () => {
       route: 'work',
       because: { rule: 'rules[0]' },
     });
+  });
+
+  test('a rank by hand may be any whole number', () => {
+    const matcher = compileMatcher(rulesOf(['example.com', routed('a'), 2 ** 31], ['example.com', routed('b')]));
+    expect(decide(matcher, { host: 'example.com' })).toMatchObject({ route: 'b' });
+  });
+
+  test('the narrower range wins, and a single address beats every range', () => {
+    const matcher = compileMatcher(
+      rulesOf(['10.0.0.0/8', routed('wide')], ['10.1.0.0/16', { do: 'off' }], ['10.1.2.3', routed('one')]),
+    );
+    expect(decide(matcher, { host: '10.2.0.1' })).toMatchObject({ route: 'wide', because: { text: '10.0.0.0/8' } });
+    expect(decide(matcher, { host: '10.1.0.1' }).steered).toBe(false);
+    expect(decide(matcher, { host: '10.1.2.3' })).toMatchObject({ route: 'one' });
+  });
+
+  test('filter: off spares from lists only: a block by hand below the list still holds', () => {
+    const { rules } = rulesOf(
+      ['example.com', { do: 'route', route: 'a', filter: 'off', cache: 'standard', inspect: false }],
+      ['b.example.com', { do: 'block' }],
+    );
+    const entries = ['a.b.example.com', 'c.example.com'].map((text, i) => ({
+      matcher: parseMatcher(text) as Matcher,
+      line: i + 1,
+    }));
+    const matcher = compileMatcher({ rules, lists: [{ id: 'lists[0]', name: 'x', action: { do: 'block' }, entries }] });
+    expect(decide(matcher, { host: 'c.example.com' })).toMatchObject({ route: 'a' });
+    expect(decide(matcher, { host: 'a.b.example.com' })).toMatchObject({
+      route: 'block',
+      blockedBy: { rule: 'rules[1]' },
+    });
+  });
+
+  test('allow names itself only where it overruled a block, also on the default route', () => {
+    const matcher = compileMatcher(
+      rulesOf(
+        ['example.com', routed('a')],
+        ['ads.example.com', { do: 'block' }],
+        ['=ads.example.com', { do: 'allow' }],
+        ['=www.example.com', { do: 'allow' }],
+        ['other.test', { do: 'block' }, 2],
+        ['other.test', { do: 'allow' }, 1],
+      ),
+    );
+    expect(decide(matcher, { host: 'ads.example.com' })).toMatchObject({ route: 'a', allowedBy: { rule: 'rules[2]' } });
+    expect(decide(matcher, { host: 'www.example.com' })).toMatchObject({ route: 'a', allowedBy: undefined });
+    expect(decide(matcher, { host: 'other.test' })).toEqual({ steered: false, because: { rule: 'default' } });
+    expect(decideForCompanion(matcher, { host: 'other.test' }, 'work')).toMatchObject({
+      route: 'work',
+      allowedBy: { rule: 'rules[5]' },
+    });
+  });
+
+  test('a default of block blocks what no rule names', () => {
+    const matcher = compileMatcher(rulesOf(['example.com', routed('a')]));
+    expect(decideForCompanion(matcher, { host: 'other.test' }, 'block')).toMatchObject({
+      route: 'block',
+      blockedBy: { rule: 'default' },
+    });
+    expect(decideForCompanion(matcher, { host: 'other.test' }, 'companion').route).toBe('companion');
+  });
+
+  test('an IPv4 prefix ranks as the IPv6 prefix that reaches the same addresses', () => {
+    const matcher = compileMatcher(rulesOf(['10.0.0.0/8', routed('narrow')], ['10.0.0.0/7', routed('wide'), 2897]));
+    expect(decide(matcher, { host: '10.0.0.1' })).toMatchObject({ route: 'narrow' });
+  });
+
+  test('a name is found only where a packed name begins', () => {
+    const matcher = compileMatcher(rulesOf(['xab.com', routed('a')], ['xca.com', routed('a')]));
+    const pac = openPac(compilePac(matcher, PROXY));
+    const table = openTable(compileTable(matcher));
+    expect(['xab.com', 'xca.com', 'xbc.com'].map(host => pac(`http://${host}/`).slice(0, 5))).toEqual([
+      'PROXY',
+      'PROXY',
+      'DIREC',
+    ]);
+    expect(['xab.com', 'xca.com', 'xbc.com'].map(table.lookup)).toEqual(['steered', 'steered', 'direct']);
+  });
+
+  test('ten thousand address ranges compile at once and cost a look-up little', { timeout: 20_000 }, () => {
+    const entries = Array.from({ length: 10_000 }, (_, i) => ({
+      matcher: { kind: 'cidr' as const, address: `${i >> 8}.${i & 255}.0.0`, prefix: 16 + (i % 9) },
+      line: i + 1,
+    }));
+    const list = { id: 'lists[0]', name: 'x', action: routed('a'), entries };
+    const began = performance.now();
+    const matcher = compileMatcher({ rules: [], lists: [list] });
+    const pac = openPac(compilePac(matcher, PROXY));
+    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(pac('http://20.9.0.1/')).toContain('PROXY');
+    expect(pac('http://99.9.0.1/')).toBe('DIRECT');
+    expect(decide(matcher, { host: '20.9.0.1' })).toMatchObject({ because: { list: 'x', line: 20 * 256 + 10 } });
+  });
+
+  test('an address range in IPv4-mapped form is the IPv4 range', () => {
+    expect(parseMatcher('[::ffff:10.0.0.0]/104')).toEqual({ kind: 'cidr', address: '10.0.0.0', prefix: 8 });
+    expect(parseMatcher('::ffff:10.0.0.0/8')).toMatch(/wider/);
+    expect(parseMatcher('10.0.0.0/33')).toMatch(/goes to 32/);
   });
 
   test('a list names its line', () => {
