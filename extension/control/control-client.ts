@@ -40,7 +40,7 @@ const LONGEST_WAIT = 30_000;
 const REPLY_WITHIN = 10_000;
 const CONNECT_WITHIN = 5_000;
 /** A person looks at the link now: silence is told soon. */
-const CHECK_WITHIN = 1_500;
+const CHECK_WITHIN = 1_200;
 
 interface Pairing {
   resolve: () => void;
@@ -132,7 +132,7 @@ export class ControlClient {
     this.socket = null;
     this.over(socket);
     socket.close();
-    void this.probe(this.parts.where().port);
+    this.say('not-found');
     this.later();
   }
 
@@ -204,7 +204,8 @@ export class ControlClient {
     } catch {
       link = 'not-found';
     }
-    if (this.socket === null) this.say(link);
+    // A slow verdict must not speak over a link that came up meanwhile.
+    if (this.link !== 'up' || this.socket === null) this.say(link);
     return link;
   }
 
