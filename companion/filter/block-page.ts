@@ -6,29 +6,31 @@ import type { Answer, RequestHead } from '../message/message.ts';
 /** The smallest transparent GIF: an empty picture shows no broken-image mark. */
 const EMPTY_GIF = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64');
 const NOTHING = Buffer.alloc(0);
-const EMPTY: Record<string, readonly [type: string, body: Buffer]> = {
-  image: ['image/gif', EMPTY_GIF],
-  script: ['text/javascript', NOTHING],
-  worker: ['text/javascript', NOTHING],
-  sharedworker: ['text/javascript', NOTHING],
-  serviceworker: ['text/javascript', NOTHING],
-  style: ['text/css', NOTHING],
-  json: ['application/json', NOTHING],
-  font: ['font/woff2', NOTHING],
-  audio: ['audio/mpeg', NOTHING],
-  video: ['video/mp4', NOTHING],
-};
+const EMPTY = new Map<string, readonly [type: string, body: Buffer]>(
+  Object.entries({
+    image: ['image/gif', EMPTY_GIF],
+    script: ['text/javascript', NOTHING],
+    worker: ['text/javascript', NOTHING],
+    sharedworker: ['text/javascript', NOTHING],
+    serviceworker: ['text/javascript', NOTHING],
+    style: ['text/css', NOTHING],
+    json: ['application/json', NOTHING],
+    font: ['font/woff2', NOTHING],
+    audio: ['audio/mpeg', NOTHING],
+    video: ['video/mp4', NOTHING],
+  }),
+);
 
 /** Status 403 with the page or the empty answer (BlockAnswer of rooms.ts). The walk adds Proxy-Status. */
 export function blockAnswer(request: RequestHead, host: string, blockedBy: Because): Answer {
   const destination = destinationOf(request);
   if (destination !== 'document') {
-    const [type, body] = EMPTY[destination] ?? ['text/plain', NOTHING];
+    const [type, body] = EMPTY.get(destination) ?? ['text/plain', NOTHING];
     return answer(type, body);
   }
-  const fields =
+  const policy =
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *; base-uri 'none'; form-action 'none'";
-  return answer('text/html; charset=utf-8', Buffer.from(blockPage(host, blockedBy)), fields);
+  return answer('text/html; charset=utf-8', Buffer.from(blockPage(host, blockedBy)), policy);
 }
 
 function answer(type: string, body: Buffer, policy?: string): Answer {
@@ -61,6 +63,8 @@ function destinationOf({ fields }: RequestHead): string {
 const escape = (text: string) => text.replace(/[&<>"']/g, found => `&#${found.charCodeAt(0)};`);
 
 function blockPage(host: string, by: Because): string {
+  // Single labels ("no") and IPv6 are something else to YAML when they stand bare.
+  const written = /^[\w-]+(\.[\w-]+)+$/.test(host) ? host : JSON.stringify(host);
   const rule =
     by.list === undefined
       ? `The rule <code>${escape(by.rule)}</code>${by.text === undefined ? '' : ` (<code>${escape(by.text)}</code>)`} blocks it.`
@@ -77,7 +81,7 @@ small { opacity: .7; }
 <h1>Detour blocked ${escape(host)}</h1>
 <p>${rule}</p>
 <p>To let it through, add this line under <code>rules:</code> in your Detour file, above other rules for this host:</p>
-<pre>  - { host: ${escape(host)}, allow: true, rank: 1 }</pre>
+<pre>  - { host: ${escape(written)}, ${by.rule === 'default' ? 'route: companion' : 'allow: true'}, rank: 1 }</pre>
 <p><small>This page was made on your own machine. Nothing was sent to ${escape(host)}.</small></p>
 </html>
 `;

@@ -33,6 +33,9 @@ export function makeListFiles(): ListFiles {
         let now = before;
         try {
           const stat = statSync(path);
+          // A pipe or a device might never end.
+          if (!stat.isFile())
+            throw new Error(stat.isDirectory() ? 'is a folder, not a list file' : 'is not a plain file');
           const stamp = `${stat.mtimeMs} ${stat.size} ${stat.ino}`;
           if (stamp !== before?.stamp) now = read(path, stamp, stat.size, before, source.file, problems);
           else report(now!.parsed, source.file, problems);
@@ -72,7 +75,7 @@ function read(
   report(parsed, name, problems);
   // A page or a broken download in place of the list keeps the old one.
   const isNoList = parsed.faults[0]?.line === 0 || (parsed.entries.length === 0 && parsed.faulty > 0);
-  return isNoList && before ? { stamp, parsed: before.parsed } : { stamp, parsed };
+  return isNoList && before ? { stamp, parsed: { ...parsed, entries: before.parsed.entries } } : { stamp, parsed };
 }
 
 function report(parsed: ParsedList, name: string, problems: string[]): void {
@@ -86,6 +89,5 @@ function whyUnreadable(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT') return 'the list file does not exist';
   if (code === 'EACCES') return 'the list file may not be read';
-  if (code === 'EISDIR') return 'is a folder, not a list file';
   return message;
 }

@@ -33,6 +33,7 @@ const LOCAL = new Set([
   'ip6-loopback',
   'ip6-allnodes',
   'ip6-allrouters',
+  'ip6-allhosts',
   'ip6-localnet',
   'ip6-mcastprefix',
 ]);
@@ -48,6 +49,7 @@ const NOWHERE = new Set([
   'ff02::1',
   'ff02::2',
   'ff02::3',
+  'fe00::0',
 ]);
 
 /**
@@ -57,7 +59,7 @@ const NOWHERE = new Set([
 export function parseList(text: string): ParsedList {
   const whole = (message: string): ParsedList => ({ entries: [], faults: [{ line: 0, message }], faulty: 1 });
   if (text.length > MAX_LIST_BYTES) return whole(`is larger than ${MAX_LIST_BYTES / MiB} MiB`);
-  if (/^\uFEFF?\s*<(?:!doctype|html|\?xml)/i.test(text)) return whole('is a web page, not a list');
+  if (/^\uFEFF?\s*</.test(text)) return whole('is a web page, not a list');
   const entries: ListEntry[] = [];
   const faults: LineFault[] = [];
   let faulty = 0;
@@ -94,7 +96,7 @@ function readLine(written: string, line: number, entries: ListEntry[]): string |
     NOWHERE.has(address!) || (normalizeHost(address!) !== null && isAddress(normalizeHost(address!)!));
   if (!isHostsLine) return `"${shorten(text)}" is neither a host nor a line of a hosts file`;
   for (const name of names) {
-    if (LOCAL.has(name) || NOWHERE.has(name)) continue;
+    if (NOWHERE.has(name)) continue;
     const message = add(name, line, entries);
     if (message !== null) return message;
   }
@@ -102,7 +104,7 @@ function readLine(written: string, line: number, entries: ListEntry[]): string |
 }
 
 function add(text: string, line: number, entries: ListEntry[], allow = false): string | null {
-  if (LOCAL.has(text)) return null;
+  if (LOCAL.has(text) || LOCAL.has(text.toLowerCase())) return null;
   const matcher = parseMatcher(text);
   if (typeof matcher === 'string') return shorten(matcher, 200);
   entries.push(allow ? { matcher, line, allow } : { matcher, line });

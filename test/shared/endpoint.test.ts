@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { formatEndpoint, isAddress, normalizeHost, parseEndpoint, parsePort } from '../../shared/endpoint.ts';
 import { splitHost, siteOf } from '../../shared/site.ts';
@@ -39,6 +40,45 @@ test.each([
   ['a'.repeat(64) + '.' + 'b'.repeat(200), null],
 ])('normalizeHost(%j) is %j', (text, host) => {
   expect(normalizeHost(text)).toBe(host);
+});
+
+test('the quick way and the URL standard agree on every name, and a normal form is a normal form', () => {
+  const part = fc.string({
+    unit: fc.constantFrom('a', 'B', 'z', '0', '9', 'x', '-', '_', '.', 'n', 'é', '。'),
+    maxLength: 12,
+  });
+  fc.assert(
+    fc.property(part, fc.constantFrom('', 'xn--', '0x', '.', '.com'), (body, end) => {
+      const text = body + end;
+      let byUrl: string | null;
+      try {
+        byUrl = new URL(`http://${text}/`).hostname.replace(/\.$/, '');
+      } catch {
+        byUrl = null;
+      }
+      if (byUrl === '' || /^\.|\.\.|\.$/.test(byUrl ?? '')) byUrl = null;
+      const host = normalizeHost(text);
+      expect(host, text).toBe(byUrl);
+      if (host !== null) expect(normalizeHost(host), host).toBe(host);
+    }),
+    { numRuns: 5_000 },
+  );
+});
+
+test('no text gets through that a URL would read as more than a host', () => {
+  fc.assert(
+    fc.property(
+      fc.string({ unit: fc.constantFrom('a', '1', ':', '[', ']', '.', 'f', '0', '@', '/', '%', '\\', '?', '#', ' ') }),
+      text => {
+        const host = normalizeHost(text);
+        if (host === null) return;
+        const url = new URL(`http://${formatEndpoint({ host, port: 81 })}/p`);
+        expect([url.port, url.pathname, url.username]).toEqual(['81', '/p', '']);
+        expect(normalizeHost(url.hostname)).toBe(host);
+      },
+    ),
+    { numRuns: 5_000 },
+  );
 });
 
 test('a normal form stays as it is', () => {

@@ -1,7 +1,9 @@
-import { chmodSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
+import { parse } from 'yaml';
 import { blockAnswer } from '../../../companion/filter/block-page.ts';
 import { makeListFiles } from '../../../companion/filter/list-files.ts';
 import { parseList } from '../../../companion/filter/list-parser.ts';
@@ -81,6 +83,9 @@ test('list files are read again when they change, and the last good content stay
     loaded = load();
     expect(loaded.lists[0]!.entries).toHaveLength(1);
     expect(loaded.problems[0]).toContain('web page');
+    // Asked again with nothing changed, it still says so.
+    expect(load().problems[0]).toContain('web page');
+    expect(load().lists[0]!.entries).toHaveLength(1);
     writeFileSync(file, 'c.test\nd.test\n');
     utimesSync(file, 1, 3);
     expect(load().lists[0]!.entries).toHaveLength(2);
@@ -88,9 +93,37 @@ test('list files are read again when they change, and the last good content stay
     loaded = load();
     expect(loaded.lists[0]!.entries).toHaveLength(2);
     expect(loaded.problems[0]).toContain('stays in force');
-    chmodSync(folder, 0o700);
   } finally {
     rmSync(folder, { recursive: true });
+  }
+});
+
+test('a pipe or a folder in place of a list file is told and never waited for', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'detour-lists-'));
+  try {
+    execFileSync('mkfifo', [path.join(folder, 'pipe')]);
+    const sources = ['pipe', '.'].map((file): ListSource => ({ file, format: 'hosts', action: block }));
+    expect(makeListFiles().load(sources, name => path.join(folder, name)).problems).toEqual([
+      'pipe: is not a plain file',
+      '.: is a folder, not a list file',
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a list of 2,000,001 lines or more than 64 MiB is refused whole', () => {
+  expect(parseList('\n'.repeat(2_000_001)).faults).toEqual([{ line: 0, message: 'has more than 2000000 lines' }]);
+  expect(parseList('#'.repeat(64 * 1024 * 1024 + 1)).faults).toEqual([{ line: 0, message: 'is larger than 64 MiB' }]);
+});
+
+test('the line that the page tells to add lets the host through', () => {
+  for (const host of ['ads.test', 'no', '::1']) {
+    const line = (rule: string) =>
+      /<pre>\s*- (.*)<\/pre>/.exec(String(blockAnswer(asked('Accept', 'text/html'), host, { rule }).body))![1]!;
+    const read = (text: string) => parse(text.replaceAll('&#34;', '"')) as unknown;
+    expect(read(line('rules[0]'))).toEqual({ host, allow: true, rank: 1 });
+    expect(read(line('default'))).toEqual({ host, route: 'companion', rank: 1 });
   }
 });
 
@@ -117,5 +150,7 @@ test('a blocked subresource gets an empty answer of its type', () => {
   const image = blockAnswer(asked('Accept', 'image/avif,image/webp'), 'ads.test', by);
   expect(image.head.fields.get('content-type')).toBe('image/gif');
   expect(String((image.body as Buffer).subarray(0, 3))).toBe('GIF');
+  const odd = blockAnswer(asked('Sec-Fetch-Dest', 'constructor'), 'ads.test', by);
+  expect(odd.head.fields.get('content-type')).toBe('text/plain');
   expect((blockAnswer(asked('Accept', '*/*'), 'ads.test', by).body as Buffer).length).toBe(0);
 });
