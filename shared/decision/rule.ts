@@ -1,7 +1,6 @@
 // The words of a decision: what a rule is made of, and what deciding gives back.
 
 export type RouteName = string;
-export type HopName = string;
 /** off: lists do not block here; standard: block lists apply. (strict is reserved.) */
 export type FilterLevel = 'off' | 'standard' | 'strict';
 /** off: nothing is looked up or stored; standard: RFC 9111. (aggressive and offline-first are reserved; today they act as standard.) */
