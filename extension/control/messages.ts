@@ -33,8 +33,8 @@ export interface View {
 export type Wish =
   | { readonly wish: 'pair'; readonly port: number; readonly code: string }
   | { readonly wish: 'use-these' }
-  /** Route null = off: the entry is forgotten, and where something else still steers `host`, an `off` is written. */
-  | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null; readonly host?: string }
+  /** Route `off`: not steered, whatever a wider entry or a list says. Null: the entry leaves the file. */
+  | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null }
   | { readonly wish: 'master'; readonly on: boolean }
   | { readonly wish: 'pac-mode'; readonly on: boolean }
   | { readonly wish: 'port'; readonly port: number }

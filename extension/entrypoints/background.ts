@@ -364,6 +364,13 @@ export default defineBackground(() => {
     settings = { ...settings, ...part };
     await writeSettings(settings);
   };
+  const rememberRoute = (site: string) => {
+    const route = snapshot.state?.sites.find(one => one.site === site)?.route;
+    if (route === undefined || route === 'off' || route === 'block') return;
+    const { [site]: _, ...others } = snapshot.lastRoutes;
+    const kept = Object.entries(others).slice(1 - MAX_KNOWN_SITES);
+    update({ lastRoutes: Object.fromEntries([...kept, [site, route]]) });
+  };
   const grant = async (wish: Wish): Promise<void> => {
     switch (wish.wish) {
       case 'pair':
@@ -377,10 +384,8 @@ export default defineBackground(() => {
         return update({});
       case 'set-site':
         await client.attempt();
+        if (wish.route === 'off') rememberRoute(wish.site);
         await client.ask({ type: 'set-site', site: wish.site, route: wish.route });
-        // Without the entry, a wider one or a list may still steer: off means off.
-        if (wish.route === null && wish.host && table !== null && table.lookup(wish.host) !== 'direct')
-          await client.ask({ type: 'set-site', site: wish.site, route: 'off' });
         // The new steering came before the reply; the switch is on once the browser steers by it.
         await applying;
         return update({});
@@ -431,6 +436,7 @@ export default defineBackground(() => {
       taken: null,
       fault: null,
       sites: {},
+      lastRoutes: {},
       companionVersion: null,
     };
   }

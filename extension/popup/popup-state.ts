@@ -48,7 +48,9 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
   const { before, site } = splitHost(tab.host, tab.site);
   const on = tab.steered === true;
   const routes = state?.routes ?? ['companion'];
-  const route = (on ? tab.route : wantedRoute) ?? wantedRoute ?? state?.default ?? 'companion';
+  const last = snapshot.lastRoutes[tab.entry];
+  const again = last !== undefined && routes.includes(last) ? last : null;
+  const route = (on ? tab.route : wantedRoute) ?? wantedRoute ?? again ?? state?.default ?? 'companion';
   return {
     screen: 'main',
     before,

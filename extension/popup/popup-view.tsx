@@ -70,17 +70,15 @@ function Site({
   const [changed, setChanged] = useState(false);
   const [error, setError] = useState<string | null>(null);
   const { link, state } = view.snapshot;
-  const wish = async (route: string | null) => {
+  const wish = async (route: string) => {
+    if (busy) return;
     setBusy(true);
     setError(null);
-    const answer = await ask({ wish: 'set-site', site: main.entry, route, host: view.tab.host });
+    const answer = await ask({ wish: 'set-site', site: main.entry, route });
     setBusy(false);
     setChanged(answer.ok);
     if (!answer.ok) setError(answer.message);
   };
-  const named = state?.sites.find(one => one.site === main.entry);
-  // Forgetting is enough where the entry stands in the file; one that a list or a wider rule turns on needs a line of its own.
-  const off = named && named.route !== 'off' && view.tab.because === `sites.${main.entry}` ? null : 'off';
   if (main.notSteerable !== null) {
     return (
       <section class="card">
@@ -90,7 +88,7 @@ function Site({
   }
   return (
     <>
-      <section class="card" data-on={main.on} data-blocked={main.blocked}>
+      <section class="card" data-on={main.on && view.snapshot.settings.master} data-blocked={main.blocked}>
         <div class="row">
           <p class="host" data-testid="site" title={main.before + main.site}>
             <span>{main.before}</span>
@@ -104,8 +102,8 @@ function Site({
             aria-checked={main.on}
             aria-busy={busy}
             aria-label={`Steer ${main.entry}`}
-            disabled={main.disabled || busy}
-            onClick={() => void wish(main.on ? off : main.route)}
+            disabled={main.disabled}
+            onClick={() => void wish(main.on ? 'off' : main.route)}
           >
             <span />
           </button>
@@ -114,7 +112,7 @@ function Site({
           <p class="hint" data-testid="hint">
             {main.hint}
           </p>
-          {changed && !busy && (
+          {changed && !busy && !main.disabled && (
             <button type="button" class="quiet" data-testid="reload" onClick={reload}>
               Reload page
             </button>
@@ -125,7 +123,7 @@ function Site({
           <select
             data-testid="route"
             value={main.route}
-            disabled={main.disabled || busy}
+            disabled={main.disabled}
             onChange={event => {
               const { value } = event.currentTarget;
               chooseRoute(value);
@@ -355,8 +353,9 @@ function Retry({ ask }: { ask: Props['ask'] }) {
       type="button"
       class="quiet"
       data-testid="retry"
-      disabled={busy}
+      aria-disabled={busy}
       onClick={() => {
+        if (busy) return;
         setBusy(true);
         void ask({ wish: 'retry' }).finally(() => setBusy(false));
       }}
@@ -402,8 +401,8 @@ function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
         aria-checked={on}
         aria-busy={busy}
         aria-labelledby="master-label"
-        disabled={busy}
         onClick={() => {
+          if (busy) return;
           setBusy(true);
           void ask({ wish: 'master', on: !on }).finally(() => setBusy(false));
         }}

@@ -23,6 +23,8 @@ export interface Snapshot {
   readonly fault: string | null;
   /** The registrable domains of hosts that were asked for lately. */
   readonly sites: Readonly<Record<string, string>>;
+  /** The routes by which entries went before they were turned off. */
+  readonly lastRoutes: Readonly<Record<string, string>>;
   /** Version of the companion, when it is another than is understood. */
   readonly companionVersion: string | null;
 }

@@ -30,6 +30,7 @@ function view(
       taken: null,
       fault: null,
       sites: {},
+      lastRoutes: {},
       companionVersion: '0.1.0',
     },
     tab: {
@@ -135,6 +136,16 @@ test('a route chosen while the site is off is the one it will be turned on by', 
   const off = { steered: false, route: null, because: 'default' };
   expect(screenOf(view({ tab: off }), 'work')).toMatchObject({ on: false, route: 'work' });
   expect(screenOf(view({ tab: off }), null)).toMatchObject({ on: false, route: 'companion' });
+});
+
+test('a site that is turned on again goes by the route that it had, while there is one of that name', () => {
+  const shown = view({ tab: { steered: false, route: null, because: 'sites.example.com' } });
+  const again = (route: string): View => ({
+    ...shown,
+    snapshot: { ...shown.snapshot, lastRoutes: { 'example.com': route } },
+  });
+  expect(screenOf(again('work'), null)).toMatchObject({ on: false, route: 'work' });
+  expect(screenOf(again('gone'), null)).toMatchObject({ on: false, route: 'companion' });
 });
 
 test('a site on by a list or a wider rule says by which', () => {

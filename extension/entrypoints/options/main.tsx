@@ -39,7 +39,7 @@ function Options({ snapshot }: { snapshot: Snapshot }) {
         <div class="row">
           <p class="hint">
             {settings.paired
-              ? `Paired. ${state?.sites.length ?? 0} sites in the file.`
+              ? `Paired. The file has ${state?.sites.length === 1 ? 'one site' : `${state?.sites.length || 'no'} sites`}.`
               : 'Not paired: open the popup and type the code.'}
           </p>
           {settings.paired && (
@@ -98,8 +98,8 @@ function Options({ snapshot }: { snapshot: Snapshot }) {
         </section>
       )}
       <p class="hint">
-        Sites, routes and rules are in one file; `detour check` reads it and `npm start` says where it is. Detour{' '}
-        {browser.runtime.getManifest().version}
+        Sites, routes and rules are in one file; <code>detour check</code> reads it and <code>npm start</code> says
+        where it is. Detour {browser.runtime.getManifest().version}
         {snapshot.companionVersion !== null && `, companion ${snapshot.companionVersion}`}.
       </p>
     </main>

@@ -52,6 +52,7 @@ const blank: Snapshot = {
   taken: null,
   fault: null,
   sites: {},
+  lastRoutes: {},
   companionVersion: null,
 };
 
