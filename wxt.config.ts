@@ -11,8 +11,16 @@ export default defineConfig({
     description: 'Choose, site by site, how your browser reaches the web.',
     permissions:
       browser === 'firefox'
-        ? ['proxy', 'storage', 'tabs', 'webRequest', 'webRequestBlocking', 'dns', 'alarms']
-        : ['proxy', 'storage', 'tabs', 'webRequest', 'declarativeNetRequestWithHostAccess', 'alarms'],
+        ? ['proxy', 'storage', 'unlimitedStorage', 'tabs', 'webRequest', 'webRequestBlocking', 'dns', 'alarms']
+        : [
+            'proxy',
+            'storage',
+            'unlimitedStorage',
+            'tabs',
+            'webRequest',
+            'declarativeNetRequestWithHostAccess',
+            'alarms',
+          ],
     host_permissions: ['<all_urls>'],
     ...(browser === 'firefox'
       ? {

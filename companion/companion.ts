@@ -17,7 +17,7 @@ import { makeDial } from './chain/dial.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
 import { type EditError, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
-import type { Judge, ParsedConfig } from './config/config-file.ts';
+import { type Judge, type ParsedConfig, placed } from './config/config-file.ts';
 import { openConfigStore, pathFromConfig } from './config/config-store.ts';
 import { followConfig, type LiveConfig } from './config/config-watch.ts';
 import { makeControlServer } from './control/control-server.ts';
@@ -30,7 +30,7 @@ import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } fr
 import type { RequestHead } from './message/message.ts';
 import { Fields } from './message/headers.ts';
 import { openTunnel, proxyRequest, type Rooms, type SteeredDecision } from './proxy.ts';
-import { type LogFile, openLogFile } from './record/log-file.ts';
+import { type LogFile, openLogFile, redactUrl } from './record/log-file.ts';
 import { makeRecorder } from './record/recorder.ts';
 import { TrafficLog } from './record/traffic-log.ts';
 import { makeOutcomeMemory } from './route/outcome-memory.ts';
@@ -128,6 +128,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     const { config } = parsed;
     const loaded = lists.load(config.lists, file => pathFromConfig(configFile, file));
     for (const problem of loaded.problems) warn(problem);
+    if (loaded.missing.length > 0) {
+      const faults = loaded.missing.map(({ index, message }) => ({ path: ['lists', index], message }));
+      throw placed(faults, configFile, parsed.document);
+    }
     const matcher = compileMatcher({ rules: parsed.rules, lists: loaded.lists });
     const routes = resolveRoutes(config);
     const acl = makeAcl({ guard: config.guard, listeners: () => (at ? [at] : []) });
@@ -193,8 +197,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       const next = furnish(parsed);
       if (JSON.stringify(parsed.config.cache) !== JSON.stringify(before.cache))
         cache = createCache(parsed.config.cache);
-      // Kept connections are known by the names of their hops, and a name may now mean another proxy.
-      if (JSON.stringify(parsed.config.hops) !== JSON.stringify(before.hops)) pool.retire();
+      // Kept connections were judged and named under the old file.
+      const judged = ({ hops, routes, guard, dns }: Config) => JSON.stringify([hops, routes, guard, dns]);
+      if (judged(parsed.config) !== judged(before)) pool.retire();
       furnished = { ...next, rooms: { ...next.rooms, cache } };
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {
@@ -253,6 +258,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
           })),
           routes: ['companion', ...Object.keys(config.routes)],
           default: config.default,
+          rules: config.rules.length,
+          lists: config.lists.map(({ file, action }) => ({
+            file,
+            route: action.do === 'route' ? action.route : action.do,
+          })),
           problem: live.problem,
         };
       },
@@ -304,11 +314,14 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     },
     newCode: () => pairing.newCode(),
     async close() {
-      await live.close();
-      await door.close();
-      await listener.close(furnished.parsed.config.limits.drainTimeout * 1000);
-      await kept.disposeAsync();
-      await logFile?.close();
+      try {
+        await live.close();
+        await door.close();
+        await listener.close(furnished.parsed.config.limits.drainTimeout * 1000);
+      } finally {
+        await kept.disposeAsync();
+        await logFile?.close();
+      }
     },
   };
 }
@@ -334,10 +347,14 @@ function readPacSecret(folder: string, warn: (message: string) => void): string 
   return secret;
 }
 
+const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, wss: 443 };
+
 /** What would happen to a URL, room by room. Nothing is sent and nothing remembered. */
-function explain(url: string, { matcher, routes, rooms }: Furnished, here: Endpoint, now: number): Explanation {
-  const target = targetOf(url);
+function explain(written: string, { matcher, routes, rooms }: Furnished, here: Endpoint, now: number): Explanation {
+  const target = targetOf(written);
   const { host, port, scheme, path } = target;
+  // Not as it was written: a user name or a token in it is nobody's to read again.
+  const url = redactUrl(`${scheme}://${formatHost(host)}${port === DEFAULT_PORTS[scheme] ? '' : `:${port}`}${path}`);
   const browserDecision = decide(matcher, { host });
   const decision: SteeredDecision = rooms.decide(target);
   const steps: string[] = [];
@@ -399,9 +416,8 @@ function targetOf(url: string): { scheme: string; host: string; port: number; pa
   }
   const scheme = parsed.protocol.slice(0, -1);
   const host = normalizeHost(parsed.hostname);
-  if (host === null || !['http', 'https', 'ws', 'wss'].includes(scheme))
-    throw new Error(`"${url}" is not an http or https URL.`);
-  const port = parsed.port === '' ? (scheme === 'https' || scheme === 'wss' ? 443 : 80) : parsePort(parsed.port)!;
+  if (host === null || !Object.hasOwn(DEFAULT_PORTS, scheme)) throw new Error(`"${url}" is not an http or https URL.`);
+  const port = parsed.port === '' ? DEFAULT_PORTS[scheme]! : parsePort(parsed.port)!;
   return { scheme, host, port, path: parsed.pathname + parsed.search };
 }
 

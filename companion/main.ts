@@ -46,13 +46,15 @@ async function run(args: string[]): Promise<number> {
       },
     });
   } catch (error) {
-    return complain(`${(error as Error).message.split('. ')[0]}. \`detour help\` lists what there is.`);
+    return complain(
+      `${(error as Error).message.split(/\.\s/)[0]!.replace(/\.$/, '')}. \`detour help\` lists what there is.`,
+    );
   }
   const { values, positionals } = parsed;
   const [command = 'start', ...rest] = positionals;
   if (values.help || command === 'help') return print(HELP);
   if (values.version || command === 'version') return print(`detour ${VERSION}\n`);
-  const takes = ARGUMENTS[command];
+  const takes = Object.hasOwn(ARGUMENTS, command) ? ARGUMENTS[command] : undefined;
   if (takes === undefined)
     return complain(`there is no command "${command}"${nearest(command)}. \`detour help\` lists what there is.`);
   if (rest.length < takes[0] || rest.length > takes[1]) {
@@ -62,6 +64,7 @@ async function run(args: string[]): Promise<number> {
         : `\`detour ${command}\` does not take "${rest[takes[1]]}".`,
     );
   }
+  if (values.config === '') return complain('--config needs the name of a file.');
   if (values.port !== undefined && command !== 'start') return complain('--port goes with start.');
   if ((values.lines !== undefined || values.json) && command !== 'log') return complain('-n and --json go with log.');
   const configFile = locateConfig(values.config);
@@ -138,6 +141,5 @@ process.on('uncaughtException', error => {
   process.exit(70);
 });
 process.exitCode = await run(process.argv.slice(2));
-// Timers of a finished command must not hold the terminal.
-if (process.stdout.writableLength === 0) process.exit();
-process.stdout.once('drain', () => process.exit());
+// Timers of a finished command must not hold the terminal; what is printed goes out first.
+process.stdout.write('', () => process.exit());

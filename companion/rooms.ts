@@ -126,7 +126,11 @@ export interface Cache {
    * Takes the answer of upstream: stores it when it may (teeing its body without slowing it), invalidates after unsafe methods,
    * and gives back the answer to respond with. `status` are the final Cache-Status parameters (`fwd=uri-miss; stored`).
    */
-  store(found: Found & { hit: false }, answer: Answer, times: { requestedAt: EpochMilliseconds; respondedAt: EpochMilliseconds }): { answer: Answer; status: string };
+  store(
+    found: Found & { hit: false },
+    answer: Answer,
+    times: { requestedAt: EpochMilliseconds; respondedAt: EpochMilliseconds },
+  ): { answer: Answer; status: string };
   /** What lookup would say, changing nothing: for explain. */
   peek(request: CacheRequest, now: EpochMilliseconds): string;
   readonly size: Bytes;

@@ -74,6 +74,10 @@ export interface ConfigState {
   /** Names in file order, `companion` first, without `block`. */
   readonly routes: readonly string[];
   readonly default: string;
+  /** How many rules by hand there are, which steer or block beside the sites. */
+  readonly rules: number;
+  /** List files, with the route (or `block`, or `off`) of their hosts. */
+  readonly lists: readonly { readonly file: string; readonly route: string }[];
   /** The file was changed to something that is refused: `detour.yaml:3:5: …`. The last good one is in force. */
   readonly problem?: string | undefined;
 }

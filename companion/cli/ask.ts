@@ -41,7 +41,7 @@ export function ask(stateFolder: string, config: string | undefined): Promise<Co
   return new Promise((resolve, reject) => {
     let lastId = 0;
     const waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
-    socket.once('error', error =>
+    socket.on('error', error =>
       reject(
         new CannotReach(
           `the companion (pid ${running.pid}) does not answer on port ${running.port}: ${error.message}; ${how}.`,
@@ -50,6 +50,7 @@ export function ask(stateFolder: string, config: string | undefined): Promise<Co
     );
     const ended = new Promise<void>(end =>
       socket.once('close', () => {
+        reject(new CannotReach('the companion closed the link before it said hello.'));
         for (const one of waiting.values()) one.reject(new CannotReach('the companion has ended.'));
         end();
       }),
@@ -59,6 +60,7 @@ export function ask(stateFolder: string, config: string | undefined): Promise<Co
       request(message) {
         const id = ++lastId;
         return new Promise<Reply>((answer, refuse) => {
+          if (socket.readyState !== socket.OPEN) return refuse(new CannotReach('the companion has ended.'));
           waiting.set(id, { resolve: answer, reject: refuse });
           socket.send(JSON.stringify({ ...message, id }));
         });

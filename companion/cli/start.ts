@@ -63,6 +63,8 @@ function failed(error: unknown, options: StartOptions): number {
     }
     return say(`detour: cannot listen on ${at}: ${code}.`);
   }
+  if (code !== undefined && syscall !== undefined)
+    return say(`detour: ${(error as Error).message} (state folder: ${options.stateFolder})`);
   throw error;
 }
 

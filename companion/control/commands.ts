@@ -121,7 +121,8 @@ function clients({ id }: Of<'clients'>, link: Link, desk: Desk): CompanionMessag
 }
 
 function unpair({ id, name }: Of<'unpair'>, link: Link, desk: Desk): CompanionMessage {
-  fromTerminal(link);
+  // A client may take its own key back.
+  if (name !== link.client) fromTerminal(link);
   if (!desk.unpair(name)) throw new Error(`No client is called "${name}". \`detour clients\` lists them.`);
   return { type: 'done', id };
 }

@@ -94,7 +94,6 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
     // Of another version: it only learns that, and its code stays good for the right one.
     if (!claimant.understood) return { client: '' };
     const { name, token } = visitors.pair(origin, familyOf(origin, claimant.userAgent));
-    for (const [socket, link] of links) if (link.client === name) socket.close(CLOSE_UNPAIRED);
     return { client: name, token };
   };
 

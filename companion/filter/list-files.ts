@@ -8,6 +8,11 @@ export interface LoadedLists {
   readonly lists: readonly RuleList[];
   /** `work-hosts.txt:12: …`, one a fault, the first 20 of each file. */
   readonly problems: readonly string[];
+  /**
+   * Lists that route and have no content at all, by their place in the file: their hosts would go direct unsteered, so the configuration
+   * cannot be in force.
+   */
+  readonly missing: readonly { readonly index: number; readonly message: string }[];
 }
 
 interface Kept {
@@ -27,6 +32,7 @@ export function makeListFiles(): ListFiles {
       const next = new Map<string, Kept>();
       const lists: RuleList[] = [];
       const problems: string[] = [];
+      const missing: { index: number; message: string }[] = [];
       sources.forEach((source, i) => {
         const path = pathOf(source.file);
         const before = next.get(path) ?? kept.get(path);
@@ -40,9 +46,13 @@ export function makeListFiles(): ListFiles {
           if (stamp !== before?.stamp) now = read(path, stamp, stat.size, before, source.file, problems);
           else report(now!.parsed, source.file, problems);
         } catch (error) {
-          problems.push(
-            `${source.file}: ${whyUnreadable(error)}${before ? '; the list as it was stays in force' : ''}`,
-          );
+          const message = `${source.file}: ${whyUnreadable(error)}`;
+          if (!before && source.action.do === 'route') missing.push({ index: i, message });
+          else problems.push(`${message}${before ? '; the list as it was stays in force' : ''}`);
+        }
+        const [first] = now?.parsed.faults ?? [];
+        if (first?.line === 0 && now!.parsed.entries.length === 0 && source.action.do === 'route') {
+          missing.push({ index: i, message: `${source.file}: ${first.message}` });
         }
         if (now) next.set(path, now);
         lists.push({
@@ -54,7 +64,7 @@ export function makeListFiles(): ListFiles {
         });
       });
       kept = next;
-      return { lists, problems };
+      return { lists, problems, missing };
     },
   };
 }
@@ -73,8 +83,8 @@ function read(
       ? { entries: [], faults: [{ line: 0, message: `is larger than ${MAX_LIST_BYTES / 1024 / 1024} MiB` }], faulty: 1 }
       : parseList(readFileSync(path, 'utf8'));
   report(parsed, name, problems);
-  // A page or a broken download in place of the list keeps the old one.
-  const isNoList = parsed.faults[0]?.line === 0 || (parsed.entries.length === 0 && parsed.faulty > 0);
+  // A page or a broken download in place of the list keeps the old one, and so does a file that was emptied (as some editors do on the way).
+  const isNoList = parsed.faults[0]?.line === 0 || (parsed.entries.length === 0 && (parsed.faulty > 0 || size === 0));
   return isNoList && before ? { stamp, parsed: { ...parsed, entries: before.parsed.entries } } : { stamp, parsed };
 }
 

@@ -46,7 +46,7 @@ export interface Pairing {
   readonly codeIsOut: boolean;
   /** Whether this is the code; a wrong one counts as a try, and the fifth wrong one ends the code. A right one stays until `pair`. */
   isCode(text: string): boolean;
-  /** Pairs an Origin (again, if it was): uses up the code and gives the token, which is not kept here. `family` leads to the name: "Firefox", "Firefox 2". */
+  /** Pairs a client of this Origin: uses up the code and gives the token, which is not kept here. `family` leads to the name: "Firefox", "Firefox 2". */
   pair(origin: string, family: string): { name: string; token: string };
   /** The client that this token and this exact Origin belong to. */
   clientOf(origin: string, token: string): PairedClient | null;
@@ -107,16 +107,13 @@ export function makePairing(parts: PairingParts): Pairing {
     },
     pair(origin, family) {
       const token = newToken();
-      const others = saved.clients.filter(one => one.origin !== origin);
-      const before = saved.clients.find(one => one.origin === origin);
-      const name =
-        before?.name ??
-        freeName(
-          family,
-          others.map(one => one.name),
-        );
+      // Every Chromium with this extension has the same Origin, so an Origin may have several clients, each with a token of its own.
+      const name = freeName(
+        family,
+        saved.clients.map(one => one.name),
+      );
       keep([
-        ...others.slice(1 - MAX_CLIENTS),
+        ...saved.clients.slice(1 - MAX_CLIENTS),
         { name, origin, tokenHash: sha256(token).toString('hex'), pairedAt: parts.now() },
       ]);
       out = null;

@@ -9,6 +9,7 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'te',
   'transfer-encoding',
   'upgrade',
+  'http2-settings',
   'proxy-authenticate',
   'proxy-authentication-info',
   'proxy-authorization',

@@ -234,24 +234,26 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   }
 
   private finalAnswer(head: ResponseHead, chunk: Buffer, at: number, running: Running): void {
+    const { framing } = head;
+    const available = chunk.length - at;
+    // What is malformed is thrown while somebody still waits to hear of it.
+    const whole =
+      framing.kind === 'chunked' && available <= SMALL && endsLikeChunked(chunk)
+        ? this.wholeChunked(chunk, at, framing)
+        : null;
     this.running = null;
     this.reusable = head.keepAlive && !running.request.upgrade;
-    const { framing } = head;
     if (framing.kind === 'none') {
       this.completed(at < chunk.length);
       return running.resolve({ head, body: null });
     }
-    const available = chunk.length - at;
     if (framing.kind === 'length' && framing.length <= available) {
       this.completed(framing.length < available);
       return running.resolve({ head, body: chunk.subarray(at, at + framing.length) });
     }
-    if (framing.kind === 'chunked' && available <= SMALL && endsLikeChunked(chunk)) {
-      const whole = this.wholeChunked(chunk, at, framing);
-      if (whole !== null) {
-        this.completed(false);
-        return running.resolve({ head: { ...head, framing: { kind: 'length', length: whole.length } }, body: whole });
-      }
+    if (whole !== null) {
+      this.completed(false);
+      return running.resolve({ head: { ...head, framing: { kind: 'length', length: whole.length } }, body: whole });
     }
     this.deadline = this.deadlines.in(this.times.bodyTimeout * 1000);
     this.body = new IncomingBody(framing, 'response', this.limits, this, available > 0 ? chunk.subarray(at) : null);

@@ -164,7 +164,10 @@ export class ControlClient {
     };
     socket.onclose = ({ code }) => {
       clearTimeout(late);
-      if (this.socket !== socket) return;
+      if (this.socket !== socket) {
+        pairing?.reject(new Error('Another attempt took its place.'));
+        return;
+      }
       this.socket = null;
       this.over(socket);
       if (pairing && !greeted) {

@@ -71,10 +71,11 @@ export default defineBackground(() => {
   });
 
   let applying: Promise<void> = Promise.resolve();
+  let saveFault: string | null = null;
   /** Brings the browser to what settings and steering say, one change after the other. */
   const steer = (): Promise<void> => {
     applying = applying.then(async () => {
-      let fault: string | null = null;
+      let fault = saveFault;
       try {
         if (settings.master && steering) await adapter.apply(steering);
         else if (settings.master && isDamaged)
@@ -97,8 +98,9 @@ export default defineBackground(() => {
     const [savedSettings, savedSteering, savedSnapshot, savedTabs] = await Promise.all([
       readSettings(),
       readSteering(),
-      readSnapshot(),
-      readTabs(),
+      // Less than these two is lost without them.
+      readSnapshot().catch(() => null),
+      readTabs().catch(() => []),
     ]);
     settings = savedSettings;
     if (savedSteering) {
@@ -128,12 +130,19 @@ export default defineBackground(() => {
     },
     onHello(hello) {
       // Paired anew: whatever this companion's file says is not used before the person says so.
-      if (hello.token !== undefined) void change({ token: hello.token, port: pairingPort, confirmed: false });
+      if (hello.token !== undefined) {
+        change({ token: hello.token, port: pairingPort, confirmed: false }).catch((error: Error) =>
+          update({ fault: `The pairing cannot be saved: ${error.message}` }),
+        );
+      }
       ways.clear();
       update({ state: hello.state, companionVersion: hello.version });
       current = { proxy: hello.proxy, pacUrl: hello.pacUrl };
+      clientName = hello.client;
       void client.ask({ type: 'follow', recent: MISSED_AT_MOST }).catch(() => undefined);
       if (settings.confirmed) void askSteering();
+      // What the browser said of the proxy while it was away is over.
+      if (snapshot.fault !== null) void steer();
       refreshWatched();
     },
     onEvent(event) {
@@ -143,11 +152,19 @@ export default defineBackground(() => {
         refreshWatched();
       } else if (event.type === 'steering') {
         if (!settings.confirmed || !current) return;
-        steering = { ...event.steering, ...current };
-        table = openTable(steering.table);
+        const next: SavedSteering = { ...event.steering, ...current };
+        table = openTable(next.table);
+        steering = next;
         isDamaged = false;
-        void writeSteering(steering);
         ways.clear();
+        // Saved before it is in force: what a browser that starts again steers by is never older than what it steered by.
+        applying = applying
+          .then(() => writeSteering(next))
+          .then(
+            () => void (saveFault = null),
+            (error: Error) =>
+              void (saveFault = `The sites cannot be saved, so they hold only until the browser ends: ${error.message}`),
+          );
         void steer();
         refreshWatched();
         refreshIcons();
@@ -164,11 +181,15 @@ export default defineBackground(() => {
     },
     onUnpaired() {
       // What was steered stays so, and closed where the companion no longer carries it: only a person lets it go direct.
-      void change({ token: null }).then(() => update({}));
+      change({ token: null }).then(
+        () => update({}),
+        (error: Error) => update({ fault: error.message }),
+      );
     },
   });
   let current: Pick<SavedSteering, 'proxy' | 'pacUrl'> | null = null;
   let pairingPort = settings.port;
+  let clientName: string | null = null;
 
   const askSteering = () =>
     client
@@ -182,6 +203,9 @@ export default defineBackground(() => {
     steering.pacUrl === current.pacUrl;
 
   const forget = async (): Promise<void> => {
+    // The companion forgets the key, too, where it is there to be told; the link ends with it.
+    if (client.link === 'up' && clientName !== null)
+      client.ask({ type: 'unpair', name: clientName }).catch(() => undefined);
     client.drop();
     steering = null;
     table = null;
@@ -234,6 +258,7 @@ export default defineBackground(() => {
       tabs.countsOf(tabId).incidents.some(incident => incident.host === host && incident.blockedBy)
     )
       return 'blocked';
+    if (snapshot.taken !== null || snapshot.fault !== null) return 'down';
     return client.link === 'up' || client.link === 'connecting' ? 'steered' : 'down';
   };
   const refreshIcon = async (tabId: number): Promise<void> => {
@@ -249,6 +274,8 @@ export default defineBackground(() => {
         return showIcon(tabId, look, `${host} is blocked by ${way.because}`);
       }
     }
+    const trouble = snapshot.taken ?? snapshot.fault;
+    if (look === 'down' && trouble !== null) return showIcon(tabId, look, `${host} should be steered, but: ${trouble}`);
     return showIcon(tabId, look, titleOf(look, host, route, counts));
   };
   const refreshIcons = () => {
@@ -275,6 +302,7 @@ export default defineBackground(() => {
           ? `${decision.because.rule} (${decision.because.list}, line ${decision.because.line})`
           : decision.because.rule,
       };
+      if (ways.size >= MAX_KNOWN_SITES) ways.clear();
       ways.set(host, way);
       sites.delete(host);
       sites.set(host, site);
@@ -324,7 +352,7 @@ export default defineBackground(() => {
       settings: { ...rest, paired: token !== null },
       sites: Object.fromEntries(sites),
     };
-    void writeSnapshot(snapshot);
+    writeSnapshot(snapshot).catch((error: unknown) => console.error('snapshot:', error));
     refreshWatched();
   };
 
@@ -348,7 +376,9 @@ export default defineBackground(() => {
   const whoHolds = async () => (settings.master && steering ? adapter.takenBy().catch(() => null) : null);
   const steerOwner = async () => {
     const taken = await whoHolds();
-    if (taken !== snapshot.taken) update({ taken });
+    if (taken === snapshot.taken) return;
+    update({ taken });
+    refreshIcons();
   };
 
   browser.runtime.onMessage.addListener((message: unknown) =>
@@ -389,11 +419,15 @@ export default defineBackground(() => {
         // The new steering came before the reply; the switch is on once the browser steers by it.
         await applying;
         return update({});
-      case 'master':
-        await change({ master: wish.on });
+      case 'master': {
+        // The switch does what it says also where it cannot be saved; then it says so.
+        const saved = change({ master: wish.on });
+        saved.catch(() => {});
         await steer();
         update({});
-        return refreshIcons();
+        refreshIcons();
+        return saved;
+      }
       case 'pac-mode':
         await change({ pacMode: wish.on });
         await steer();

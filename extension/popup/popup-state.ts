@@ -10,6 +10,8 @@ export type Screen =
       readonly screen: 'use-these';
       readonly sites: readonly { site: string; route: string }[];
       readonly routes: readonly string[];
+      readonly rules: number;
+      readonly lists: readonly { file: string; route: string }[];
     }
   | { readonly screen: 'wrong-version'; readonly version: string | null }
   | ({ readonly screen: 'main' } & Main);
@@ -42,6 +44,8 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
       screen: 'use-these',
       sites: state?.sites ?? [],
       routes: state?.routes.filter(route => route !== 'companion') ?? [],
+      rules: state?.rules ?? 0,
+      lists: state?.lists ?? [],
     };
   }
   const notSteerable = reasonAgainst(tab.host);

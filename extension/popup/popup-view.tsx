@@ -300,20 +300,31 @@ function Pair({ found, closed, port, ask }: { found: boolean; closed: boolean; p
 
 function UseThese({ screen, ask }: { screen: Screen & { screen: 'use-these' }; ask: Props['ask'] }) {
   const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<string | null>(null);
   return (
     <section class="card" data-testid="use-these">
       <h2>Paired. Use these here?</h2>
-      {screen.sites.length === 0 ? (
+      {screen.sites.length + screen.rules + screen.lists.length === 0 ? (
         <p class="hint">The file has no sites yet. Nothing is steered until you turn a site on.</p>
       ) : (
         <>
-          <p class="hint">The file has these sites. From now on this browser would send them to the companion:</p>
+          <p class="hint">The file has these. From now on this browser would send them to the companion:</p>
           <ul class="sites">
             {screen.sites.slice(0, 8).map(({ site, route }) => (
               <li key={site}>
                 <b>{site}</b> <span>{route === 'off' ? 'not steered' : route}</span>
               </li>
             ))}
+            {screen.lists.map(({ file, route }) => (
+              <li key={file}>
+                <b>all hosts of {file}</b> <span>{route === 'off' ? 'not steered' : route}</span>
+              </li>
+            ))}
+            {screen.rules > 0 && (
+              <li>
+                <b>what {screen.rules === 1 ? 'one rule' : `${screen.rules} rules`} of yours name</b>
+              </li>
+            )}
           </ul>
           {screen.sites.length > 8 && <p class="hint">and {screen.sites.length - 8} more.</p>}
         </>
@@ -326,11 +337,19 @@ function UseThese({ screen, ask }: { screen: Screen & { screen: 'use-these' }; a
         disabled={busy}
         onClick={() => {
           setBusy(true);
-          void ask({ wish: 'use-these' }).finally(() => setBusy(false));
+          void ask({ wish: 'use-these' }).then(answer => {
+            setBusy(false);
+            setError(answer.ok ? null : answer.message);
+          });
         }}
       >
         Use these
       </button>
+      {error !== null && (
+        <p class="error" role="alert">
+          {error}
+        </p>
+      )}
     </section>
   );
 }
@@ -391,6 +410,7 @@ function WrongVersion({ version, ask }: { version: string | null; ask: Props['as
 
 function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
   const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<string | null>(null);
   return (
     <div class="master">
       <button
@@ -400,16 +420,22 @@ function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
         data-testid="master"
         aria-checked={on}
         aria-busy={busy}
-        aria-labelledby="master-label"
+        aria-label="Detour, for every site"
         onClick={() => {
           if (busy) return;
           setBusy(true);
-          void ask({ wish: 'master', on: !on }).finally(() => setBusy(false));
+          void ask({ wish: 'master', on: !on }).then(answer => {
+            setBusy(false);
+            setError(answer.ok ? null : answer.message);
+          });
         }}
       >
         <span />
       </button>
-      <span id="master-label">Detour {on ? 'on' : 'off'}</span>
+      <span>
+        Detour {on ? 'on' : 'off'}
+        {error !== null && <span role="alert">: {error}</span>}
+      </span>
     </div>
   );
 }

@@ -20,7 +20,10 @@ export type Settings = v.InferOutput<typeof Settings>;
 
 export const DEFAULT_SETTINGS: Settings = v.parse(Settings, { version: SETTINGS_VERSION });
 
-/** Reads whatever is stored. What cannot be read becomes the defaults: not paired, and so nothing steered. */
+/**
+ * Reads whatever is stored; nothing stored is the defaults: not paired, nothing steered. Throws for what cannot be read, as the saved steering must then
+ * stay closed; but a master switch that says off is off, whatever else is broken.
+ */
 export function migrate(stored: unknown): Settings {
   let value = stored as Record<string, unknown> | undefined;
   // Version 1 (first builds) called the master switch `enabled`.
@@ -28,6 +31,9 @@ export function migrate(stored: unknown): Settings {
     const { enabled, ...rest } = value;
     value = { ...rest, version: 2, master: enabled !== false };
   }
+  if (value === undefined) return DEFAULT_SETTINGS;
   const parsed = v.safeParse(Settings, value);
-  return parsed.success ? parsed.output : DEFAULT_SETTINGS;
+  if (parsed.success) return parsed.output;
+  if (value?.['master'] === false) return { ...DEFAULT_SETTINGS, master: false };
+  throw new Error('The stored settings cannot be read.');
 }

@@ -100,7 +100,13 @@ export function makeRequestSteering(
     },
     async clear() {
       steering.use(null);
-      await proxy.settings.clear({}).catch(() => {});
+      try {
+        await proxy.settings.clear({});
+      } catch (error) {
+        // Without the permission for private windows there is nothing of ours to clear.
+        const { levelOfControl } = await proxy.settings.get({});
+        if (levelOfControl === 'controlled_by_this_extension') throw error;
+      }
       pacUrl = null;
     },
     watch({ changed, failed }) {
@@ -110,9 +116,8 @@ export function makeRequestSteering(
     async takenBy() {
       if (!pacMode()) return null;
       const { levelOfControl } = await proxy.settings.get({});
-      return levelOfControl === 'controlled_by_other_extensions'
-        ? 'Another extension controls the proxy setting.'
-        : null;
+      if (levelOfControl === 'controlled_by_other_extensions') return 'Another extension controls the proxy setting.';
+      return levelOfControl === 'not_controllable' ? 'A policy controls the proxy setting.' : null;
     },
   };
 }

@@ -27,6 +27,7 @@ export function compileTable(matcher: CompiledMatcher): SteeringTable {
 const WORDS = ['direct', 'steered', 'blocked'] as const;
 
 export function openTable(table: SteeringTable): OpenTable {
+  if ((table.format as number) !== 1) throw new Error('The table is of another version.');
   const groups = Object.entries(table.names).map(([code, buckets]) => ({ code: Number(code), buckets }));
   const isEmpty =
     groups.length === 0 &&

@@ -1,7 +1,7 @@
 // The whole companion over real sockets: the control door, pairing, edits, reload, the PAC's address, and the proxy under a changed file.
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { CLOSE_UNPAIRED, CODE_PREFIX, TOKEN_PREFIX } from '../../shared/control.ts';
 import { connectRaw } from '../support/raw-client.ts';
@@ -177,7 +177,7 @@ describe('paired clients', () => {
     await using running = await startTestCompanion();
     const { link } = await TestLink.pair(running.companion);
     await using _link = link;
-    for (const message of [{ type: 'pair' }, { type: 'clients' }, { type: 'unpair', name: 'Chromium' }]) {
+    for (const message of [{ type: 'pair' }, { type: 'clients' }, { type: 'unpair', name: 'Firefox' }]) {
       expect(await link.ask(message)).toMatchObject({ type: 'refused', message: expect.stringContaining('terminal') });
     }
   });
@@ -190,6 +190,23 @@ describe('paired clients', () => {
     link.socket.send('{"type":"nope","id":3}');
     await link.until(message => message.type === 'refused' && message.id === 3);
     expect(await link.ask({ type: 'site', host: 'a.test' })).toMatchObject({ type: 'site' });
+  });
+
+  test('two browsers of one Origin are two clients, and one may take its own key back', async () => {
+    await using running = await startTestCompanion();
+    const first = await TestLink.pair(running.companion);
+    await using _first = first.link;
+    const second = await TestLink.pair(running.companion);
+    await using _second = second.link;
+    expect(second.link.heard[0]).toMatchObject({ client: 'Chromium 2' });
+    expect(await first.link.ask({ type: 'site', host: 'a.test' })).toMatchObject({ type: 'site' });
+    expect(await first.link.ask({ type: 'unpair', name: 'Chromium 2' })).toMatchObject({ type: 'refused' });
+    second.link.socket.send(JSON.stringify({ type: 'unpair', id: 9, name: 'Chromium 2' }));
+    await new Promise(resolve => second.link.socket.once('close', resolve));
+    expect(second.link.closedWith).toBe(CLOSE_UNPAIRED);
+    await expect(TestLink.open(running.port, second.token, EXTENSION_ORIGIN)).rejects.toThrow('400');
+    await using again = await TestLink.open(running.port, first.token, EXTENSION_ORIGIN);
+    expect(again.heard[0]!.type).toBe('hello');
   });
 
   test('unpairing ends the link at once, and the token is worth nothing', async () => {
@@ -300,6 +317,62 @@ describe('the walk with everything furnished', () => {
     expect(await exchange(running.port, 'CONNECT x.ads.test:443 HTTP/1.1\r\nHost: x.ads.test:443\r\n\r\n')).toMatch(
       /^HTTP\/1\.1 403 [\s\S]*error=http_request_denied/,
     );
+  });
+
+  test('A37 a guard that is tightened holds for kept connections too', async () => {
+    await using origin = await startOrigin();
+    await using running = await startTestCompanion();
+    const keepAlive = `GET http://origin.test:${origin.port}/ HTTP/1.1\r\nHost: origin.test:${origin.port}\r\n\r\n`;
+    await using client = await connectRaw(running.port);
+    client.write(keepAlive);
+    expect((await client.readAnswer()).status).toBe(200);
+    writeFileSync(running.place.configFile, 'dns:\n  hosts:\n    origin.test: 127.0.0.1\n');
+    let status = 200;
+    for (let i = 0; i < 200 && status === 200; i++) {
+      await new Promise(resolve => setTimeout(resolve, 25));
+      client.write(keepAlive);
+      ({ status } = await client.readAnswer());
+    }
+    expect(status).toBe(502);
+  });
+
+  test('a routed list that is not there stops the start: its hosts would go direct', async () => {
+    using place = makePlace(`${TEST_CONFIG}lists:\n  - { file: gone.txt, route: companion }\n`);
+    await expect(startTestCompanion(TEST_CONFIG, place)).rejects.toThrow(
+      /detour\.yaml:\d+:\d+: lists\[0\]: gone\.txt: the list file does not exist/,
+    );
+  });
+
+  test('a routed list that goes away or is emptied while it runs stays as it was', async () => {
+    using place = makePlace(`${TEST_CONFIG}lists:\n  - { file: work.txt, route: companion }\n`);
+    writeFileSync(`${place.folder}/work.txt`, 'a.test\n');
+    await using running = await startTestCompanion(TEST_CONFIG, place);
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    for (const damage of [
+      () => writeFileSync(`${place.folder}/work.txt`, ''),
+      () => rmSync(`${place.folder}/work.txt`),
+    ]) {
+      const before = running.said.length;
+      damage();
+      for (let i = 0; i < 300 && running.said.length === before; i++)
+        await new Promise(resolve => setTimeout(resolve, 20));
+      expect(await link.ask({ type: 'site', host: 'a.test' })).toMatchObject({
+        answer: { decision: { steered: true, because: { list: 'work.txt' } } },
+      });
+    }
+  });
+
+  test('A63 explain repeats no user name, password or token', async () => {
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    const reply = await link.ask({ type: 'explain', url: 'http://me:s3cret@origin.test/x?token=abcdef&q=1' });
+    expect(reply).toMatchObject({
+      type: 'explained',
+      explanation: { url: expect.stringContaining('http://origin.test/x?token=') },
+    });
+    expect(JSON.stringify(reply)).not.toMatch(/s3cret|abcdef/);
   });
 
   test('loopback is closed unless the file opens it', async () => {

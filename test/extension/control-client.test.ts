@@ -43,7 +43,7 @@ async function startServer(options: ServerOptions = {}) {
         client: 'Chromium',
         proxy: { host: '127.0.0.1', port: 8228 },
         pacUrl: 'http://127.0.0.1:8228/secret/proxy.pac',
-        state: { revision: 1, sites: [], routes: ['companion'], default: 'companion' },
+        state: { revision: 1, sites: [], routes: ['companion'], default: 'companion', rules: 0, lists: [] },
         token: paired ? 'fresh' : undefined,
       }),
     );

@@ -23,6 +23,8 @@ function view(
               revision: 1,
               sites: [{ site: 'example.com', route: 'work' }],
               routes: ['companion', 'work'],
+              rules: 0,
+              lists: [],
               default: 'companion',
               ...change.state,
             },
@@ -106,6 +108,8 @@ test('after pairing the file is shown before anything is steered', () => {
     screen: 'use-these',
     sites: [{ site: 'example.com', route: 'work' }],
     routes: ['work'],
+    rules: 0,
+    lists: [],
   });
 });
 

@@ -62,6 +62,8 @@ describe('bad input is one line that names the place, and exit code 1', () => {
     [['start', 'now'], 'does not take "now"'],
     [['unpair'], 'needs the name'],
     [['--nope'], "Unknown option '--nope'"],
+    [['constructor'], 'no command "constructor"'],
+    [['start', '--port', '-1'], "Option '--port' argument is ambiguous"],
     [['start', '--port', 'abc'], '--port abc'],
     [['start', '--port', '99999'], '--port 99999'],
     [['clients', '--port', '1'], '--port goes with start'],
