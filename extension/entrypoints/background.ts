@@ -152,19 +152,20 @@ export default defineBackground(() => {
         refreshWatched();
       } else if (event.type === 'steering') {
         if (!settings.confirmed || !current) return;
-        const next: SavedSteering = { ...event.steering, ...current };
-        table = openTable(next.table);
-        steering = next;
+        const told: SavedSteering = { ...event.steering, ...current };
+        table = openTable(told.table);
+        steering = told;
         isDamaged = false;
         ways.clear();
         // Saved before it is in force: what a browser that starts again steers by is never older than what it steered by.
-        applying = applying
-          .then(() => writeSteering(next))
-          .then(
-            () => void (saveFault = null),
-            (error: Error) =>
-              void (saveFault = `The sites cannot be saved, so they hold only until the browser ends: ${error.message}`),
-          );
+        applying = applying.then(async () => {
+          try {
+            await writeSteering(told);
+            saveFault = null;
+          } catch (error) {
+            saveFault = `The sites cannot be saved, so they hold only until the browser ends: ${(error as Error).message}`;
+          }
+        });
         void steer();
         refreshWatched();
         refreshIcons();

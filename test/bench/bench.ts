@@ -6,7 +6,7 @@ import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { findProgram } from '../support/ensure-peers.ts';
+import { ensurePeers, findProgram, LOAD_GENERATOR, PEERS } from '../support/ensure-peers.ts';
 import { LOAD_CORE, type Running, spawnPinned, startProxy, type Subject, subjects } from './proxies.ts';
 
 const { values: options } = parseArgs({
@@ -76,6 +76,7 @@ async function runLoad(program: string, args: readonly string[]): Promise<string
 
 async function main(): Promise<void> {
   if (availableParallelism() < 2) throw new Error('the bench needs two cores: one for the proxies, one for the load');
+  await ensurePeers([LOAD_GENERATOR, ...PEERS.filter(peer => ['squid', 'tinyproxy'].includes(peer.debian))], 180_000);
   const tools = { wrk: 'wrk', taskset: 'util-linux', prlimit: 'util-linux', setpriv: 'util-linux' };
   for (const [tool, debian] of Object.entries(tools)) {
     if (findProgram(tool) === undefined)

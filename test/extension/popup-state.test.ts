@@ -86,7 +86,7 @@ test('while the link is only being made the switch can be used and nothing is sa
 });
 
 test('the switch changes the entry that decides, but none that is wider than the site', () => {
-  const state = { revision: 1, sites: [], routes: [], default: 'companion' };
+  const state = { revision: 1, sites: [], routes: [], default: 'companion', rules: 0, lists: [] };
   const of = (because: string | null, ...sites: string[]) =>
     entryOf('a.static.example.com', 'example.com', because, {
       ...state,

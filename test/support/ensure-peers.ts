@@ -28,7 +28,6 @@ export const PEERS: readonly Peer[] = [
   { programs: ['danted'], debian: 'dante-server', neededFor: 'chains through dante', services: ['danted'] },
   { programs: ['microsocks'], debian: 'microsocks', neededFor: 'chains through microsocks', services: ['microsocks'] },
   { programs: ['curl'], debian: 'curl', neededFor: 'requests as curl makes them' },
-  { programs: ['openssl'], debian: 'openssl', neededFor: 'tests over TLS' },
 ];
 
 /** What `npm run bench` wants on top of squid and tinyproxy. */

@@ -177,7 +177,7 @@ test('without open exchanges a signal ends it at once, with 0, and the CLI token
   await running.printed(/listens on/);
   running.child.kill('SIGINT');
   expect((await running.ended).code).toBe(0);
-  expect(() => statSync(path.join(place.stateFolder, 'running.json'))).toThrow();
+  expect(() => statSync(path.join(place.stateFolder, 'running.json'))).toThrow('ENOENT');
 });
 
 test('a file that breaks while it runs is complained of, and the last good one holds', async () => {
