@@ -7,6 +7,7 @@ import { compileMatcher } from '../../shared/decision/decide.ts';
 import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
+import { tellEdges } from './edges.ts';
 import { startJourney } from './journey.ts';
 import { tellStories } from './stories.ts';
 
@@ -19,6 +20,7 @@ interface ProxyApi {
 
 describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellStories(startChromium);
+  tellEdges(startChromium);
 
   test('a PAC of 100,000 hosts is set in at most 200 ms', async () => {
     await using journey = await startJourney(startChromium);

@@ -28,7 +28,12 @@ export interface Companion {
   code(): Promise<string>;
   /** Every exchange that it remembers of this run, open tunnels too. */
   exchanges(): Promise<Exchange[]>;
+  /** Sends a signal and waits for its end. */
   kill(signal: NodeJS.Signals): Promise<void>;
+  /** Sends a signal that does not end it. */
+  signal(signal: NodeJS.Signals): void;
+  /** Takes every pairing back. */
+  unpairAll(): Promise<void>;
   /** On the same port, as after a crash. */
   startAgain(): Promise<void>;
 }
@@ -130,6 +135,13 @@ async function startCompanion(sections: Sections): Promise<Companion & AsyncDisp
       return [...byId.values()];
     },
     kill,
+    signal: signal => void child.kill(signal),
+    async unpairAll() {
+      const answer = (await ask(folder, { type: 'clients', id: 1 }, message => message.type === 'clients')).at(-1)!;
+      if (answer.type !== 'clients') throw new Error('no clients');
+      for (const { name } of answer.clients)
+        await ask(folder, { type: 'unpair', id: 2, name }, message => message.type === 'done');
+    },
     startAgain: launch,
     async [Symbol.asyncDispose]() {
       await kill('SIGKILL');
