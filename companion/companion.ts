@@ -26,6 +26,7 @@ import { listen } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
 import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops, makeAcl } from './guard/acl.ts';
+import { findOpenListener } from './guard/listen-place.ts';
 import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } from './guard/pairing.ts';
 import type { RequestHead } from './message/message.ts';
 import { Fields } from './message/headers.ts';
@@ -91,7 +92,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       at ?? (options.port === undefined ? config.listen : { ...config.listen, port: options.port }),
     );
   const warn = (message: string) => say(message, 'warning');
-  const store = await openConfigStore(configFile, warn, [judge]);
+  const store = await openConfigStore(configFile, warn, [findOpenListener, judge]);
   const initial = await store.read();
   const folder = openStateFolder(options.stateFolder, warn);
   const cliToken = newToken();
@@ -107,6 +108,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const pacSecret = readPacSecret(folder, warn);
   const lists = makeListFiles();
   const mark = makeLoopMark();
+  let outcomes = makeOutcomeMemory(() => performance.now());
   const log = new TrafficLog(initial.config.log.recent);
   let logFile: LogFile | null = null;
   const recorder = makeRecorder({
@@ -146,7 +148,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         now: () => performance.now(),
         routeTimeout: config.limits.routeTimeout * 1000,
         hopTimeout,
-        memory: makeOutcomeMemory(() => performance.now()),
+        memory: outcomes,
         siteOf: siteName,
       }),
       dial: makeDial({ acl, hopTimeout, hosts: config.dns.hosts, via: mark.via }),
@@ -194,12 +196,15 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const live: LiveConfig = followConfig(store, initial, {
     async onConfig(parsed) {
       const before = furnished.parsed.config;
+      const judged = ({ hops, routes, guard, dns }: Config) => JSON.stringify([hops, routes, guard, dns]);
+      const rejudged = judged(parsed.config) !== judged(before);
+      // What worked and what did not is known by the names of hops, which may now mean others.
+      if (rejudged) outcomes = makeOutcomeMemory(() => performance.now());
       const next = furnish(parsed);
       if (JSON.stringify(parsed.config.cache) !== JSON.stringify(before.cache))
         cache = createCache(parsed.config.cache);
       // Kept connections were judged and named under the old file.
-      const judged = ({ hops, routes, guard, dns }: Config) => JSON.stringify([hops, routes, guard, dns]);
-      if (judged(parsed.config) !== judged(before)) pool.retire();
+      if (rejudged) pool.retire();
       furnished = { ...next, rooms: { ...next.rooms, cache } };
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {

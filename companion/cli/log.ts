@@ -32,8 +32,8 @@ export function logLines(exchange: Exchange): string {
     `${exchange.bytesDown} B`,
     `(${exchange.because.rule})`,
   ].filter(Boolean);
-  let text = `${style('dim', time)} ${shown} ${exchange.method.padEnd(7)} ${exchange.url} ${style('dim', details.join(' · '))}\n`;
-  if (exchange.sentence !== undefined) text += `         ${exchange.sentence}\n`;
+  let text = `${style('dim', time)} ${shown} ${exchange.method.padEnd(7)} ${plain(exchange.url)} ${style('dim', details.join(' · '))}\n`;
+  if (exchange.sentence !== undefined) text += `         ${plain(exchange.sentence)}\n`;
   if (attempts.length > 1) {
     for (const attempt of attempts) {
       const mark = attempt.outcome === 'ok' ? style('green', '✓') : style('red', '✗');
@@ -41,6 +41,11 @@ export function logLines(exchange: Exchange): string {
     }
   }
   return text;
+}
+
+/** Text from the network without what a terminal would obey. */
+function plain(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '·');
 }
 
 function statusText(status: number | null): string {

@@ -112,8 +112,8 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
     socket.on('error', () => socket.terminate());
     const text = JSON.stringify(hello(client, token));
     if (!claimant.understood || links.size >= MAX_LINKS) {
-      if (!claimant.understood) socket.send(text);
-      closeSoon(socket, claimant.understood ? CLOSE_TOO_MANY : CLOSE_WRONG_VERSION);
+      socket.send(text); // With the token of one who has just paired: it can come back with it.
+      void closeSoon(socket, claimant.understood ? CLOSE_TOO_MANY : CLOSE_WRONG_VERSION);
       return;
     }
     const link = makeLink(socket, client);
@@ -179,7 +179,7 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
       }
     },
     unpaired(name) {
-      for (const [socket, link] of links) if (link.client === name) closeSoon(socket, CLOSE_UNPAIRED);
+      for (const [socket, link] of links) if (link.client === name) void closeSoon(socket, CLOSE_UNPAIRED);
     },
     isConnected(name) {
       for (const link of links.values()) if (link.client === name) return true;

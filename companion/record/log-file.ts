@@ -35,8 +35,16 @@ export function redactUrl(url: string): string {
   if (question < 0) return bare;
   const query = bare
     .slice(question + 1)
-    .replace(/([^&;=]+)=([^&;]*)/g, (pair, key: string) => (SECRET_KEY.test(key) ? `${key}=…` : pair));
+    .replace(/([^&;=]+)=([^&;]*)/g, (pair, key: string) => (SECRET_KEY.test(decoded(key)) ? `${key}=…` : pair));
   return bare.slice(0, question + 1) + query;
+}
+
+function decoded(key: string): string {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
 }
 
 /** The exchange as it may stand in a file. */
