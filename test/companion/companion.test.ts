@@ -1,7 +1,7 @@
 // The whole companion over real sockets: the control door, pairing, edits, reload, the PAC's address, and the proxy under a changed file.
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer as createNetServer } from 'node:net';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { CLOSE_UNPAIRED, CODE_PREFIX, TOKEN_PREFIX } from '../../shared/control.ts';
 import { connectRaw } from '../support/raw-client.ts';
@@ -297,6 +297,46 @@ describe('the walk with everything furnished', () => {
     );
     finish();
     expect(String(await client.readAll())).toContain('ended');
+  });
+
+  test('A90 a tunnel lives on through reloads, good and bad', async () => {
+    await using origin = createNetServer(socket => void socket.pipe(socket));
+    await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+    const { port } = origin.address() as AddressInfo;
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    await using client = await connectRaw(running.port);
+    client.write(`CONNECT origin.test:${port} HTTP/1.1\r\nHost: origin.test:${port}\r\n\r\n`);
+    await client.readUntil('\r\n\r\n');
+    for (const [n, text] of [
+      `${TEST_CONFIG}rules:\n  - { host: origin.test, block: true }\n`,
+      'sites: [broken',
+      'listen: 0.0.0.0:1\n',
+      'hops:\n  away: http://192.0.2.1:1\nroutes:\n  r: [[away]]\ndefault: r\n',
+    ].entries()) {
+      link.heard.length = 0;
+      writeFileSync(running.place.configFile, text);
+      await link.until(message => message.type === 'state');
+      client.write(`echo ${n}.`);
+      await client.readUntil(`echo ${n}.`);
+    }
+    expect(running.said.join('\n')).toMatch(/detour\.yaml:1:8: [\s\S]*detour\.yaml:1:9: listen: /);
+  });
+
+  test('the log file follows the setting, without secrets', async () => {
+    await using origin = await startOrigin();
+    await using running = await startTestCompanion(`${TEST_CONFIG}log:\n  file: traffic.log\n`);
+    await exchange(running.port, get('origin.test', origin.port, '/x?token=s3cret&q=1'));
+    const file = `${running.place.folder}/traffic.log`;
+    for (let i = 0; i < 200 && !(existsSync(file) && statSync(file).size > 0); i++) {
+      await new Promise(resolve => setTimeout(resolve, 10));
+    }
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({
+      url: `http://origin.test:${origin.port}/x?token=…&q=1`,
+      status: 200,
+    });
+    expect(statSync(file).mode & 0o777).toBe(0o600);
   });
 
   test('a list file blocks by line, and its faults are told', async () => {

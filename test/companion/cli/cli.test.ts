@@ -22,6 +22,11 @@ describe('bad input is one line that names the place, and exit code 1', () => {
     ['an unquoted *', 'sites:\n  *.example.com: companion\n', /detour\.yaml:2:3: .*\*/],
     ['a chain that names no hop', 'routes:\n  work: [[nope]]\n', /detour\.yaml:2:11: .*nope/],
     [
+      'A46 an address that other machines reach',
+      'listen: 0.0.0.0:8228\n',
+      /detour\.yaml:1:9: listen: .*other machines/,
+    ],
+    [
       'a hop that is the companion itself',
       'listen: 127.0.0.1:18229\nhops:\n  me: http://localhost:18229\nroutes:\n  r: [[me]]\n',
       /detour\.yaml:3:7: .*loop/,
@@ -169,6 +174,72 @@ test('a companion at work can be asked about, and drains on SIGTERM', async () =
   running.child.kill('SIGTERM');
   expect((await running.ended).code).toBe(143);
   tunnel.destroy();
+});
+
+/** A tunnel through a companion of its own process, to an origin that answers nothing. */
+async function openTunnelThrough(port: number, originPort: number) {
+  const tunnel = connect(port, '127.0.0.1');
+  tunnel.on('error', () => {});
+  tunnel.write(`CONNECT origin.test:${originPort} HTTP/1.1\r\nHost: origin.test:${originPort}\r\n\r\n`);
+  await new Promise(resolve => tunnel.once('data', resolve));
+  return tunnel;
+}
+
+test('A91 a signal lets a tunnel end, takes no new ones, and the end is 0', async () => {
+  using place = makePlace();
+  await using origin = createNetServer(socket => void socket.pipe(socket));
+  await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+  const { port: originPort } = origin.address() as AddressInfo;
+  await using running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
+  const port = Number((await running.printed(/listens on 127\.0\.0\.1:(\d+)/))[1]);
+  const tunnel = await openTunnelThrough(port, originPort);
+  running.child.kill('SIGTERM');
+  await running.printed(/Stopping/);
+  const refused = connect(port, '127.0.0.1');
+  expect(
+    await new Promise(resolve => refused.once('error', error => resolve((error as NodeJS.ErrnoException).code))),
+  ).toBe('ECONNREFUSED');
+  tunnel.write('still here');
+  expect(String(await new Promise(resolve => tunnel.once('data', resolve)))).toBe('still here');
+  tunnel.end();
+  expect((await running.ended).code).toBe(0);
+});
+
+test('A91 a tunnel that does not end is ended after drainTimeout, and the end is 0', async () => {
+  using place = makePlace(`${TEST_CONFIG}limits:\n  drainTimeout: 0.3\n`);
+  await using origin = createNetServer(socket => void socket.on('error', () => {}));
+  await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+  const { port: originPort } = origin.address() as AddressInfo;
+  await using running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
+  const port = Number((await running.printed(/listens on 127\.0\.0\.1:(\d+)/))[1]);
+  const tunnel = await openTunnelThrough(port, originPort);
+  const closed = new Promise(resolve => tunnel.once('close', resolve));
+  running.child.kill('SIGINT');
+  expect((await running.ended).code).toBe(0);
+  await closed;
+});
+
+test('a reader that stops reading ends `detour log` quietly', async () => {
+  using place = makePlace();
+  await using running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
+  const port = Number((await running.printed(/listens on 127\.0\.0\.1:(\d+)/))[1]);
+  await using log = spawnDetour(['log', '--config', place.configFile], place);
+  const ask = () =>
+    new Promise(resolve => {
+      const client = connect(port, '127.0.0.1', () =>
+        client.write('GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n'),
+      );
+      client.once('data', () => client.destroy());
+      client.once('close', resolve);
+    });
+  await ask();
+  await log.printed(/127\.0\.0\.1:9/);
+  log.child.stdout!.destroy();
+  for (let i = 0; i < 100 && log.child.exitCode === null; i++) {
+    await ask();
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+  expect(await log.ended).toMatchObject({ code: 0, err: '' });
 });
 
 test('without open exchanges a signal ends it at once, with 0, and the CLI token is gone', async () => {

@@ -60,7 +60,7 @@ test('A56 links, folders and giants in the place of a file are refused', () => {
   fs.writeFileSync(place.at('giant'), Buffer.alloc(2 * 1024 * 1024), { mode: 0o600 });
   for (const name of ['link', 'folder', 'giant'])
     expect(() => readStateFile(place.folder, name, place.warn), name).toThrow(name);
-  expect(() => openStateFolder(place.at('other'), place.warn)).toThrow();
+  expect(() => openStateFolder(place.at('other'), place.warn)).toThrow('other');
   // Written over, a link is replaced and what it led to is left alone.
   writeStateFile(place.folder, 'link', 'mine');
   expect(fs.readFileSync(place.at('other'), 'utf8')).toBe('other');
