@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=4
 // `detour`: commands, signals, the only exit. What a command does is in cli/.
 import { parseArgs } from 'node:util';
 import { ask, CannotReach } from './cli/ask.ts';

@@ -49,13 +49,18 @@ const written = (folder: string, name: string, lines: readonly string[]): string
 /** All that can be measured. `companion`: the command that starts the companion, without its options; by itself the built one, else the source. */
 export function subjects(companion: string[] | null, more: readonly string[]): Subject[] {
   const bundle = join(root, '.output/companion/detour.js');
-  const start = companion ?? [process.execPath, existsSync(bundle) ? bundle : join(root, 'companion/main.ts')];
+  // As `npm start` runs it.
+  const start = companion ?? [
+    process.execPath,
+    '--max-semi-space-size=4',
+    existsSync(bundle) ? bundle : join(root, 'companion/main.ts'),
+  ];
   const missing = (program: string, debian: string) =>
     findProgram(program) === undefined ? `${program} is not installed (on Debian: apt-get install ${debian})` : null;
   return [
     {
       name: 'detour',
-      missing: companion !== null || existsSync(start[1]!) ? null : 'the companion is not built',
+      missing: companion !== null || existsSync(start.at(-1)!) ? null : 'the companion is not built',
       caches: true,
       keeps: true,
       command: (port, folder) => [
