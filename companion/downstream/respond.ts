@@ -50,7 +50,12 @@ function headText(head: ResponseHead, options: RespondOptions, keepLength: boole
     text += `${flat[i]!}: ${flat[i + 2]!}\r\n`;
   }
   if (!hasDate) text += currentDate();
-  // A further line is a further member at the end of the list (RFC 9110 §5.3).
+  return text + addedText(options);
+}
+
+/** Our own members. A further line is a further member at the end of the list (RFC 9110 §5.3). */
+function addedText(options: RespondOptions): string {
+  let text = '';
   if (options.cacheStatus !== undefined) text += `Cache-Status: detour; ${options.cacheStatus}\r\n`;
   if (options.proxyStatus !== undefined) text += `Proxy-Status: ${options.proxyStatus}\r\n`;
   return text;
@@ -76,8 +81,12 @@ export function respond(incoming: Incoming, answer: Answer, options: RespondOpti
     if (body !== null && !Buffer.isBuffer(body)) body.cancel();
     const length = Buffer.isBuffer(body) ? body.length : 0;
     const stated = bodyless && body === null;
-    let text = headText(head, options, stated && head.status !== 204);
-    if (!stated && head.status !== 204 && head.status !== 304) text += `Content-Length: ${length}\r\n`;
+    let text: string;
+    if (answer.prepared !== undefined && !bodyless && body !== null) text = answer.prepared + addedText(options);
+    else {
+      text = headText(head, options, stated && head.status !== 204);
+      if (!stated && head.status !== 204 && head.status !== 304) text += `Content-Length: ${length}\r\n`;
+    }
     text += `${closeLine}\r\n`;
     writeAll(incoming, text, bodyless ? null : (body as Buffer | null));
     connection.answered(close);

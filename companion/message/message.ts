@@ -63,4 +63,9 @@ export type Body = Buffer | BodySource | null;
 export interface Answer {
   readonly head: ResponseHead;
   readonly body: Body;
+  /**
+   * The head as text, made once for many answers: status line and every field line with Date and the Content-Length of `body`, without Cache-Status and
+   * Connection and without the empty line. It says what `head` says.
+   */
+  readonly prepared?: string | undefined;
 }
