@@ -106,6 +106,9 @@ export interface ClientInfo {
   readonly connected: boolean;
 }
 
+/** A request before the client has counted it. */
+export type ClientRequest = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M, 'id'> : never) : never;
+
 /** Events and replies of the companion. */
 export type CompanionMessage =
   | {
@@ -133,6 +136,10 @@ export type CompanionMessage =
   | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation }
   | { readonly type: 'code'; readonly id: number; readonly code: string; readonly expiresAt: EpochMilliseconds }
   | { readonly type: 'clients'; readonly id: number; readonly clients: readonly ClientInfo[] };
+
+export type Hello = Extract<CompanionMessage, { type: 'hello' }>;
+/** What answers a request, by its id. */
+export type Reply = Extract<CompanionMessage, { id: number }>;
 
 /** What `detour explain URL` shows. */
 export interface Explanation {

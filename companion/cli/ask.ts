@@ -2,8 +2,10 @@
 import { WebSocket } from 'ws';
 import {
   CONTROL_PATH,
-  type ClientMessage,
+  type ClientRequest,
   type CompanionMessage,
+  type Hello,
+  type Reply,
   SUBPROTOCOL,
   TOKEN_PREFIX,
 } from '../../shared/control.ts';
@@ -13,14 +15,10 @@ import { runningCompanion } from '../control/state-folder.ts';
 /** No companion runs that could be asked. The message says how to start one. */
 export class CannotReach extends Error {}
 
-type Hello = Extract<CompanionMessage, { type: 'hello' }>;
-type Reply = Extract<CompanionMessage, { id: number }>;
-type Request = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M, 'id'> : never) : never;
-
 export interface ControlLink {
   readonly hello: Hello;
   /** Rejects with the companion's sentence when it refuses. */
-  request(message: Request): Promise<Reply>;
+  request(message: ClientRequest): Promise<Reply>;
   /** Hears what is not a reply. */
   onMessage: (message: CompanionMessage) => void;
   /** Resolves when the link has ended. */
@@ -85,7 +83,7 @@ export function ask(stateFolder: string, config: string | undefined): Promise<Co
 }
 
 /** Runs one request and prints what comes of it; a refusal is a fault in what was given. */
-export async function once(link: ControlLink, message: Request, show: (reply: Reply) => string): Promise<number> {
+export async function once(link: ControlLink, message: ClientRequest, show: (reply: Reply) => string): Promise<number> {
   try {
     process.stdout.write(show(await link.request(message)));
     return 0;

@@ -2,6 +2,7 @@
 // An origin can fake every sign read here, so a refusal leads to another try and to nothing else.
 import { Fault } from '../../shared/fault.ts';
 import type { ResponseHead } from '../message/message.ts';
+import { parseList, Token } from '../message/structured-fields.ts';
 import type { NamedHop } from '../rooms.ts';
 
 /** Errors by which a proxy says that it would not, rather than could not (RFC 9209 §2.3). */
@@ -53,30 +54,8 @@ function quoted(text: string): string {
 /** The error that the member nearest to us gives of itself; null where it has none or passes on what another said (received-status). */
 function lastHopError(proxyStatus: string | undefined): string | null {
   if (proxyStatus === undefined || proxyStatus.length > 4096) return null;
-  const members = splitOutsideQuotes(proxyStatus, ',');
-  const parameters = splitOutsideQuotes(members.at(-1)!, ';').slice(1);
-  let error: string | null = null;
-  for (const parameter of parameters) {
-    const [name, value] = parameter.trim().split('=', 2) as [string, string | undefined];
-    if (name === 'received-status') return null;
-    if (name === 'error' && value !== undefined && /^[a-z_]+$/.test(value)) error = value;
-  }
-  return error;
-}
-
-function splitOutsideQuotes(text: string, separator: string): string[] {
-  const parts: string[] = [];
-  let start = 0;
-  let inString = false;
-  for (let i = 0; i < text.length; i++) {
-    const char = text[i];
-    if (inString && char === '\\') i++;
-    else if (char === '"') inString = !inString;
-    else if (char === separator && !inString) {
-      parts.push(text.slice(start, i));
-      start = i + 1;
-    }
-  }
-  parts.push(text.slice(start));
-  return parts;
+  const nearest = parseList(proxyStatus)?.at(-1)?.params;
+  if (nearest === undefined || nearest.has('received-status')) return null;
+  const error = nearest.get('error');
+  return error instanceof Token && /^[a-z_]+$/.test(error.name) ? error.name : null;
 }

@@ -4,8 +4,10 @@ import {
   CLOSE_WRONG_VERSION,
   CODE_PREFIX,
   CONTROL_PATH,
-  type ClientMessage,
+  type ClientRequest,
   type CompanionMessage,
+  type Hello,
+  type Reply,
   KEEPALIVE_INTERVAL,
   PROTOCOL_VERSION,
   SUBPROTOCOL,
@@ -15,11 +17,7 @@ import {
 /** How the link stands. not-found: nothing answers on the port. not-paired: something does, and does not know us. */
 export type LinkState = 'connecting' | 'up' | 'not-found' | 'not-paired' | 'wrong-version';
 
-export type Hello = Extract<CompanionMessage, { type: 'hello' }>;
-type Reply = Extract<CompanionMessage, { id: number }>;
 type Event = Exclude<CompanionMessage, { id: number } | Hello>;
-/** A request without its id, which the client counts. */
-type Request = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M, 'id'> : never) : never;
 
 export interface ControlClientParts {
   /** Where to connect, and by which token; asked anew at each attempt. Token null = not paired. */
@@ -99,7 +97,7 @@ export class ControlClient {
   }
 
   /** Asks the companion; rejects with its sentence when it refuses, and when no link is up. One that stays silent is taken for gone. */
-  async ask(request: Request, within = REPLY_WITHIN): Promise<Reply> {
+  async ask(request: ClientRequest, within = REPLY_WITHIN): Promise<Reply> {
     const { socket } = this;
     if (socket === null || this.link !== 'up') throw new Error('The companion is not connected.');
     const id = ++this.lastId;

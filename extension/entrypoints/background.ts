@@ -30,6 +30,7 @@ import type { SteeringAdapter } from '../steering/steering.ts';
 import { entryOf } from '../popup/popup-state.ts';
 import { type Look, showBadge, showIcon, titleOf } from '../tabs/icon.ts';
 import { TabTraffic } from '../tabs/tab-traffic.ts';
+import { hostOf, isWeb } from '../tabs/web-host.ts';
 
 const MAX_KNOWN_SITES = 200;
 const RECONNECT = 'reconnect';
@@ -454,6 +455,7 @@ export default defineBackground(() => {
   // Start --------------------------------------------------------------------------------------------------------------------------------
   void browser.alarms.create(RECONNECT, { periodInMinutes: 0.5 });
   browser.alarms.onAlarm.addListener(() => void restored.then(() => client.connect()));
+  // Wakes the worker when the browser starts.
   browser.runtime.onStartup.addListener(() => {});
   void restored.then(async () => {
     update({});
@@ -476,15 +478,3 @@ export default defineBackground(() => {
     };
   }
 });
-
-const isWeb = (url: string | undefined) => url !== undefined && /^(https?|wss?):/.test(url);
-
-/** The host of a web page's URL; empty for any other. */
-function hostOf(url: string | undefined): string {
-  if (!isWeb(url)) return '';
-  try {
-    return new URL(url!).hostname.replace(/\.$/, '');
-  } catch {
-    return '';
-  }
-}

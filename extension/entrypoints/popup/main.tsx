@@ -7,6 +7,7 @@ import { Popup } from '../../popup/popup-view.tsx';
 import { readSnapshot, readTabs, type Snapshot } from '../../settings/settings.ts';
 import { DEFAULT_SETTINGS } from '../../settings/migrations.ts';
 import { TabTraffic } from '../../tabs/tab-traffic.ts';
+import { hostOf } from '../../tabs/web-host.ts';
 
 const ask = (wish: Wish): Promise<Answer> =>
   browser.runtime.sendMessage(wish).then(
@@ -39,10 +40,6 @@ async function watchedTab(): Promise<{ id: number; url: string }> {
       ? (await browser.tabs.query({ active: true, currentWindow: true }))[0]
       : await browser.tabs.get(Number(wanted));
   return { id: tab?.id ?? -1, url: tab?.url ?? '' };
-}
-
-function hostOf(url: string): string {
-  return /^https?:/.test(url) ? new URL(url).hostname.replace(/\.$/, '') : '';
 }
 
 const blank: Snapshot = {
