@@ -11,6 +11,7 @@ import { HeadReader, parseRequestHead } from '../message/http1-parser.ts';
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
+import { MessageReads, own } from '../message/socket-reads.ts';
 import type { ControlDoor } from '../rooms.ts';
 import { BARE_400, protocolOf, SOCKS4_NO, SOCKS5_NO } from './first-bytes.ts';
 import { respond, respondFault } from './respond.ts';
@@ -93,6 +94,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
   whenDrained: (() => void) | null = null;
   private readonly house: ConnectionHouse;
   private readonly reader: HeadReader;
+  private readonly reads: MessageReads;
   private phase: 'first' | 'head' | 'exchange' | 'closing' | 'left' = 'first';
   /** Bytes behind the request that runs. */
   private pending: Buffer | null = null;
@@ -108,6 +110,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     this.reader = new HeadReader('request', house.limits);
     this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
     house.deadlines.add(this);
+    this.reads = new MessageReads(socket, this.onData);
     socket.on('data', this.onData);
     socket.on('end', this.onEnd);
     socket.on('error', this.onError);
@@ -147,7 +150,9 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     }
     switch (this.phase) {
       case 'head':
-        this.pending = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+        if (this.pending !== null) this.pending = Buffer.concat([this.pending, chunk]);
+        else if (this.advancing || this.socket.writableNeedDrain) this.pending = own(chunk);
+        else this.pending = chunk;
         this.advance();
         return;
       case 'exchange':
@@ -156,7 +161,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
           this.body.feed(chunk);
           return;
         }
-        this.pending = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+        this.pending = this.pending === null ? own(chunk) : Buffer.concat([this.pending, chunk]);
         if (this.pending.length >= this.house.limits.head) this.pauseReading();
         return;
       case 'closing':
@@ -215,7 +220,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     }
     this.deadline = Infinity;
     this.phase = 'exchange';
-    const rest = at < chunk.length ? chunk.subarray(at) : null;
+    const rest = at < chunk.length ? own(chunk.subarray(at)) : null;
     const { target, framing } = head;
     if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
     if (target.form === 'authority') {
@@ -230,6 +235,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
       this.pending = framing.length < rest.length ? rest.subarray(framing.length) : null;
     } else {
       body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
+      this.reads.flows = true;
       this.deadline = house.deadlines.in(house.limits.bodyTimeout * 1000);
     }
     house.walk.request(new Incoming(head, body, this)).catch(this.onBug);
@@ -410,12 +416,14 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
 
   private attach(): void {
     const { socket } = this;
+    this.reads.begin();
     socket.on('data', this.onData).on('end', this.onEnd).on('error', this.onError);
     socket.on('close', this.onClose).on('drain', this.onDrain);
   }
 
   private detach(): void {
     const { socket } = this;
+    this.reads.stop();
     socket.off('data', this.onData).off('end', this.onEnd).off('error', this.onError);
     socket.off('close', this.onClose).off('drain', this.onDrain);
   }
@@ -437,6 +445,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
 
   bodyEnded(rest: Buffer | null): void {
     this.body = null;
+    this.reads.flows = false;
     this.deadline = Infinity;
     this.pending = rest;
   }

@@ -3,6 +3,7 @@
 import { BodyReader } from './body-reader.ts';
 import type { HeadLimits } from './http1-parser.ts';
 import type { BodySink, BodySource, Framing } from './message.ts';
+import { own } from './socket-reads.ts';
 
 /** The connection that a body comes in on. */
 export interface Carrier {
@@ -43,7 +44,7 @@ export class IncomingBody implements BodySource {
   ) {
     this.reader = new BodyReader(framing, direction, limits);
     this.carrier = carrier;
-    this.held = first;
+    this.held = first === null ? null : own(first);
   }
 
   /** Whether the body has come to its end. */
@@ -83,7 +84,7 @@ export class IncomingBody implements BodySource {
   feed(chunk: Buffer): void {
     if (this.over) return;
     if (this.sink === null) {
-      this.held = this.held === null ? chunk : Buffer.concat([this.held, chunk]);
+      this.held = this.held === null ? own(chunk) : Buffer.concat([this.held, chunk]);
       this.stop();
       return;
     }
@@ -100,7 +101,7 @@ export class IncomingBody implements BodySource {
     if (end === -1 || this.over) return;
     this.over = true;
     if (this.stopped) this.carrier.resumeReading();
-    this.carrier.bodyEnded(end < chunk.length ? chunk.subarray(end) : null);
+    this.carrier.bodyEnded(end < chunk.length ? own(chunk.subarray(end)) : null);
     this.sink.end(this.reader.trailers);
   }
 
@@ -133,7 +134,7 @@ export class IncomingBody implements BodySource {
   private readonly take = (data: Buffer): void => {
     if (this.over) return;
     this.received += data.length;
-    if (!this.sink!.write(data) && !this.paused) {
+    if (!this.sink!.write(own(data)) && !this.paused) {
       this.paused = true;
       this.stop();
     }

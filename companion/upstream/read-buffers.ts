@@ -1,56 +1,23 @@
-// Reads into buffers that are used again. Node gives every read 64 KiB of its own, and clearing those away costs a tunnel more than its bytes do.
-// `onread` would avoid it, but only for sockets that we connect, and from their birth; so the same is set up here by the names that Node 22 to 24
-// have for it inside. Where they are missing, `joinReads` says false and the socket reads as ever. Can go once accepted sockets take `onread`.
+// The reads of a tunnel go into buffers that are used again (message/socket-reads.ts): clearing new ones away costs a tunnel more than its bytes do.
 //
 //   quiet sockets ──▶ one buffer for all; what comes is copied        busy sockets ──▶ each its own, at most MAX_OWN of them
 //
 // A buffer of its own is read into again only when its write is with the system; until then the socket reads into another one.
 import type { Socket } from 'node:net';
+import { BUSY, READ_SIZE, readInto, shared } from '../message/socket-reads.ts';
 
-const SIZE = 64 * 1024;
 /** Sockets that read into a buffer of their own; the one that has had it longest gives it up. Also the most buffers that are kept. */
 const MAX_OWN = 64;
-/** From so much in one read on, a socket counts as busy. */
-const BUSY = 16 * 1024;
 
-interface Handle {
-  useUserBuffer?(buffer: Uint8Array): void;
-}
-interface Inside {
-  [key: symbol]: unknown;
-  _handle: Handle | null;
-}
-interface InsideNames {
-  readonly buffer: symbol;
-  readonly callback: symbol;
-  readonly next: symbol;
-}
-
-const shared = Buffer.allocUnsafeSlow(SIZE);
 const spare: Buffer[] = [];
 const busy = new Set<JoinedReads>();
-/** Looked up at the first socket: null where this Node has other names. */
-let names: InsideNames | null | undefined;
-
-function insideNames(socket: Socket): InsideNames | null {
-  const symbols = Object.getOwnPropertySymbols(socket);
-  const find = (name: string) => symbols.find(one => one.description === name);
-  const buffer = find('kBuffer');
-  const callback = find('kBufferCb');
-  const next = find('kBufferGen');
-  return buffer && callback && next ? { buffer, callback, next } : null;
-}
 
 /**
  * Writes all that `from` reads to `to`, with back-pressure: `from` pauses when `to` is full, and whoever calls has to resume it on `drain`.
  * `count` hears of the bytes. False where this Node does not let us; then nothing has changed.
  */
 export function joinReads(from: Socket, to: Socket, count: (bytes: number) => void): boolean {
-  if (names === undefined) names = insideNames(from);
-  const handle = (from as unknown as Inside)._handle;
-  if (names === null || typeof handle?.useUserBuffer !== 'function') return false;
-  new JoinedReads(from, to, count).begin(names);
-  return true;
+  return new JoinedReads(from, to, count).begin();
 }
 
 class JoinedReads {
@@ -66,13 +33,10 @@ class JoinedReads {
     this.count = count;
   }
 
-  begin({ buffer, callback, next }: InsideNames): void {
-    const inside = this.from as unknown as Inside;
-    inside[buffer] = shared;
-    inside[callback] = this.onRead;
-    inside[next] = this.nextBuffer;
-    inside._handle!.useUserBuffer!(shared);
+  begin(): boolean {
+    if (!readInto(this.from, this.onRead, this.nextBuffer)) return false;
     this.from.once('close', this.leave);
+    return true;
   }
 
   /** False stops reading until `resume`. */
@@ -97,7 +61,7 @@ class JoinedReads {
     });
     // Nothing waits in `to`: the system has the bytes, and the buffer may be read into again. Else it belongs to the write until its callback.
     if (this.to.writableLength > 0 && !written && this.own === buffer)
-      this.own = spare.pop() ?? Buffer.allocUnsafeSlow(SIZE);
+      this.own = spare.pop() ?? Buffer.allocUnsafeSlow(READ_SIZE);
     return isFree;
   }
 
@@ -106,7 +70,7 @@ class JoinedReads {
   private enter(): void {
     if (busy.size >= MAX_OWN) busy.values().next().value!.leave();
     busy.add(this);
-    this.own = spare.pop() ?? Buffer.allocUnsafeSlow(SIZE);
+    this.own = spare.pop() ?? Buffer.allocUnsafeSlow(READ_SIZE);
   }
 
   private readonly leave = (): void => {

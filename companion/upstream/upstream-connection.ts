@@ -12,6 +12,7 @@ import { type HeadLimits, HeadReader, listHas, parseResponseHead } from '../mess
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, ResponseHead } from '../message/message.ts';
+import { MessageReads, own } from '../message/socket-reads.ts';
 
 /** Whom a fault of this connection speaks of. */
 export interface Blame {
@@ -66,6 +67,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   private readonly onIdle: (connection: UpstreamConnection) => void;
   private readonly onGone: (connection: UpstreamConnection) => void;
   private readonly reader: HeadReader;
+  private readonly reads: MessageReads;
   private running: Running | null = null;
   private blame: Blame | null = null;
   private body: IncomingBody | null = null;
@@ -95,6 +97,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     this.onGone = parts.onGone;
     this.reader = new HeadReader('response', parts.limits);
     this.deadlines.add(this);
+    this.reads = new MessageReads(socket, this.onData);
     socket.on('data', this.onData);
     socket.on('end', this.onEnd);
     socket.on('error', this.onError);
@@ -154,6 +157,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     socket.pause();
     socket.off('data', this.onData).off('end', this.onEnd).off('error', this.onError);
     socket.off('close', this.onClose).off('drain', this.onDrain);
+    this.reads.stop();
     this.leave();
     return socket;
   }
@@ -230,7 +234,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     }
     this.running = null;
     this.deadline = Infinity;
-    running.resolve({ head, body: rest.length > 0 ? rest : null });
+    running.resolve({ head, body: rest.length > 0 ? own(rest) : null });
   }
 
   private finalAnswer(head: ResponseHead, chunk: Buffer, at: number, running: Running): void {
@@ -249,7 +253,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     }
     if (framing.kind === 'length' && framing.length <= available) {
       this.completed(framing.length < available);
-      return running.resolve({ head, body: chunk.subarray(at, at + framing.length) });
+      return running.resolve({ head, body: own(chunk.subarray(at, at + framing.length)) });
     }
     if (whole !== null) {
       this.completed(false);
@@ -257,6 +261,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     }
     this.deadline = this.deadlines.in(this.times.bodyTimeout * 1000);
     this.body = new IncomingBody(framing, 'response', this.limits, this, available > 0 ? chunk.subarray(at) : null);
+    this.reads.flows = true;
     running.resolve({ head, body: this.body });
   }
 
@@ -265,12 +270,13 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     const reader = new BodyReader(framing, 'response', this.limits);
     const pieces: Buffer[] = [];
     if (reader.read(chunk, at, piece => pieces.push(piece)) !== chunk.length || reader.trailers !== null) return null;
-    return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
+    return pieces.length === 1 ? own(pieces[0]!) : Buffer.concat(pieces);
   }
 
   /** The answer has come whole. With bytes behind it, or a request that is not all sent yet, the connection serves no other (RFC 9112 §9.3). */
   private completed(excess: boolean): void {
     this.body = null;
+    this.reads.flows = false;
     this.deadline = Infinity;
     if (this.upload !== null) {
       const { upload } = this;
