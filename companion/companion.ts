@@ -40,6 +40,7 @@ import { resolveRoutes } from './route/resolve.ts';
 import { makeTryChains } from './route/try-chains.ts';
 import type { ResolvedRoute } from './rooms.ts';
 import { ConnectionPool } from './upstream/connection-pool.ts';
+import { IdenticalHeads } from './upstream/identical-heads.ts';
 import * as v from 'valibot';
 
 export interface CompanionOptions {
@@ -124,6 +125,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   let furnished!: Furnished;
   const pool = new ConnectionPool(() => furnished.parsed.config.limits);
   opened.defer(() => pool.close());
+  const identical = new IdenticalHeads(() => furnished.parsed.config.limits.identical);
   let cache = createCache(initial.config.cache);
 
   const furnish = (parsed: ParsedConfig): Furnished => {
@@ -154,6 +156,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       dial: makeDial({ acl, hopTimeout, hosts: config.dns.hosts, via: mark.via }),
       refusalOf,
       pool,
+      identical,
       recorder,
       limits: config.limits,
       registrableDomain: siteName,
@@ -181,6 +184,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       request: incoming => proxyRequest(incoming, furnished.rooms),
       tunnel: incoming => openTunnel(incoming, furnished.rooms),
     },
+    warn,
+    // Connections that nobody uses hold files that the next client needs.
+    whenShort: () => pool.retire(),
     control: {
       answer: head => control().answer(head),
       upgrade: (head, socket, rest) => control().upgrade(head, socket, rest),
@@ -320,9 +326,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     newCode: () => pairing.newCode(),
     async close() {
       try {
+        // From now on nobody new comes in; the control links, which are connections too, end meanwhile.
+        const drained = listener.close(furnished.parsed.config.limits.drainTimeout * 1000);
         await live.close();
         await door.close();
-        await listener.close(furnished.parsed.config.limits.drainTimeout * 1000);
+        await drained;
       } finally {
         await kept.disposeAsync();
         await logFile?.close();

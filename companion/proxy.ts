@@ -16,13 +16,16 @@ import type {
   BlockAnswer,
   Cache,
   Dial,
+  Dialled,
   ExchangeDraft,
   Recorder,
   ResolvedRoute,
+  Try,
   TryChains,
 } from './rooms.ts';
 import type { ConnectionPool } from './upstream/connection-pool.ts';
 import { forward, type Outgoing, type RefusalOf } from './upstream/forward.ts';
+import type { IdenticalHeads } from './upstream/identical-heads.ts';
 import { tunnel } from './upstream/tunnel.ts';
 
 /** A decision for what has come to the companion: always with a route, the default one where no rule steers. */
@@ -40,6 +43,7 @@ export interface Rooms {
   readonly dial: Dial;
   readonly refusalOf: RefusalOf;
   readonly pool: ConnectionPool;
+  readonly identical: IdenticalHeads;
   readonly recorder: Recorder;
   readonly limits: Pick<ConfigLimits, 'tunnelIdleTimeout'>;
   /** The registrable domain of a host, or the host itself. */
@@ -128,14 +132,7 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   const target = admit(host, port, 'connect', route, rooms);
 
   const { socket: upstream, rest: early } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
-    rooms.dial(one.chain, target, {
-      absolute: false,
-      signal: one.signal,
-      steps: one.steps,
-      reached: stage => {
-        one.stage = stage;
-      },
-    }),
+    dialTunnel(one, target, rooms),
   );
   try {
     tunnelStands(incoming);
@@ -180,6 +177,23 @@ async function openUpgrade(
 }
 
 // Steps of the walk that are too small for a room ------------------------------------------------------------------------------------------------
+
+async function dialTunnel(one: Try, target: AdmittedTarget, rooms: Rooms): Promise<Dialled> {
+  const head = one.chain.hops.length > 0 ? `CONNECT ${formatEndpoint(target)}` : null;
+  if (head !== null) rooms.identical.enter(head, target);
+  try {
+    return await rooms.dial(one.chain, target, {
+      absolute: false,
+      signal: one.signal,
+      steps: one.steps,
+      reached: stage => {
+        one.stage = stage;
+      },
+    });
+  } finally {
+    if (head !== null) rooms.identical.leave(head);
+  }
+}
 
 async function pipe(
   rooms: Rooms,

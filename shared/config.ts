@@ -532,6 +532,10 @@ const LogConfig = strict({
 
 const Limits = strict({
   connections: v.optional(described(count(1, 1_000_000), 'Connections open at once.'), 4_096),
+  connectionsPerAddress: v.optional(
+    described(count(1, 1_000_000), 'Connections open at once from one address of another machine.'),
+    512,
+  ),
   head: v.optional(described(bytes, 'The largest head of a message.'), 64 * KiB),
   fields: v.optional(described(count(1, 1_000_000), 'The most field lines of a message.'), 200),
   headTimeout: v.optional(described(seconds, 'A request head must arrive within so many seconds.'), 15),
@@ -540,12 +544,25 @@ const Limits = strict({
     60,
   ),
   bodyTimeout: v.optional(described(seconds, 'A body may stand still for so many seconds.'), 120),
+  bodyProgress: v.optional(
+    described(bytes, 'So much more of a request body must come within every bodyTimeout; 0 = any byte will do.'),
+    1 * KiB,
+  ),
   tunnelIdleTimeout: v.optional(described(seconds, 'A tunnel without traffic is closed after so many seconds.'), 3_600),
   hopTimeout: v.optional(described(seconds, 'One hop must stand within so many seconds.'), 5),
   routeTimeout: v.optional(described(seconds, 'All chains together must stand within so many seconds.'), 20),
   responseTimeout: v.optional(described(seconds, 'The head of an answer must come within so many seconds.'), 120),
   drainTimeout: v.optional(described(seconds, 'At the end, open exchanges have so many seconds.'), 10),
+  pool: v.optional(described(count(0, 1_000_000), 'Idle connections kept toward origins and hops in all.'), 1_024),
   poolPerOrigin: v.optional(described(count(1, 1_000_000), 'Idle connections kept for one chain and origin.'), 64),
+  poolIdleTimeout: v.optional(described(seconds, 'An idle connection is kept for so many seconds.'), 30),
+  identical: v.optional(
+    described(
+      count(8, 1_000_000),
+      'Requests with the very same head under way at once behind hops; one more is taken for a loop.',
+    ),
+    256,
+  ),
 });
 
 /** A map of freely named entries, in file order. */

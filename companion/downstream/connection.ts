@@ -14,11 +14,20 @@ import type { Body, RequestHead } from '../message/message.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
 import type { ControlDoor } from '../rooms.ts';
 import { BARE_400, protocolOf, SOCKS4_NO, SOCKS5_NO } from './first-bytes.ts';
+import type { Idler, IdleQueue } from './idle-queue.ts';
 import { respond, respondFault } from './respond.ts';
 
 export type DownstreamLimits = Pick<
   ConfigLimits,
-  'connections' | 'head' | 'fields' | 'headTimeout' | 'idleTimeout' | 'bodyTimeout' | 'drainTimeout'
+  | 'connections'
+  | 'connectionsPerAddress'
+  | 'head'
+  | 'fields'
+  | 'headTimeout'
+  | 'idleTimeout'
+  | 'bodyTimeout'
+  | 'bodyProgress'
+  | 'drainTimeout'
 >;
 
 /** Where requests go. Both are called without await; both answer `incoming` in every case and never reject. */
@@ -31,6 +40,8 @@ export interface Walk {
 export interface ConnectionHouse {
   readonly limits: DownstreamLimits;
   readonly deadlines: Deadlines;
+  /** Those that may be closed when there are too many. */
+  readonly idle: IdleQueue<DownstreamConnection>;
   readonly walk: Walk;
   readonly control: ControlDoor;
   /** The listener is going: no further request. */
@@ -86,8 +97,11 @@ export class Incoming {
   }
 }
 
-export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
+export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idler<DownstreamConnection> {
   deadline: Milliseconds;
+  idleBefore: DownstreamConnection | null = null;
+  idleAfter: DownstreamConnection | null = null;
+  isQueued = false;
   readonly socket: Socket;
   whenGone: ((fault: Fault) => void) | null = null;
   /** Hears that the socket takes more. */
@@ -102,6 +116,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
   private body: IncomingBody | null = null;
   private advancing = false;
   private lingered = 0;
+  /** The deadline of the body moves on when so much of it has come. */
+  private progressAt: Bytes = 0;
   private controller: AbortController | null = null;
 
   constructor(socket: Socket, house: ConnectionHouse) {
@@ -111,6 +127,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
     house.deadlines.add(this);
     this.reads = new MessageReads(socket, this.onData);
+    house.idle.join(this);
     socket.on('data', this.onData);
     socket.on('end', this.onEnd);
     socket.on('error', this.onError);
@@ -157,7 +174,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
         return;
       case 'exchange':
         if (this.body !== null) {
-          if (!this.body.waits) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+          if (!this.body.waits && this.body.received >= this.progressAt) this.bodyMoved(this.body.received);
           this.body.feed(chunk);
           return;
         }
@@ -220,6 +237,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     }
     this.deadline = Infinity;
     this.phase = 'exchange';
+    house.idle.leave(this);
     const rest = at < chunk.length ? own(chunk.subarray(at)) : null;
     const { target, framing } = head;
     if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
@@ -236,7 +254,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     } else {
       body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
       this.reads.flows = true;
-      this.deadline = house.deadlines.in(house.limits.bodyTimeout * 1000);
+      this.bodyMoved(0);
     }
     house.walk.request(new Incoming(head, body, this)).catch(this.onBug);
   }
@@ -276,6 +294,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     const toProxy = /^(?:CONNECT|[^ ]+ [A-Za-z][A-Za-z0-9+.-]*:) ?/.test(this.reader.beginning);
     if (!toProxy || !(error instanceof Malformed)) return this.finishWith(BARE_400);
     this.phase = 'exchange';
+    this.house.idle.leave(this);
     const head: RequestHead = {
       method: 'GET',
       target: { form: 'origin', path: '/' },
@@ -300,6 +319,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     if (this.phase === 'exchange') this.whenDrained?.();
     else if (this.phase === 'head') {
       this.deadline = this.house.deadlines.in(this.house.limits.idleTimeout * 1000);
+      this.house.idle.join(this);
       this.advance();
     }
   };
@@ -340,6 +360,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     this.pending = null;
     this.whenDrained = null;
     this.house.deadlines.remove(this);
+    this.house.idle.leave(this);
     this.house.forget(this);
   }
 
@@ -368,8 +389,11 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
     if (close || this.house.closing) return this.finishWith(null);
     this.body = null;
     this.phase = 'head';
-    const { deadlines, limits } = this.house;
-    this.deadline = deadlines.in((this.socket.writableNeedDrain ? limits.bodyTimeout : limits.idleTimeout) * 1000);
+    const { deadlines, limits, idle } = this.house;
+    // Until the client has read its answer, it is no idle one.
+    const unread = this.socket.writableNeedDrain;
+    if (!unread) idle.join(this);
+    this.deadline = deadlines.in((unread ? limits.bodyTimeout : limits.idleTimeout) * 1000);
     this.advance();
   }
 
@@ -377,6 +401,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
   finishWith(bytes: Buffer | string | null): void {
     if (this.phase === 'left') return;
     this.phase = 'closing';
+    this.house.idle.joinAsOldest(this);
     this.pending = null;
     this.body?.cancel();
     this.body = null;
@@ -408,10 +433,20 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
 
   /** The listener closes: an idle connection ends now, another after its answer. */
   retire(): void {
-    if (this.isIdle) {
-      this.leave();
-      this.socket.destroy();
-    }
+    if (this.isIdle) this.drop();
+  }
+
+  /** Ends now. */
+  drop(): void {
+    this.leave();
+    this.socket.destroy();
+  }
+
+  /** The body has come a step further: it has the whole time again for the next one. Bytes that trickle in do not buy time (A86). */
+  private bodyMoved(received: Bytes): void {
+    const { deadlines, limits } = this.house;
+    this.deadline = deadlines.in(limits.bodyTimeout * 1000);
+    this.progressAt = received + limits.bodyProgress;
   }
 
   private attach(): void {
@@ -439,7 +474,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet {
   resumeReading(): void {
     if (!this.paused) return;
     this.paused = false;
-    if (this.body !== null) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    if (this.body !== null) this.bodyMoved(this.body.received);
     this.socket.resume();
   }
 

@@ -4,6 +4,7 @@ import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
 import type { ControlDoor } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
+import { IdleQueue } from './idle-queue.ts';
 
 export interface ListenerOptions {
   readonly host: string;
@@ -15,6 +16,10 @@ export interface ListenerOptions {
   readonly control: ControlDoor;
   /** How often deadlines are looked at. */
   readonly interval?: Milliseconds | undefined;
+  /** Hears, now and then, of what a person could change. */
+  readonly warn?: ((message: string) => void) | undefined;
+  /** The system gives no more open files: whoever holds idle ones gives them back. */
+  readonly whenShort?: (() => void) | undefined;
 }
 
 export interface Listener {
@@ -27,16 +32,57 @@ export interface Listener {
   close(drain: Milliseconds): Promise<void>;
 }
 
+/** So many idle connections make room at once where the system has no more open files. */
+const ROOM = 8;
+/** A person hears of the same trouble so often at most. */
+const WARNED_AGAIN_AFTER: Milliseconds = 60_000;
+
 /** Starts to listen. Rejects with the system's error (`EADDRINUSE`, `EACCES`). */
 export function listen(options: ListenerOptions): Promise<Listener> {
   const sockets = new Set<Socket>();
   const connections = new Set<DownstreamConnection>();
+  /** How many there are from each address of another machine. */
+  const perAddress = new Map<string, number>();
+  const onlyThisMachine = options.host === 'localhost' || isThisMachine(options.host);
+  const idle = new IdleQueue<DownstreamConnection>();
   const deadlines = new Deadlines(options.interval);
   let closing = false;
+  const warnOf = new Map<string, Milliseconds>();
+
+  const warn = (about: string, message: string) => {
+    const last = warnOf.get(about);
+    if (last !== undefined && deadlines.now - last < WARNED_AGAIN_AFTER) return;
+    warnOf.set(about, deadlines.now);
+    options.warn?.(message);
+  };
+
+  /** Counts it where it comes from another machine; false when that has too many. */
+  const countAddress = (socket: Socket, most: number): boolean => {
+    if (onlyThisMachine) return true;
+    const { remoteAddress } = socket;
+    if (remoteAddress === undefined || isThisMachine(remoteAddress)) return true;
+    const count = perAddress.get(remoteAddress) ?? 0;
+    if (count >= most) return false;
+    perAddress.set(remoteAddress, count + 1);
+    socket.once('close', () => {
+      const left = perAddress.get(remoteAddress)! - 1;
+      if (left === 0) perAddress.delete(remoteAddress);
+      else perAddress.set(remoteAddress, left);
+    });
+    return true;
+  };
 
   const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
     const limits = options.limits();
-    if (sockets.size >= limits.connections && !dropOldestIdle(connections)) {
+    if (sockets.size >= limits.connections) {
+      warn('connections', `${sockets.size} connections are open, which is limits.connections: idle ones are closed.`);
+      if (idle.oldest === null) {
+        socket.destroy();
+        return;
+      }
+      idle.oldest.drop();
+    }
+    if (!countAddress(socket, limits.connectionsPerAddress)) {
       socket.destroy();
       return;
     }
@@ -45,6 +91,7 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     const house: ConnectionHouse = {
       limits,
       deadlines,
+      idle,
       walk: options.walk,
       control: options.control,
       get closing() {
@@ -54,6 +101,14 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     };
     connections.add(new DownstreamConnection(socket, house));
   });
+
+  /** Accepting failed. Node (libuv) has closed whoever waited, so nobody hangs; those that are open go on, and those that are idle make room. */
+  const onAcceptFailed = (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EMFILE' && error.code !== 'ENFILE') return;
+    warn('files', 'This system allows no more open files: new connections are closed. Raise the limit (ulimit -n).');
+    options.whenShort?.();
+    for (let i = 0; i < ROOM && idle.oldest !== null; i++) idle.oldest.drop();
+  };
 
   const close = (drain: Milliseconds) =>
     new Promise<void>(resolve => {
@@ -73,8 +128,7 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     server.once('error', reject);
     server.listen({ host: options.host, port: options.port }, () => {
       server.off('error', reject);
-      // Accepting can fail for a while (EMFILE); the sockets that are open go on.
-      server.on('error', () => {});
+      server.on('error', onAcceptFailed);
       const { address, port } = server.address() as { address: string; port: number };
       resolve({
         host: address,
@@ -88,12 +142,6 @@ export function listen(options: ListenerOptions): Promise<Listener> {
   });
 }
 
-/** Room for one more: the connection that has been without a request for longest is closed. False when all are busy. */
-function dropOldestIdle(connections: ReadonlySet<DownstreamConnection>): boolean {
-  let oldest: DownstreamConnection | null = null;
-  for (const connection of connections) {
-    if (connection.isIdle && (oldest === null || connection.deadline < oldest.deadline)) oldest = connection;
-  }
-  oldest?.retire();
-  return oldest !== null;
+function isThisMachine(address: string): boolean {
+  return address.startsWith('127.') || address === '::1' || address.startsWith('::ffff:127.');
 }

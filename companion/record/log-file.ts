@@ -1,5 +1,5 @@
 // The optional log on disk: one exchange a line as JSON, secrets taken out, written in batches, rotated by size, readable by its owner.
-// A disk that is full or gone costs lines and one warning, never an exchange.
+// A disk that is full or gone costs lines and one warning, never an exchange; what a full disk or a crash has cut in half is taken out again.
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import type { Exchange } from '../../shared/exchange.ts';
@@ -25,6 +25,9 @@ export interface LogFile {
   /** Writes what waits and closes the file. */
   close(): Promise<void>;
 }
+
+/** Looked through from the end for the last whole line, when a file is opened. */
+const TAIL: Bytes = 64 * 1024;
 
 const SECRET_KEY = /token|pass|pwd|secret|key|auth|sig|session|credential|code|jwt/i;
 
@@ -65,7 +68,7 @@ export function openLogFile(settings: LogFileSettings, warn: (message: string) =
   let busy = false;
 
   const reopen = async () => {
-    const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0);
+    const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0);
     const opened = await open(settings.path, flags, 0o600);
     const stat = await opened.stat();
     if (!stat.isFile()) {
@@ -73,7 +76,7 @@ export function openLogFile(settings: LogFileSettings, warn: (message: string) =
       throw new Error('is not a regular file');
     }
     if ((stat.mode & 0o077) !== 0) await opened.chmod(0o600);
-    size = stat.size;
+    size = await wholeLines(opened, stat.size);
     handle = opened;
   };
 
@@ -105,6 +108,8 @@ export function openLogFile(settings: LogFileSettings, warn: (message: string) =
       if (!troubled)
         warn(`The log ${settings.path} cannot be written: ${(error as Error).message}. Going on without it.`);
       troubled = true;
+      // A full disk may have taken half of the batch.
+      await handle?.truncate(size).catch(() => {});
       await handle?.close().catch(() => {});
       handle = null;
     } finally {
@@ -142,6 +147,19 @@ export function openLogFile(settings: LogFileSettings, warn: (message: string) =
       handle = null;
     },
   };
+}
+
+/** Takes off what stands behind the last whole line: half a line that a crash has left. Gives back the length of the rest. */
+async function wholeLines(file: FileHandle, size: Bytes): Promise<Bytes> {
+  const tail = Buffer.alloc(Math.min(size, TAIL));
+  const { bytesRead } = await file.read(tail, 0, tail.length, size - tail.length);
+  const newline = tail.lastIndexOf(10, bytesRead - 1);
+  if (bytesRead === 0 || newline === bytesRead - 1) return size;
+  // With no end of a line in sight it is no log of ours: it is left as it is.
+  if (newline === -1 && size > TAIL) return size;
+  const whole = size - tail.length + newline + 1;
+  await file.truncate(whole);
+  return whole;
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): void {

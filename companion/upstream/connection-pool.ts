@@ -5,14 +5,13 @@ import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
 import { UpstreamConnection } from './upstream-connection.ts';
 
-/** How long a connection may wait for its next request. Most servers close after 5 to 75 seconds; the younger is tried first. */
-const IDLE_TIME: Milliseconds = 30_000;
 /** A request that cannot be sent twice trusts an idle connection only so long. */
 const FRESH_FOR: Milliseconds = 2_000;
-/** Idle connections in all. */
-const MAX_IDLE = 1_024;
 
-export type PoolLimits = Pick<ConfigLimits, 'head' | 'fields' | 'poolPerOrigin' | 'responseTimeout' | 'bodyTimeout'>;
+export type PoolLimits = Pick<
+  ConfigLimits,
+  'head' | 'fields' | 'pool' | 'poolPerOrigin' | 'poolIdleTimeout' | 'responseTimeout' | 'bodyTimeout'
+>;
 
 export class ConnectionPool {
   /** The clock of everything that waits upstream. */
@@ -27,6 +26,8 @@ export class ConnectionPool {
   constructor(limits: () => PoolLimits, interval?: Milliseconds) {
     this.limits = limits;
     this.deadlines = new Deadlines(interval);
+    // The servers have given up on them, and what stands between has forgotten them.
+    this.deadlines.whenAwake = () => this.retire();
   }
 
   /** Open connections, and how many of them wait. */
@@ -85,16 +86,17 @@ export class ConnectionPool {
   }
 
   private readonly onIdle = (connection: UpstreamConnection): void => {
-    if (this.closed || this.idleCount >= MAX_IDLE) return connection.destroy();
+    const { pool, poolPerOrigin, poolIdleTimeout } = this.limits();
+    if (this.closed || this.idleCount >= pool) return connection.destroy();
     let waiting = this.idle.get(connection.key);
     if (waiting === undefined) this.idle.set(connection.key, (waiting = []));
-    if (waiting.length >= this.limits().poolPerOrigin) {
+    if (waiting.length >= poolPerOrigin) {
       this.idleCount--;
       waiting.shift()!.destroy();
     }
     waiting.push(connection);
     this.idleCount++;
-    connection.deadline = this.deadlines.in(IDLE_TIME);
+    connection.deadline = this.deadlines.in(poolIdleTimeout * 1000);
   };
 
   private readonly onGone = (connection: UpstreamConnection): void => {

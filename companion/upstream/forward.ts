@@ -5,6 +5,7 @@ import { dropHopByHop } from '../message/hop-by-hop.ts';
 import type { Answer, Body, RequestHead, ResponseHead } from '../message/message.ts';
 import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
 import type { ConnectionPool } from './connection-pool.ts';
+import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
 import type { UpstreamConnection } from './upstream-connection.ts';
 
@@ -32,6 +33,7 @@ export interface Ways {
   readonly pool: ConnectionPool;
   readonly dial: Dial;
   readonly refusalOf: RefusalOf;
+  readonly identical: IdenticalHeads;
 }
 
 export interface Forwarded {
@@ -102,14 +104,16 @@ async function send(
   const { head, target, body } = outgoing;
   const streamed = body !== null && !Buffer.isBuffer(body);
   const framing = streamed || body === null ? head.framing : ({ kind: 'length', length: body.length } as const);
+  const headText = requestHead(
+    { head, host: target.host, port: target.port, path: outgoing.path, framing, upgrade: outgoing.upgrade },
+    hop,
+  );
+  if (last !== undefined) enterOnce(headText, target, connection, ways);
   outgoing.cancel = fault => connection.abort(fault);
   try {
     const answer = await connection.exchange({
       method: head.method,
-      headText: requestHead(
-        { head, host: target.host, port: target.port, path: outgoing.path, framing, upgrade: outgoing.upgrade },
-        hop,
-      ),
+      headText,
       framing,
       body,
       upgrade: outgoing.upgrade !== null,
@@ -130,6 +134,16 @@ async function send(
     throw fault;
   } finally {
     outgoing.cancel = null;
+    if (last !== undefined) ways.identical.leave(headText);
+  }
+}
+
+function enterOnce(headText: string, target: AdmittedTarget, connection: UpstreamConnection, ways: Ways): void {
+  try {
+    ways.identical.enter(headText, target);
+  } catch (fault) {
+    connection.destroy();
+    throw fault;
   }
 }
 

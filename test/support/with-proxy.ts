@@ -19,6 +19,7 @@ import type {
   TryChains,
 } from '../../companion/rooms.ts';
 import { ConnectionPool } from '../../companion/upstream/connection-pool.ts';
+import { IdenticalHeads } from '../../companion/upstream/identical-heads.ts';
 
 export interface ProxyOptions {
   /** Overrides of the file's limits, in its units (seconds). */
@@ -143,6 +144,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     dial: directDial,
     refusalOf: () => null,
     pool,
+    identical: new IdenticalHeads(() => limits.identical),
     recorder: {
       begin: (kind, method) =>
         ({
