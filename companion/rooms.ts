@@ -1,5 +1,5 @@
 // What the rooms hand each other. Types only: a room knows these shapes and nothing of the room that fills them.
-// They meet in proxy.ts (the walk) and are furnished in companion.ts.
+// They meet in proxy.ts (the walk) and are furnished in worker.ts.
 import type { Socket } from 'node:net';
 import type { Because, Decision } from '../shared/decision/rule.ts';
 import type { Endpoint } from '../shared/endpoint.ts';

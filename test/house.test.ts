@@ -15,13 +15,15 @@ interface Import {
 
 /** The floors of the companion, top to bottom; a file imports from its own room or from a lower floor. */
 const FLOORS = ['main', 'cli', 'companion', 'proxy', 'room', 'shapes', 'message'] as const;
+/** Where everything is put together, in more than one file. */
+const COMPANION_FILES = new Set(['companion.ts', 'explain.ts', 'worker.ts']);
 type Floor = (typeof FLOORS)[number];
 
 function floorOf(file: string): Floor {
   const [, first = '', inner] = file.split('/');
   if (inner === undefined) {
     if (first === 'main.ts') return 'main';
-    if (first === 'companion.ts') return 'companion';
+    if (COMPANION_FILES.has(first)) return 'companion';
     if (first === 'proxy.ts') return 'proxy';
     if (first === 'rooms.ts') return 'shapes';
     throw new Error(`${file}: a new file beside the rooms needs its floor named here`);

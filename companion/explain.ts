@@ -1,0 +1,108 @@
+// `detour explain`: asks each room in the order of the walk what it would do with a URL, and says it in sentences.
+import type { Explanation } from '../shared/control.ts';
+import { decide } from '../shared/decision/decide.ts';
+import type { Because } from '../shared/decision/rule.ts';
+import { type Endpoint, formatEndpoint, formatHost, normalizeHost, parsePort } from '../shared/endpoint.ts';
+import { Fault } from '../shared/fault.ts';
+import type { EpochMilliseconds } from '../shared/units.ts';
+import { Fields } from './message/headers.ts';
+import type { RequestHead } from './message/message.ts';
+import type { SteeredDecision } from './proxy.ts';
+import { redactUrl } from './record/log-file.ts';
+import type { Furnished } from './worker.ts';
+
+const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, wss: 443 };
+
+/** What would happen to a URL, room by room. Nothing is sent and nothing remembered. */
+export function explain(
+  written: string,
+  { matcher, routes, rooms }: Pick<Furnished, 'matcher' | 'routes' | 'rooms'>,
+  here: Endpoint,
+  now: EpochMilliseconds,
+): Explanation {
+  const target = targetOf(written);
+  const { host, port, scheme, path } = target;
+  // Not as it was written: a user name or a token in it is nobody's to read again.
+  const url = redactUrl(`${scheme}://${formatHost(host)}${port === DEFAULT_PORTS[scheme] ? '' : `:${port}`}${path}`);
+  const browserDecision = decide(matcher, { host });
+  const decision: SteeredDecision = rooms.decide(target);
+  const steps: string[] = [];
+  steps.push(
+    browserDecision.steered
+      ? `Browser: steered to the companion (${formatEndpoint(here)}), because of ${sayBecause(browserDecision.because)}.`
+      : browserDecision.because.rule === 'default'
+        ? 'Browser: not steered; no rule names it, so the browser goes its own way.'
+        : `Browser: not steered, because of ${sayBecause(browserDecision.because)}.`,
+  );
+  if (!browserDecision.steered)
+    steps.push(`If it comes to the companion all the same, it goes by the default route "${decision.route}".`);
+  const said = { url, decision: browserDecision, steps };
+  if (decision.blockedBy) {
+    steps.push(`Filter: blocked by ${sayBecause(decision.blockedBy)}.`);
+    return { ...said, cache: 'fwd=bypass', chains: [] };
+  }
+  if (browserDecision.steered && browserDecision.allowedBy)
+    steps.push(`Filter: let through by ${sayBecause(browserDecision.allowedBy)}.`);
+  const route = routes.get(decision.route)!;
+  const chains = route.chains.map(chain =>
+    chain.hops.length === 0 ? ['companion'] : chain.hops.map(hop => `${hop.name} (${hop.kind} ${formatEndpoint(hop)})`),
+  );
+  let refused: string | undefined;
+  const isTunnel = scheme === 'https' || scheme === 'wss' || scheme === 'ws';
+  try {
+    const behindHops = route.chains.some(chain => chain.hops.length > 0);
+    rooms.acl.admit({ host, port }, isTunnel ? 'connect' : 'http', behindHops, route.route?.private ?? false);
+    steps.push('Guard: nothing against it by name and port; the address is judged when it is dialled.');
+  } catch (error) {
+    refused = error instanceof Fault ? error.message : String(error);
+    steps.push(`Guard: ${refused}`);
+  }
+  const cache = isTunnel
+    ? 'not cacheable: a tunnel'
+    : rooms.cache.peek(
+        {
+          head: plainGet(host, port, path),
+          url,
+          route: route.name,
+          partition: rooms.registrableDomain(host),
+          decision,
+        },
+        now,
+      );
+  steps.push(`Cache: ${cache}.`);
+  steps.push(`Route: "${route.name}"${route.route ? (route.route.else ? ', open' : ', closed') : ''}.`);
+  chains.forEach((chain, i) => steps.push(`Chain ${i + 1}: ${chain.join(' → ')} → ${host}:${port}`));
+  return { ...said, refused, cache, chains };
+}
+
+function sayBecause(because: Because): string {
+  const text = because.text === undefined ? '' : ` (${because.text})`;
+  return because.list === undefined
+    ? `${because.rule}${text}`
+    : `${because.rule}, ${because.list} line ${because.line}${text}`;
+}
+
+function targetOf(url: string): { scheme: string; host: string; port: number; path: string } {
+  let parsed: URL;
+  try {
+    parsed = new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(url) ? url : `http://${url}`);
+  } catch {
+    throw new Error(`"${url}" is not a URL.`);
+  }
+  const scheme = parsed.protocol.slice(0, -1);
+  const host = normalizeHost(parsed.hostname);
+  if (host === null || !Object.hasOwn(DEFAULT_PORTS, scheme)) throw new Error(`"${url}" is not an http or https URL.`);
+  const port = parsed.port === '' ? DEFAULT_PORTS[scheme]! : parsePort(parsed.port)!;
+  return { scheme, host, port, path: parsed.pathname + parsed.search };
+}
+
+function plainGet(host: string, port: number, path: string): RequestHead {
+  return {
+    method: 'GET',
+    target: { form: 'absolute', scheme: 'http', host, port, path },
+    version: 11,
+    fields: Fields.of('Host', formatHost(host)),
+    framing: { kind: 'none' },
+    keepAlive: true,
+  };
+}
