@@ -105,9 +105,9 @@ async function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraf
   return finish(incoming, draft, rooms, kept.answer, kept.status);
 }
 
-/** A CONNECT, from its head to the record of its tunnel. Never rejects. */
+/** A CONNECT, or what SOCKS calls so, from its head to the record of its tunnel. Never rejects. */
 export async function openTunnel(incoming: Incoming, rooms: Rooms): Promise<void> {
-  const draft = rooms.recorder.begin('connect', 'CONNECT');
+  const draft = rooms.recorder.begin(incoming.socks === null ? 'connect' : 'socks', 'CONNECT');
   try {
     await walkTunnel(incoming, rooms, draft);
   } catch (error) {
@@ -125,7 +125,8 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   draft.site = rooms.registrableDomain(host);
   if (rooms.comesFromUs(incoming.head)) throw new Fault('proxy_loop_detected', { target: asked });
 
-  const decision = rooms.decide({ scheme: 'https', host, port });
+  const scheme = incoming.socks !== null && port === 80 ? 'http' : 'https';
+  const decision = rooms.decide({ scheme, host, port });
   note(draft, decision);
   if (decision.blockedBy !== undefined) throw blocked(asked, decision.blockedBy);
   const route = rooms.routeOf(decision);

@@ -47,7 +47,7 @@ export interface Exchange {
   /** The Cache-Status member's parameters: `hit; ttl=30`, `fwd=miss; stored`; absent for tunnels. */
   readonly cacheStatus?: string | undefined;
   readonly attempts: readonly Attempt[];
-  /** Final status sent downstream; null when none was (browser gone, tunnel closed by reset). */
+  /** Final status sent downstream (for SOCKS, the one that a CONNECT would have had); null when none was (browser gone, tunnel closed by reset). */
   readonly status: number | null;
   readonly fault?: FaultKind | undefined;
   /** The sentence for a person, when it failed. */

@@ -13,9 +13,10 @@ import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
 import type { ControlDoor } from '../rooms.ts';
-import { BARE_400, protocolOf, SOCKS4_NO, SOCKS5_NO } from './first-bytes.ts';
+import { BARE_400, protocolOf } from './first-bytes.ts';
 import type { Idler, IdleQueue } from './idle-queue.ts';
 import { respond, respondFault } from './respond.ts';
+import { SocksServer, type SocksVersion } from './socks-server.ts';
 
 export type DownstreamLimits = Pick<
   ConfigLimits,
@@ -59,15 +60,18 @@ export class Incoming {
   readonly head: RequestHead;
   readonly body: Body;
   readonly connection: DownstreamConnection;
+  /** The version of SOCKS in which a tunnel was asked for, and in which it is answered; null = HTTP. */
+  readonly socks: SocksVersion | null;
   /** Bytes of the answers so far, heads included. */
   bytesDown: Bytes = 0;
   /** Whether the final head is out. */
   responded = false;
 
-  constructor(head: RequestHead, body: Body, connection: DownstreamConnection) {
+  constructor(head: RequestHead, body: Body, connection: DownstreamConnection, socks: SocksVersion | null = null) {
     this.head = head;
     this.body = body;
     this.connection = connection;
+    this.socks = socks;
   }
 
   /** Fires when the browser leaves. */
@@ -109,7 +113,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   private readonly house: ConnectionHouse;
   private readonly reader: HeadReader;
   private readonly reads: MessageReads;
-  private phase: 'first' | 'head' | 'exchange' | 'closing' | 'left' = 'first';
+  private phase: 'first' | 'head' | 'socks' | 'exchange' | 'closing' | 'left' = 'first';
+  private socks: SocksServer | null = null;
   /** Bytes behind the request that runs. */
   private pending: Buffer | null = null;
   private paused = false;
@@ -142,7 +147,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
 
   /** Whether no request runs. */
   get isIdle(): boolean {
-    return this.phase === 'first' || this.phase === 'head';
+    return this.phase === 'first' || this.phase === 'head' || this.phase === 'socks';
   }
 
   /** Whether an answer must end the connection. */
@@ -163,7 +168,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   private readonly onData = (chunk: Buffer): void => {
     if (this.phase === 'first') {
       if (!this.greet(chunk)) return;
-      this.phase = 'head';
+      this.phase = this.socks === null ? 'head' : 'socks';
     }
     switch (this.phase) {
       case 'head':
@@ -181,6 +186,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
         this.pending = this.pending === null ? own(chunk) : Buffer.concat([this.pending, chunk]);
         if (this.pending.length >= this.house.limits.head) this.pauseReading();
         return;
+      case 'socks':
+        return this.shakeHands(this.pending === null ? chunk : Buffer.concat([this.pending, chunk]));
       case 'closing':
         this.lingered += chunk.length;
         if (this.lingered > LINGER_BYTES) this.socket.destroy();
@@ -189,20 +196,51 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     }
   };
 
-  /** The very first bytes; false where they are no HTTP. */
+  /** The very first bytes; false where they are nothing that is served here. */
   private greet(chunk: Buffer): boolean {
     switch (protocolOf(chunk[0]!)) {
       case 'http':
         return true;
       case 'socks5':
-        this.finishWith(SOCKS5_NO);
-        return false;
+        this.socks = new SocksServer(5, null);
+        return true;
       case 'socks4':
-        this.finishWith(SOCKS4_NO);
-        return false;
+        this.socks = new SocksServer(4, null);
+        return true;
       default:
         this.finishWith(BARE_400);
         return false;
+    }
+  }
+
+  /** Goes on with the handshake of a SOCKS client, all of it within the time that a head has. The tunnel it asks for is walked as a CONNECT's. */
+  private shakeHands(bytes: Buffer): void {
+    const socks = this.socks!;
+    this.pending = null;
+    while (bytes.length > 0) {
+      const step = socks.read(bytes);
+      if (step === 'need-more') {
+        this.pending = own(bytes);
+        return;
+      }
+      if (step.over) return this.finishWith(step.send);
+      if (step.send.length > 0) this.socket.write(step.send);
+      bytes = step.rest;
+      if (step.target === undefined) continue;
+      this.deadline = Infinity;
+      this.phase = 'exchange';
+      this.pending = bytes.length > 0 ? own(bytes) : null;
+      this.house.idle.leave(this);
+      const head: RequestHead = {
+        method: 'CONNECT',
+        target: { form: 'authority', ...step.target },
+        version: 11,
+        fields: new Fields(),
+        framing: { kind: 'none' },
+        keepAlive: false,
+      };
+      this.house.walk.tunnel(new Incoming(head, null, this, socks.version)).catch(this.onBug);
+      return;
     }
   }
 

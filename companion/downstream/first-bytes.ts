@@ -1,5 +1,4 @@
-// Tells by its first byte what a client speaks (HTTP begins with a token or an empty line, SOCKS with its version), and says the polite no of
-// those that are not served.
+// Tells by its first byte what a client speaks (HTTP begins with a token or an empty line, SOCKS with its version).
 
 export type Protocol = 'http' | 'socks4' | 'socks5' | 'unknown';
 
@@ -13,9 +12,5 @@ export function protocolOf(firstByte: number): Protocol {
   return firstByte > 32 && firstByte < 127 ? 'http' : 'unknown';
 }
 
-/** SOCKS5: no acceptable method (RFC 1928 §3). */
-export const SOCKS5_NO: Buffer = Buffer.from([5, 0xff]);
-/** SOCKS4: request rejected or failed. */
-export const SOCKS4_NO: Buffer = Buffer.from([0, 91, 0, 0, 0, 0, 0, 0]);
 /** All that anyone learns who does not ask as a proxy's client does: a web page that tries the port must not see what answers there. */
 export const BARE_400 = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';

@@ -9,6 +9,7 @@ import type { Answer, BodySink, BodySource, ResponseHead } from '../message/mess
 import { Fault } from '../../shared/fault.ts';
 import type { Incoming } from './connection.ts';
 import { faultAnswer } from './fault-page.ts';
+import { socksNo, socksYes } from './socks-server.ts';
 
 export interface RespondOptions {
   /** Parameters of our Cache-Status member: `hit; ttl=30` (RFC 9211). */
@@ -243,17 +244,26 @@ export function switchProtocols(incoming: Incoming, head: ResponseHead): void {
 
 const ESTABLISHED = 'HTTP/1.1 200 Connection established\r\n\r\n';
 
-/** The yes to a CONNECT; then the socket is a tunnel's. No framing field belongs in it (RFC 9110 §9.3.6). Throws Fault downstream_gone. */
+/** The yes to a CONNECT or to SOCKS; then the socket is a tunnel's. No framing field belongs in it (RFC 9110 §9.3.6). Throws Fault downstream_gone. */
 export function tunnelStands(incoming: Incoming): void {
   const { connection } = incoming;
   if (connection.gone) throw new Fault('downstream_gone');
   incoming.responded = true;
-  connection.write(ESTABLISHED);
+  connection.write(incoming.socks === null ? ESTABLISHED : socksYes(incoming.socks));
 }
 
-/** Answers with a fault, if there is anyone to answer and nothing has been said yet. Gives back the status that went out, or null. */
+/**
+ * Answers with a fault, if there is anyone to answer and nothing has been said yet. Gives back the status that went out, or null. SOCKS has replies
+ * of its own: then it is the status that a CONNECT would have had.
+ */
 export function respondFault(incoming: Incoming, fault: Fault): number | null {
-  const { connection, head } = incoming;
+  const { connection, head, socks } = incoming;
+  if (socks !== null) {
+    if (connection.gone || incoming.responded) return null;
+    incoming.responded = true;
+    connection.finishWith(socksNo(socks, fault));
+    return fault.row.status;
+  }
   const answer = faultAnswer(fault, head);
   if (answer === null || connection.gone || incoming.responded) return null;
   // What follows a refused CONNECT, or a request that was not valid, is not to be read as a request.

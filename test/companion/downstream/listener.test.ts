@@ -51,16 +51,6 @@ describe('whoever does not speak to a proxy', () => {
     expect((await client.readAll()).toString()).toBe(BARE);
     expect(proxy.exchanges).toEqual([]);
   });
-
-  test.each([
-    ['SOCKS5', '\x05\x01\x00', Buffer.from([5, 0xff])],
-    ['SOCKS4', '\x04\x01\x00\x50\x01\x02\x03\x04\x00', Buffer.from([0, 91, 0, 0, 0, 0, 0, 0])],
-  ])('gets a polite no in %s', async (_, bytes, no) => {
-    await using proxy = await startProxy();
-    await using client = await connectRaw(proxy.port);
-    client.write(bytes);
-    expect(await client.readAll()).toEqual(no);
-  });
 });
 
 describe('a proxy’s client with a malformed request', () => {
