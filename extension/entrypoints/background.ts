@@ -4,7 +4,7 @@ import browser, { type Runtime } from 'webextension-polyfill';
 import { defineBackground } from 'wxt/utils/define-background';
 import { openTable, type OpenTable } from '../../shared/decision/compile-table.ts';
 import { ControlClient } from '../control/control-client.ts';
-import { type Answer, type TabView, type View, WATCH_PORT, type Wish } from '../control/messages.ts';
+import { type Answer, type View, WATCH_PORT, type Wish } from '../control/messages.ts';
 import { DEFAULT_SETTINGS, type Settings } from '../settings/migrations.ts';
 import {
   readSettings,
@@ -16,7 +16,6 @@ import {
   writeSettings,
   writeSnapshot,
   writeSteering,
-  writeTabs,
 } from '../settings/settings.ts';
 import {
   guardedHosts,
@@ -27,12 +26,9 @@ import {
 import { makeRequestSteering, RequestSteering } from '../steering/on-request.ts';
 import { makePacSteering, type ProxyErrors, type ProxySettings } from '../steering/pac-settings.ts';
 import type { SteeringAdapter } from '../steering/steering.ts';
-import { entryOf } from '../popup/popup-state.ts';
-import { type Look, showBadge, showIcon, titleOf } from '../tabs/icon.ts';
-import { TabTraffic } from '../tabs/tab-traffic.ts';
-import { hostOf, isWeb } from '../tabs/web-host.ts';
+import { watchTabs } from '../tabs/watch-tabs.ts';
 
-const MAX_KNOWN_SITES = 200;
+const MAX_KNOWN_ROUTES = 200;
 const RECONNECT = 'reconnect';
 /** Exchanges that may have ended while the link was down or the worker asleep. */
 const MISSED_AT_MOST = 200;
@@ -42,10 +38,6 @@ export default defineBackground(() => {
   let steering: SavedSteering | null = null;
   let table: OpenTable | null = null;
   let snapshot: Snapshot = emptySnapshot();
-  let tabs = new TabTraffic();
-  const sites = new Map<string, string>();
-  /** Decisions by host, as the companion gave them under the configuration of now. */
-  const ways = new Map<string, { site: string; steered: boolean; blocked: boolean; route: string; because: string }>();
   const watchers = new Map<Runtime.Port, number>();
   /** What was saved cannot be read: what was steered stays closed until the companion has told it again, or the master switch lets go. */
   let isDamaged = false;
@@ -109,11 +101,10 @@ export default defineBackground(() => {
       steering = savedSteering;
     }
     if (savedSnapshot) {
-      for (const [host, site] of Object.entries(savedSnapshot.sites ?? {})) sites.set(host, site);
       snapshot = { ...emptySnapshot(), ...savedSnapshot, link: 'connecting' };
     }
     if (import.meta.env.FIREFOX) requests.use(settings.master ? steering : null);
-    tabs = new TabTraffic(savedTabs);
+    tabs.restore(savedTabs, snapshot.sites);
   };
   const restored = restore().catch((error: unknown) => {
     console.error('restoring:', error);
@@ -127,7 +118,7 @@ export default defineBackground(() => {
     where: () => ({ port: settings.port, token: settings.token }),
     onLink(link) {
       update({ link });
-      refreshIcons();
+      tabs.refreshIcons();
     },
     onHello(hello) {
       // Paired anew: whatever this companion's file says is not used before the person says so.
@@ -136,7 +127,7 @@ export default defineBackground(() => {
           update({ fault: `The pairing cannot be saved: ${error.message}` }),
         );
       }
-      ways.clear();
+      tabs.forgetWays();
       update({ state: hello.state, companionVersion: hello.version });
       current = { proxy: hello.proxy, pacUrl: hello.pacUrl };
       clientName = hello.client;
@@ -148,7 +139,7 @@ export default defineBackground(() => {
     },
     onEvent(event) {
       if (event.type === 'state') {
-        ways.clear();
+        tabs.forgetWays();
         update({ state: event.state });
         refreshWatched();
       } else if (event.type === 'steering') {
@@ -157,7 +148,7 @@ export default defineBackground(() => {
         table = openTable(told.table);
         steering = told;
         isDamaged = false;
-        ways.clear();
+        tabs.forgetWays();
         // Saved before it is in force: what a browser that starts again steers by is never older than what it steered by.
         applying = applying.then(async () => {
           try {
@@ -169,13 +160,9 @@ export default defineBackground(() => {
         });
         void steer();
         refreshWatched();
-        refreshIcons();
+        tabs.refreshIcons();
       } else if (event.type === 'exchange') {
-        for (const tabId of tabs.ended(event.exchange, Date.now())) {
-          tell(tabId);
-          void refreshIcon(tabId);
-        }
-        saveTabsSoon();
+        tabs.ended(event.exchange);
       }
     },
     onWrongVersion(version) {
@@ -216,128 +203,27 @@ export default defineBackground(() => {
     await steer();
     update({ state: null });
     client.connect();
-    refreshIcons();
+    tabs.refreshIcons();
   };
 
   // Tabs ---------------------------------------------------------------------------------------------------------------------------------
-  browser.webRequest.onBeforeRequest.addListener(
-    details => {
-      if (details.tabId < 0) return;
-      void restored.then(() => {
-        const host = hostOf(details.url);
-        if (details.type === 'main_frame') {
-          tabs.navigated(details.tabId, host, details.timeStamp);
-          void refreshIcon(details.tabId);
-        }
-        const goesThere = table !== null && host !== '' && settings.master && table.lookup(host) !== 'direct';
-        if (goesThere && tabs.asked(details.tabId, details.url, host, Date.now())) void refreshIcon(details.tabId);
-        saveTabsSoon();
-        tell(details.tabId);
-      });
+  const tabs = watchTabs(restored, {
+    master: () => settings.master,
+    table: () => table,
+    snapshot: () => snapshot,
+    async askSite(host) {
+      if (client.link !== 'up') return null;
+      const reply = await client.ask({ type: 'site', host });
+      return reply.type === 'site' ? reply.answer : null;
     },
-    { urls: ['<all_urls>'] },
-  );
-  browser.tabs.onRemoved.addListener(id => void restored.then(() => tabs.closed(id)));
-  browser.tabs.onUpdated.addListener((id, change) => {
-    if (change.status !== undefined || change.url !== undefined) void restored.then(() => refreshIcon(id));
+    changed: tabId => tell(tabId),
   });
 
-  let saving: ReturnType<typeof setTimeout> | undefined;
-  const saveTabsSoon = () => {
-    saving ??= setTimeout(() => {
-      saving = undefined;
-      writeTabs(tabs.save()).catch((error: unknown) => console.error('tabs:', error));
-    }, 300);
-  };
-
-  const lookOf = (host: string, tabId: number): Look => {
-    if (!settings.master) return 'off';
-    if (host === '' || table === null) return 'direct';
-    const word = table.lookup(host);
-    if (word === 'direct') return 'direct';
-    if (
-      word === 'blocked' ||
-      tabs.countsOf(tabId).incidents.some(incident => incident.host === host && incident.blockedBy)
-    )
-      return 'blocked';
-    if (snapshot.taken !== null || snapshot.fault !== null) return 'down';
-    return client.link === 'up' || client.link === 'connecting' ? 'steered' : 'down';
-  };
-  const refreshIcon = async (tabId: number): Promise<void> => {
-    const host = tabs.hostOf(tabId) ?? hostOf((await browser.tabs.get(tabId).catch(() => null))?.url);
-    const look = lookOf(host, tabId);
-    const counts = tabs.countsOf(tabId);
-    let route: string | null = null;
-    void showBadge(tabId, counts.blocked);
-    if (look === 'steered' || look === 'blocked') {
-      const way = await wayOf(host);
-      route = way?.route ?? null;
-      if (look === 'blocked' && way?.blocked && !counts.incidents.some(one => one.blockedBy)) {
-        return showIcon(tabId, look, `${host} is blocked by ${way.because}`);
-      }
-    }
-    const trouble = snapshot.taken ?? snapshot.fault;
-    if (look === 'down' && trouble !== null) return showIcon(tabId, look, `${host} should be steered, but: ${trouble}`);
-    return showIcon(tabId, look, titleOf(look, host, route, counts));
-  };
-  const refreshIcons = () => {
-    void browser.tabs.query({}).then(all => {
-      for (const tab of all) if (tab.id !== undefined) void refreshIcon(tab.id);
-    });
-  };
-
-  /** What the companion says of a host; from memory where it has been asked under the same configuration. */
-  const wayOf = async (host: string) => {
-    const known = ways.get(host);
-    if (known) return known;
-    if (client.link !== 'up' || host === '') return null;
-    try {
-      const reply = await client.ask({ type: 'site', host });
-      if (reply.type !== 'site') return null;
-      const { site, decision } = reply.answer;
-      const way = {
-        site,
-        steered: decision.steered,
-        blocked: decision.steered && decision.blockedBy !== undefined,
-        route: decision.steered ? decision.route : '',
-        because: decision.because.list
-          ? `${decision.because.rule} (${decision.because.list}, line ${decision.because.line})`
-          : decision.because.rule,
-      };
-      if (ways.size >= MAX_KNOWN_SITES) ways.clear();
-      ways.set(host, way);
-      sites.delete(host);
-      sites.set(host, site);
-      if (sites.size > MAX_KNOWN_SITES) sites.delete(sites.keys().next().value!);
-      return way;
-    } catch {
-      return null;
-    }
-  };
-
   // The popup ----------------------------------------------------------------------------------------------------------------------------
-  const viewOf = async (tabId: number): Promise<TabView> => {
-    // The settings page speaks of no tab, and Firefox throws for a number that none can have.
-    const tab = tabId < 0 ? null : await browser.tabs.get(tabId).catch(() => null);
-    const host = hostOf(tab?.url) || (isWeb(tab?.url) ? '' : (tabs.hostOf(tabId) ?? ''));
-    const way = await wayOf(host);
-    const word = table && host !== '' ? table.lookup(host) : null;
-    const site = way?.site ?? sites.get(host) ?? host;
-    return {
-      host,
-      site,
-      entry: entryOf(host, site, way?.because ?? null, snapshot.state),
-      steered: way ? way.steered && !way.blocked : word === null ? null : word === 'steered',
-      blocked: way ? way.blocked : word === 'blocked',
-      route: way?.steered ? way.route : null,
-      because: way?.because ?? null,
-      counts: tabs.countsOf(tabId),
-    };
-  };
   const tell = (tabId: number) => {
     for (const [port, watched] of watchers) {
       if (watched === tabId)
-        void viewOf(tabId).then(
+        void tabs.viewOf(tabId).then(
           tab => port.postMessage({ snapshot, tab } satisfies View),
           () => {},
         );
@@ -352,7 +238,7 @@ export default defineBackground(() => {
       ...snapshot,
       ...change,
       settings: { ...rest, paired: token !== null },
-      sites: Object.fromEntries(sites),
+      sites: tabs.sites,
     };
     writeSnapshot(snapshot).catch((error: unknown) => console.error('snapshot:', error));
     refreshWatched();
@@ -380,7 +266,7 @@ export default defineBackground(() => {
     const taken = await whoHolds();
     if (taken === snapshot.taken) return;
     update({ taken });
-    refreshIcons();
+    tabs.refreshIcons();
   };
 
   browser.runtime.onMessage.addListener((message: unknown) =>
@@ -400,7 +286,7 @@ export default defineBackground(() => {
     const route = snapshot.state?.sites.find(one => one.site === site)?.route;
     if (route === undefined || route === 'off' || route === 'block') return;
     const { [site]: _, ...others } = snapshot.lastRoutes;
-    const kept = Object.entries(others).slice(1 - MAX_KNOWN_SITES);
+    const kept = Object.entries(others).slice(1 - MAX_KNOWN_ROUTES);
     update({ lastRoutes: Object.fromEntries([...kept, [site, route]]) });
   };
   const grant = async (wish: Wish): Promise<void> => {
@@ -427,7 +313,7 @@ export default defineBackground(() => {
         saved.catch(() => {});
         await steer();
         update({});
-        refreshIcons();
+        tabs.refreshIcons();
         return saved;
       }
       case 'pac-mode':
@@ -461,7 +347,7 @@ export default defineBackground(() => {
     update({});
     await steer();
     client.connect();
-    refreshIcons();
+    tabs.refreshIcons();
   });
 
   function emptySnapshot(): Snapshot {
