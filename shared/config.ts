@@ -565,12 +565,32 @@ const Limits = strict({
   ),
 });
 
-/** A map of freely named entries, in file order. */
-const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<unknown, T>, what: string) =>
-  v.pipe(
-    v.custom<Record<string, unknown>>(isMap, `is not a map of ${what}`),
-    v.record(key, value as v.GenericSchema<never, T>),
-  ) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
+/** A map of freely named entries, in file order. valibot's own record would drop the hosts `constructor` and `prototype` without a word. */
+const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<unknown, T>, what: string) => {
+  const entry = v.record(key, value as v.GenericSchema<never, T>);
+  const readEntries: (typeof entry)['~run'] = (dataset, config) => {
+    const input = dataset.value as Record<string, unknown>;
+    const entries: [string, unknown][] = [];
+    const issues: v.BaseIssue<unknown>[] = [];
+    let typed = true;
+    for (const [written, inside] of Object.entries(input)) {
+      const results = [key['~run']({ value: written }, config), value['~run']({ value: inside }, config)] as const;
+      for (const [i, result] of results.entries()) {
+        const item = { type: 'object', origin: i === 0 ? 'key' : 'value', input, key: written, value: inside } as const;
+        for (const issue of result.issues ?? [])
+          issues.push({ ...issue, path: [item, ...(i === 0 ? [] : (issue.path ?? []))] } as v.BaseIssue<unknown>);
+        if (!result.typed) typed = false;
+      }
+      if (results[0].typed) entries.push([results[0].value, results[1].value]);
+    }
+    const read = { typed, value: Object.fromEntries(entries), issues: issues.length > 0 ? issues : undefined };
+    return read as ReturnType<(typeof entry)['~run']>;
+  };
+  return v.pipe(v.custom<Record<string, unknown>>(isMap, `is not a map of ${what}`), {
+    ...entry,
+    '~run': readEntries,
+  }) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
+};
 
 const address = v.pipe(
   host,

@@ -249,9 +249,8 @@ function valueOf(
       const key = keyText(pair.key);
       const offset = offsetOf(pair.key) || offsetOf(node);
       if (key === null) complain(offset, 'has an entry without a plain key');
-      else if (key === '__proto__' || key === 'prototype' || key === 'constructor') {
-        complain(offset, `"${key}" cannot be a key`);
-      } else if (firstAt.has(key)) {
+      else if (key === '__proto__') complain(offset, '"__proto__" cannot be a key');
+      else if (firstAt.has(key)) {
         const { line } = positionOf(firstAt.get(key)!);
         complain(offset, `${formatPath([...path, key])}: duplicate key, first at line ${line}`);
       } else {

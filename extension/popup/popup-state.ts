@@ -52,7 +52,7 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
   const { before, site } = splitHost(tab.host, tab.site);
   const on = tab.steered === true;
   const routes = state?.routes ?? ['companion'];
-  const last = snapshot.lastRoutes[tab.entry];
+  const last = Object.hasOwn(snapshot.lastRoutes, tab.entry) ? snapshot.lastRoutes[tab.entry] : undefined;
   const again = last !== undefined && routes.includes(last) ? last : null;
   const route = (on ? tab.route : wantedRoute) ?? wantedRoute ?? again ?? state?.default ?? 'companion';
   return {

@@ -49,6 +49,13 @@ function view(
   };
 }
 
+test('a host called like a part of an object has no route of before', () => {
+  const there = view({
+    tab: { host: 'constructor', site: 'constructor', entry: 'constructor', steered: false, route: null },
+  });
+  expect(screenOf(there, null)).toMatchObject({ screen: 'main', site: 'constructor', route: 'companion' });
+});
+
 test('a site that is on shows its registrable domain apart, its route, and a switch that can be used', () => {
   expect(screenOf(view(), null)).toMatchObject({
     screen: 'main',

@@ -56,7 +56,7 @@ const blank: Snapshot = {
 const [snapshot, tab, tabs] = await Promise.all([readSnapshot(), watchedTab(), readTabs()]);
 const host = hostOf(tab.url);
 const known = { ...blank, ...snapshot };
-const site = known.sites[host] ?? host;
+const site = Object.hasOwn(known.sites, host) ? known.sites[host]! : host;
 const entry = entryFor(host, known.state);
 const first: TabView = {
   host,

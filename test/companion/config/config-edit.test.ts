@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { ConfigError } from '../../../companion/config/config-error.ts';
 import { addAllowRule, EditError, formatScalar, routeOfSite, setSite } from '../../../companion/config/config-edit.ts';
 import { parseConfig } from '../../../companion/config/config-file.ts';
+import { compileMatcher, decide } from '../../../shared/decision/decide.ts';
 import { DEFAULT_CONFIG_TEXT } from '../../../companion/config/default-text.ts';
 
 /** Every site of a text with its route, in file order. */
@@ -80,6 +81,8 @@ describe('one edit touches one place', () => {
     ['one host only', '=www.example.com', 'off', [], ['  =www.example.com: off']],
     ['an address', '2001:db8::1', 'work', [], ['  "2001:db8::1": work']],
     ['a number of an address', '127.1', 'work', [], ['  "127.1": work']],
+    ['a name that every object has', 'constructor', 'work', [], ['  constructor: work']],
+    ['a name that every function has', '=prototype', 'off', [], ['  =prototype: off']],
     ['a forgotten site', 'example.com', null, ['  example.com: work # since May'], []],
     [
       'a forgotten long site',
@@ -98,6 +101,18 @@ describe('one edit touches one place', () => {
     const lines = setSite(FILE, 'new.example', 'work').split('\n');
     expect(lines[lines.indexOf('  new.example: work') - 1]).toContain('wiki.example');
     expect(lines[lines.indexOf('  new.example: work') + 1]).toBe('  # the end of the sites');
+  });
+
+  test('sites called like parts of an object are sites: turned on, decided, turned off, forgotten', () => {
+    for (const name of ['constructor', 'prototype', 'hasownproperty', 'tostring']) {
+      const on = setSite(FILE, name, 'work');
+      const { rules } = parseConfig(on, 'x');
+      const matcher = compileMatcher({ rules, lists: [] });
+      expect(decide(matcher, { host: name }), name).toMatchObject({ steered: true, route: 'work' });
+      expect(decide(matcher, { host: `a.${name}` }), name).toMatchObject({ steered: true });
+      expect(sitesOf(setSite(on, name, 'off'))).toContainEqual([name, 'off']);
+      expect(setSite(on, name, null)).toBe(FILE);
+    }
   });
 
   test('a rule that lets through stands after the last', () => {
