@@ -18,6 +18,7 @@ import type {
   Dial,
   Dialled,
   ExchangeDraft,
+  Found,
   Recorder,
   ResolvedRoute,
   Try,
@@ -53,21 +54,30 @@ export interface Rooms {
   readonly now: () => EpochMilliseconds;
 }
 
-/** A request in absolute-form, from its head to its record. Never rejects. */
-export async function proxyRequest(incoming: Incoming, rooms: Rooms): Promise<void> {
-  const { head } = incoming;
-  const draft = rooms.recorder.begin('http', head.method);
+/** A request in absolute-form, from its head to its record. Null when all of it is done: what is answered here waits for nobody. Never throws or rejects. */
+export function proxyRequest(incoming: Incoming, rooms: Rooms): Promise<void> | null {
+  const draft = rooms.recorder.begin('http', incoming.head.method);
+  let ending: Promise<void> | null = null;
   try {
-    await walkRequest(incoming, rooms, draft);
+    ending = walkRequest(incoming, rooms, draft);
   } catch (error) {
     failed(incoming, draft, error);
   }
-  draft.bytesUp += incoming.bytesUp;
-  draft.bytesDown += incoming.bytesDown;
-  rooms.recorder.finish(draft);
+  if (ending !== null) return finished(ending, incoming, rooms, draft);
+  recordRequest(incoming, rooms, draft);
+  return null;
 }
 
-async function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> {
+async function finished(ending: Promise<void>, incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> {
+  try {
+    await ending;
+  } catch (error) {
+    failed(incoming, draft, error);
+  }
+  recordRequest(incoming, rooms, draft);
+}
+
+function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> | null {
   const { head } = incoming;
   const { host, port, path } = httpTarget(head);
   draft.url = urlOf(host, port, path);
@@ -95,14 +105,25 @@ async function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraf
     rooms.now(),
   );
   if (found.hit) return finish(incoming, draft, rooms, found.answer, found.status);
+  return goUpstream(incoming, rooms, draft, route, outgoingOf(incoming, found.request, target, path, null), found);
+}
 
-  const outgoing = outgoingOf(incoming, found.request, target, path, null);
+/** From the cache's no to its store: out by the chains of the route, and back. */
+async function goUpstream(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  route: ResolvedRoute,
+  outgoing: Outgoing,
+  found: Found & { hit: false },
+): Promise<void> {
   const requestedAt = rooms.now();
-  const { answer } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
+  const { answer } = await rooms.tryChains(route, draft.host, draft.attempts, incoming.signal, one =>
     forward(outgoing, one, rooms),
   );
   const kept = rooms.cache.store(found, answer, { requestedAt, respondedAt: rooms.now() });
-  return finish(incoming, draft, rooms, kept.answer, kept.status);
+  const sending = finish(incoming, draft, rooms, kept.answer, kept.status);
+  if (sending !== null) await sending;
 }
 
 /** A CONNECT, or what SOCKS calls so, from its head to the record of its tunnel. Never rejects. */
@@ -163,7 +184,10 @@ async function openUpgrade(
   const { answer, upgraded } = await rooms.tryChains(route, target.host, draft.attempts, incoming.signal, one =>
     forward(outgoing, one, rooms),
   );
-  if (upgraded === null) return finish(incoming, draft, rooms, answer, undefined);
+  if (upgraded === null) {
+    const sending = finish(incoming, draft, rooms, answer, undefined);
+    return sending === null ? undefined : await sending;
+  }
   try {
     switchProtocols(incoming, answer.head);
   } catch (error) {
@@ -212,25 +236,32 @@ async function pipe(
   draft.bytesDown += counts.down;
 }
 
-/** Sends the answer and waits for its end. */
-async function finish(
+/** Sends the answer. Null when all of it is on its way, else a promise for the end of its body. */
+function finish(
   incoming: Incoming,
   draft: ExchangeDraft,
   rooms: Rooms,
   answer: Answer,
   cacheStatus: string | undefined,
-): Promise<void> {
+): Promise<void> | null {
   draft.cacheStatus = cacheStatus;
-  const sent = respond(incoming, answer, { cacheStatus });
+  const sending = respond(incoming, answer, { cacheStatus });
   draft.status = answer.head.status;
   draft.firstByteAfter = rooms.now() - draft.startedAt;
-  if (sent !== null) await sent;
+  return sending;
 }
 
-function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer, fault: Fault): void {
+function finishBlocked(incoming: Incoming, draft: ExchangeDraft, answer: Answer, fault: Fault): null {
   draft.status = answer.head.status;
   draft.sentence = fault.message;
   void respond(incoming, answer, { proxyStatus: proxyStatusOf(fault) });
+  return null;
+}
+
+function recordRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): void {
+  draft.bytesUp += incoming.bytesUp;
+  draft.bytesDown += incoming.bytesDown;
+  rooms.recorder.finish(draft);
 }
 
 /** The fault that names who blocked: the rule, or the line of the list. */
@@ -351,10 +382,10 @@ function outgoingOf(
     body: incoming.body,
     upgrade,
     interim: interim => respondInterim(incoming, interim),
-    cancel: null,
+    connection: null,
     spent: null,
   };
-  incoming.whenGone = fault => outgoing.cancel?.(fault);
+  incoming.whenGone = fault => outgoing.connection?.abort(fault);
   return outgoing;
 }
 

@@ -31,9 +31,10 @@ export type DownstreamLimits = Pick<
   | 'drainTimeout'
 >;
 
-/** Where requests go. Both are called without await; both answer `incoming` in every case and never reject. */
+/** Where requests go. Both answer `incoming` in every case, and neither throws or rejects. */
 export interface Walk {
-  readonly request: (incoming: Incoming) => Promise<void>;
+  /** Null when the exchange has ended already. */
+  readonly request: (incoming: Incoming) => Promise<void> | null;
   readonly tunnel: (incoming: Incoming) => Promise<void>;
 }
 
@@ -294,7 +295,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       this.reads.flows = true;
       this.bodyMoved(0);
     }
-    house.walk.request(new Incoming(head, body, this)).catch(this.onBug);
+    house.walk.request(new Incoming(head, body, this))?.catch(this.onBug);
   }
 
   /** The walk catches what can fail; this is what cannot. One exchange ends, not the companion. */

@@ -47,21 +47,49 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     else memory.failed(stage === 'connect' && fault.hop !== undefined ? null : site, chain, UNREACHABLE_FOR);
   }
 
-  return async function tryChains<T>(
-    route: ResolvedRoute,
-    host: string,
+  function attemptOf(one: Try, startedAt: EpochMilliseconds, error?: unknown): Attempt {
+    return {
+      chain: namesOf(one.chain),
+      outcome: error === undefined ? 'ok' : error instanceof Fault ? error.kind : 'proxy_internal_error',
+      stage: one.stage,
+      reason: error instanceof Error ? error.message : undefined,
+      hops: one.steps,
+      took: Math.max(0, now() - startedAt),
+    };
+  }
+
+  /** The only chain, with time enough: nothing is to be weighed and nothing to be remembered. */
+  async function tryOnly<T>(
+    chain: Chain,
     attempts: Attempt[],
     signal: AbortSignal,
     attempt: (one: Try) => Promise<T>,
   ): Promise<T> {
-    if (signal.aborted) throw abandoned(signal);
+    const startedAt = now();
+    const one: Try = { chain, signal, steps: [], stage: 'connect', replayable: false };
+    try {
+      const value = await attempt(one);
+      attempts.push(attemptOf(one, startedAt));
+      return value;
+    } catch (error) {
+      const reason = signal.aborted ? abandoned(signal) : error;
+      attempts.push(attemptOf(one, startedAt, reason ?? 'unknown'));
+      throw reason;
+    }
+  }
+
+  async function tryInOrder<T>(
+    route: ResolvedRoute,
+    host: string,
+    limit: RouteLimit | null,
+    attempts: Attempt[],
+    signal: AbortSignal,
+    attempt: (one: Try) => Promise<T>,
+  ): Promise<T> {
     const { chains } = route;
-    if (chains.length === 0)
-      throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
     const site = chains.length > 1 ? siteOf(host) : host;
     const order = memory.order(site, chains);
     const began = now();
-    const limit = longest(chains) > routeTimeout ? new RouteLimit(signal, routeTimeout) : null;
     const faults: Fault[] = [];
     let current: Try | undefined;
     limit?.start(() => current?.stage === 'response' || current?.stage === 'reused');
@@ -70,20 +98,12 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
       for (const chain of order) {
         const startedAt = now();
         const steps: HopTrace[] = [];
-        const one: Try = { chain, signal: limit?.signal ?? signal, steps, stage: 'connect' };
+        const one: Try = { chain, signal: limit?.signal ?? signal, steps, stage: 'connect', replayable: false };
         current = one;
-        const record = (fault: Fault | null, error?: unknown) =>
-          attempts.push({
-            chain: chain.hops.map(hop => hop.name),
-            outcome: fault ? fault.kind : error === undefined ? 'ok' : 'proxy_internal_error',
-            stage: one.stage,
-            reason: fault?.message ?? (error instanceof Error ? error.message : undefined),
-            hops: steps,
-            took: Math.max(0, now() - startedAt),
-          });
+        const record = (error?: unknown) => attempts.push(attemptOf(one, startedAt, error));
         try {
           const value = await attempt(one);
-          record(null);
+          record();
           if (chains.length > 1) memory.worked(site, chain);
           return value;
         } catch (error) {
@@ -93,7 +113,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
             throw gone;
           }
           if (!(error instanceof Fault)) {
-            record(null, error ?? 'unknown');
+            record(error ?? 'unknown');
             throw error;
           }
           record(error);
@@ -116,7 +136,25 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     } finally {
       limit?.stop();
     }
+  }
+
+  return (route, host, attempts, signal, attempt) => {
+    if (signal.aborted) throw abandoned(signal);
+    const { chains } = route;
+    if (chains.length === 0)
+      throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
+    const limit = longest(chains) > routeTimeout ? new RouteLimit(signal, routeTimeout) : null;
+    return chains.length === 1 && limit === null
+      ? tryOnly(chains[0]!, attempts, signal, attempt)
+      : tryInOrder(route, host, limit, attempts, signal, attempt);
   };
+}
+
+const NO_HOPS: readonly string[] = [];
+
+/** The names of a chain's hops. */
+function namesOf({ hops }: Chain): readonly string[] {
+  return hops.length === 0 ? NO_HOPS : hops.map(hop => hop.name);
 }
 
 /**

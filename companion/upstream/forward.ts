@@ -19,8 +19,8 @@ export interface Outgoing {
   readonly upgrade: string | null;
   /** Hears 1xx answers other than 101. */
   readonly interim: ((head: ResponseHead) => void) | null;
-  /** Set while a connection works on it: breaks it off. */
-  cancel: ((fault: Fault) => void) | null;
+  /** The connection that works on it, while one does. */
+  connection: UpstreamConnection | null;
   /** Why its streamed body cannot be sent again, once a try has taken it. */
   spent: Fault | null;
 }
@@ -70,81 +70,73 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
   const streamed = body !== null && !Buffer.isBuffer(body);
   const replayable = !streamed && IDEMPOTENT.has(head.method);
   one.replayable = body === null && (head.method === 'GET' || head.method === 'HEAD');
-
-  const waiting = upgrade === null ? ways.pool.take(key, !replayable) : null;
-  if (waiting !== null) {
-    one.stage = 'reused';
-    try {
-      return await send(outgoing, waiting, hop, last, ways);
-    } catch (error) {
-      // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
-      if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated')
-        throw error;
+  try {
+    const waiting = upgrade === null ? ways.pool.take(key, !replayable) : null;
+    if (waiting !== null) {
+      one.stage = 'reused';
+      try {
+        return received(await ask(outgoing, waiting, hop), outgoing, waiting, hop, last, ways);
+      } catch (error) {
+        // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
+        if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated')
+          throw error;
+      }
     }
+    const dialled = await ways.dial(chain, target, {
+      absolute: hop !== null,
+      signal: one.signal,
+      steps: one.steps,
+      reached: stage => {
+        one.stage = stage;
+      },
+    });
+    one.stage = 'response';
+    const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
+    return received(await ask(outgoing, connection, hop), outgoing, connection, hop, last, ways);
+  } catch (error) {
+    if (streamed && outgoing.connection !== null) {
+      outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
+    }
+    throw error;
+  } finally {
+    outgoing.connection = null;
   }
-  const dialled = await ways.dial(chain, target, {
-    absolute: hop !== null,
-    signal: one.signal,
-    steps: one.steps,
-    reached: stage => {
-      one.stage = stage;
-    },
-  });
-  one.stage = 'response';
-  return send(outgoing, ways.pool.adopt(key, dialled.socket, dialled.rest), hop, last, ways);
 }
 
-async function send(
+/** Sends the request on this connection. */
+function ask(outgoing: Outgoing, connection: UpstreamConnection, hop: NamedHop | null): Promise<Answer> {
+  const { head, target, body, path, upgrade } = outgoing;
+  const framing =
+    body !== null && Buffer.isBuffer(body) ? ({ kind: 'length', length: body.length } as const) : head.framing;
+  outgoing.connection = connection;
+  return connection.exchange({
+    method: head.method,
+    headText: requestHead({ head, host: target.host, port: target.port, path, framing, upgrade }, hop),
+    framing,
+    body,
+    upgrade: upgrade !== null,
+    blame: hop === null ? { target, hop: undefined } : { target: { host: hop.host, port: hop.port }, hop: hop.name },
+    interim: outgoing.interim,
+  });
+}
+
+/** What becomes of the answer: a tunnel, a refusal, or an answer without the fields that were for our connection only. */
+function received(
+  answer: Answer,
   outgoing: Outgoing,
   connection: UpstreamConnection,
   hop: NamedHop | null,
   last: NamedHop | undefined,
   ways: Ways,
-): Promise<Forwarded> {
-  const { head, target, body } = outgoing;
-  const streamed = body !== null && !Buffer.isBuffer(body);
-  const framing = streamed || body === null ? head.framing : ({ kind: 'length', length: body.length } as const);
-  const headText = requestHead(
-    { head, host: target.host, port: target.port, path: outgoing.path, framing, upgrade: outgoing.upgrade },
-    hop,
-  );
-  if (last !== undefined) enterOnce(headText, target, connection, ways);
-  outgoing.cancel = fault => connection.abort(fault);
-  try {
-    const answer = await connection.exchange({
-      method: head.method,
-      headText,
-      framing,
-      body,
-      upgrade: outgoing.upgrade !== null,
-      blame: hop === null ? { target, hop: undefined } : { target: { host: hop.host, port: hop.port }, hop: hop.name },
-      interim: outgoing.interim,
-    });
-    if (answer.head.status === 101) return { answer, upgraded: connection.takeOver() };
-    const refusal = refusalIn(answer.head, head.method, hop, last, target, ways);
-    if (refusal !== null) {
-      if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
-      throw refusal;
-    }
-    dropHopByHop(answer.head.fields);
-    return { answer, upgraded: null };
-  } catch (error) {
-    const fault = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
-    if (streamed) outgoing.spent = fault;
-    throw fault;
-  } finally {
-    outgoing.cancel = null;
-    if (last !== undefined) ways.identical.leave(headText);
+): Forwarded {
+  if (answer.head.status === 101) return { answer, upgraded: connection.takeOver() };
+  const refusal = refusalIn(answer.head, outgoing.head.method, hop, last, outgoing.target, ways);
+  if (refusal !== null) {
+    if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
+    throw refusal;
   }
-}
-
-function enterOnce(headText: string, target: AdmittedTarget, connection: UpstreamConnection, ways: Ways): void {
-  try {
-    ways.identical.enter(headText, target);
-  } catch (fault) {
-    connection.destroy();
-    throw fault;
-  }
+  dropHopByHop(answer.head.fields);
+  return { answer, upgraded: null };
 }
 
 /** A hop's no; or a 407 of the origin, which the browser would take for ours and ask the person for a password (RFC 9110 §15.5.8). */
