@@ -1,14 +1,16 @@
 // `detour explain`: asks each room in the order of the walk what it would do with a URL, and says it in sentences.
+import type { ConfigDns } from '../shared/config.ts';
 import type { Explanation } from '../shared/control.ts';
 import { decide } from '../shared/decision/decide.ts';
 import type { Because } from '../shared/decision/rule.ts';
-import { type Endpoint, formatEndpoint, formatHost, normalizeHost, parsePort } from '../shared/endpoint.ts';
+import { type Endpoint, formatEndpoint, formatHost, isAddress, normalizeHost, parsePort } from '../shared/endpoint.ts';
 import { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds } from '../shared/units.ts';
 import { Fields } from './message/headers.ts';
 import type { RequestHead } from './message/message.ts';
 import type { SteeredDecision } from './proxy.ts';
 import { redactUrl } from './record/log-file.ts';
+import type { Chain } from './rooms.ts';
 import type { Furnished } from './worker.ts';
 
 const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, wss: 443 };
@@ -16,7 +18,7 @@ const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, ws
 /** What would happen to a URL, room by room. Nothing is sent and nothing remembered. */
 export function explain(
   written: string,
-  { matcher, routes, rooms }: Pick<Furnished, 'matcher' | 'routes' | 'rooms'>,
+  { config, matcher, routes, rooms }: Pick<Furnished, 'config' | 'matcher' | 'routes' | 'rooms'>,
   here: Endpoint,
   now: EpochMilliseconds,
 ): Explanation {
@@ -72,7 +74,20 @@ export function explain(
   steps.push(`Cache: ${cache}.`);
   steps.push(`Route: "${route.name}"${route.route ? (route.route.else ? ', open' : ', closed') : ''}.`);
   chains.forEach((chain, i) => steps.push(`Chain ${i + 1}: ${chain.join(' → ')} → ${host}:${port}`));
+  if (!isAddress(host))
+    for (const line of new Set(route.chains.map(chain => sayLookup(host, chain, config.dns))))
+      steps.push(`DNS: ${line}.`);
   return { ...said, refused, cache, chains };
+}
+
+/** Who finds the address. Nobody is asked for it here. */
+function sayLookup(host: string, chain: Chain, dns: ConfigDns): string {
+  const last = chain.hops.at(-1);
+  if (last !== undefined) return `the hop "${last.name}" finds the address; this machine does not ask for it`;
+  if (Object.hasOwn(dns.hosts, host)) return `dns.hosts says ${dns.hosts[host]}`;
+  if (dns.https !== null) return `the companion asks ${dns.https.url} on the route "${dns.route}"`;
+  if (dns.servers.length === 0) return "the companion asks this system's resolver";
+  return `the companion asks ${dns.servers.map(formatEndpoint).join(', then ')}`;
 }
 
 function sayBecause(because: Because): string {

@@ -11,6 +11,8 @@ import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache } from './cache/cache.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
+import { makeNameLookup } from './chain/name-lookup.ts';
+import type { Resolver } from './chain/resolver.ts';
 import { listen, type Listener } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
 import { makeAcl } from './guard/acl.ts';
@@ -73,6 +75,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let furnished!: Furnished;
   let outcomes = makeOutcomeMemory(elapsed);
   let cache = createCache(first.config.cache);
+  let names: { resolver: Resolver; madeFor: string } | null = null;
   const limits = () => furnished.config.limits;
   const pool = new ConnectionPool(limits);
   const identical = new IdenticalHeads(() => limits().identical);
@@ -88,20 +91,36 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       },
     });
     const hopTimeout = config.limits.hopTimeout * 1000;
+    const tryChains = makeTryChains({
+      now: elapsed,
+      routeTimeout: config.limits.routeTimeout * 1000,
+      hopTimeout,
+      memory: outcomes,
+      siteOf: siteName,
+    });
+    // The addresses it knows outlive a change of anything else.
+    const madeFor = `${judgedBy(config)} ${hopTimeout}`;
+    if (names?.madeFor !== madeFor) {
+      const resolver = makeNameLookup({
+        dns: config.dns,
+        acl,
+        hopTimeout,
+        via: mark.via,
+        tryChains,
+        routeOf: route => routes.get(route)!,
+        connections: pool,
+        wallClock: now,
+      });
+      names = { resolver, madeFor };
+    }
     const rooms: Rooms = {
       acl,
       decide: target => decideForCompanion(matcher, target, config.default),
       routeOf: decision => routes.get(decision.route)!,
       blockAnswer,
       cache,
-      tryChains: makeTryChains({
-        now: elapsed,
-        routeTimeout: config.limits.routeTimeout * 1000,
-        hopTimeout,
-        memory: outcomes,
-        siteOf: siteName,
-      }),
-      dial: makeDial({ acl, hopTimeout, hosts: config.dns.hosts, via: mark.via }),
+      tryChains,
+      dial: makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup: names.resolver.lookup, via: mark.via }),
       refusalOf,
       pool,
       identical,

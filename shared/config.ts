@@ -596,15 +596,95 @@ const address = v.pipe(
   host,
   v.check(written => isAddress(written), 'is not an address like 192.0.2.7 or 2001:db8::7'),
 );
-const Dns = strict({
-  hosts: v.nullish(
-    described(
-      mapOf(host, address, 'names and addresses'),
-      'Addresses for names that the companion looks up itself. The guard judges them like any other.',
+const DNS_PORT = 53;
+const dnsServer = v.pipe(
+  v.string('is not the address of a server'),
+  v.rawTransform<string, Endpoint>(({ dataset, addIssue, NEVER }) => {
+    const whole = normalizeHost(dataset.value);
+    const parsed = whole !== null && isAddress(whole) ? { host: whole, port: DNS_PORT } : parseEndpoint(dataset.value);
+    if (parsed && isAddress(parsed.host)) return parsed;
+    addIssue({ message: `"${dataset.value}" is not an address, with or without a port: write it like 192.0.2.53` });
+    return NEVER;
+  }),
+);
+
+/** A DNS-over-HTTPS server. `url` is in normal form. */
+export interface DnsOverHttps extends Endpoint {
+  readonly url: string;
+  readonly path: string;
+}
+
+const dnsOverHttps = v.pipe(
+  v.string('is not an https URL'),
+  v.rawTransform<string, DnsOverHttps>(({ dataset, addIssue, NEVER }) => {
+    // RFC 8484 §4.1 writes templates; we POST, so the variable is left out.
+    const written = dataset.value.trim().replace(/(?:\{\?dns\}|#.*)$/, '');
+    const url = urlOf(written);
+    const host = url === null ? null : normalizeHost(url.hostname);
+    if (url?.protocol !== 'https:' || host === null || url.username !== '' || url.password !== '') {
+      addIssue({ message: 'is not an https URL like https://dns.example/dns-query' });
+      return NEVER;
+    }
+    return { url: url.href, host, port: url.port === '' ? 443 : Number(url.port), path: url.pathname + url.search };
+  }),
+);
+
+function urlOf(text: string): URL | null {
+  try {
+    return new URL(text);
+  } catch {
+    return null;
+  }
+}
+
+const timeToLive = v.pipe(
+  v.number('is not a number of seconds'),
+  v.minValue(0, 'is negative'),
+  v.maxValue(604_800, 'is longer than a week'),
+);
+
+const Dns = v.pipe(
+  strict({
+    hosts: v.nullish(
+      described(
+        mapOf(host, address, 'names and addresses'),
+        'Addresses for names that the companion looks up itself. The guard judges them like any other.',
+      ),
+      {},
     ),
-    {},
+    servers: v.nullish(
+      described(
+        v.pipe(
+          v.array(dnsServer, 'is not a list of addresses: write [192.0.2.53]'),
+          v.maxLength(8, 'has more than 8 servers'),
+        ),
+        "DNS servers to ask (UDP, and TCP for long answers) instead of this system's resolver; the next one when one does not answer.",
+      ),
+      [],
+    ),
+    https: v.nullish(
+      described(dnsOverHttps, "A DNS-over-HTTPS server (RFC 8484) to ask instead of this system's resolver."),
+      null,
+    ),
+    route: v.optional(
+      described(v.string('is not the name of a route'), 'The route on which the DNS-over-HTTPS server is reached.'),
+      'companion',
+    ),
+    minTtl: v.optional(described(timeToLive, 'An answer is kept at least so many seconds.'), 5),
+    maxTtl: v.optional(described(timeToLive, 'An answer is kept at most so many seconds; 0 = not at all.'), 3_600),
+    serveStale: v.optional(
+      described(
+        timeToLive,
+        'While the DNS cannot be asked, an old answer is used for so many seconds beyond its time; 0 = never.',
+      ),
+      3_600,
+    ),
+  }),
+  v.check(
+    dns => dns.servers.length === 0 || dns.https === null,
+    'has both servers and https: names are asked of one or the other',
   ),
-});
+);
 
 // A section whose entries are all commented out reads as null in YAML: it counts as absent.
 const Shape = strict(
@@ -665,6 +745,7 @@ interface Unfinished {
   readonly rules?: readonly (Partial<ConfigRule> | undefined)[];
   readonly lists?: readonly (Partial<ListSource> | undefined)[];
   readonly default?: string;
+  readonly dns?: { readonly route?: string };
 }
 
 function checkReferences(config: Unfinished, complain: Complain): void {
@@ -711,6 +792,8 @@ function checkReferences(config: Unfinished, complain: Complain): void {
   for (const [i, rule] of listOr(config.rules).entries()) checkRoute(routeOf(rule), 'rules', i, 'route');
   for (const [i, list] of listOr(config.lists).entries()) checkRoute(routeOf(list), 'lists', i, 'route');
   checkRoute(config.default, 'default');
+  checkRoute(config.dns?.route, 'dns', 'route');
+  if (config.dns?.route === 'block') complain('leads nowhere: names could not be looked up', 'value', 'dns', 'route');
   if (Object.keys(sites).length + listOr(config.rules).length > MAX_HAND_WRITTEN) {
     complain(`more than ${MAX_HAND_WRITTEN} sites and rules by hand; put them in a list file`, 'key', 'sites');
   }
@@ -719,3 +802,4 @@ function checkReferences(config: Unfinished, complain: Complain): void {
 export type Config = v.InferOutput<typeof ConfigSchema>;
 export type ConfigLimits = Config['limits'];
 export type ConfigGuard = Config['guard'];
+export type ConfigDns = Config['dns'];

@@ -28,12 +28,13 @@ export const FAULTS = {
   dns_timeout: {
     side: 'upstream',
     status: 504,
-    say: f => `No answer came in time when looking up ${f.at}. Is the network up?`,
+    say: f => `No answer came in time when looking up ${f.at}${because(f)}. Is the network up?`,
   },
   dns_error: {
     side: 'upstream',
     status: 502,
-    say: f => `The name ${f.at} could not be found${because(f)}. Is it spelled right?`,
+    say: f =>
+      `The name ${f.at} could not be found${because(f)}. Is it spelled right${f.detail ? ', and does the DNS work' : ''}?`,
   },
   destination_not_found: { side: 'upstream', status: 500, say: f => `${atHop(f)} does not know this destination.` },
   destination_unavailable: {

@@ -33,7 +33,7 @@ function floorOf(file: string): Floor {
 }
 
 const SHARED_PACKAGES = new Set(['valibot']);
-const COMPANION_ONLY_PACKAGES = new Set(['tldts', 'ws', 'yaml', 'lru-cache']);
+const COMPANION_ONLY_PACKAGES = new Set(['dns-packet', 'tldts', 'ws', 'yaml', 'lru-cache']);
 
 /** What is wrong with an import, or undefined. */
 export function wrongWith({ from, to, typeOnly }: Import): string | undefined {

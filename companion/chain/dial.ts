@@ -1,6 +1,5 @@
 // Folds a chain of hops into one socket: connect to the first, then ask each in turn for a tunnel to the next, through what stands already.
-// Here are the sockets, the clocks and the resolver of that; what is said to a hop is in the file of its kind. Foreign errors become faults here.
-import { promises as dns } from 'node:dns';
+// Here are the sockets and the clocks of that; what is said to a hop is in the file of its kind, names are resolver.ts's. Foreign errors become faults here.
 import { connect, type Socket } from 'node:net';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
@@ -8,15 +7,15 @@ import type { Milliseconds } from '../../shared/units.ts';
 import type { Acl, Dial, NamedHop } from '../rooms.ts';
 import { endpointOf, type Handshake, hopFault } from './handshake.ts';
 import { connectHandshake } from './http-connect.ts';
+import { type Lookup, LookupFailed } from './resolver.ts';
 import { socks5Handshake } from './socks5.ts';
-
-/** All addresses of a name, the preferred ones first. */
-export type Lookup = (host: string) => Promise<readonly string[]>;
+import { makeSystemAsk } from './system-lookup.ts';
 
 export interface ChainOptions {
   readonly acl: Acl;
   /** For connecting to one hop (or, without hops, to the target) and hearing its yes. */
   readonly hopTimeout: Milliseconds;
+  /** Absent: the system's resolver, with no memory. */
   readonly lookup?: Lookup;
   /** dns.hosts of the file: addresses for names, before any lookup. The guard judges them like any other. */
   readonly hosts?: Readonly<Record<string, string>>;
@@ -29,17 +28,16 @@ export interface ChainOptions {
 const NEXT_ADDRESS_AFTER: Milliseconds = 250;
 /** More addresses than this for one name are not tried. */
 const MAX_ADDRESSES = 16;
+/** So many addresses are named in a sentence. */
+const MAX_NAMED = 4;
 const KEEP_ALIVE_AFTER: Milliseconds = 30_000;
 const NOTHING = Buffer.alloc(0);
 // Also the ear of a socket that is on its way from one owner to the next: it must not bring the process down when it breaks just then.
 const nothing = () => {};
 
-const systemLookup: Lookup = async host =>
-  (await dns.lookup(host, { all: true, order: 'verbatim' })).map(one => one.address);
-
 /** Puts chains together; see Dial in rooms.ts for what it throws. The socket comes with no listener that reads, and not flowing. */
 export function makeDial(options: ChainOptions): Dial {
-  const { acl, hopTimeout, lookup = systemLookup, via = null, now = () => performance.now() } = options;
+  const { acl, hopTimeout, lookup = systemLookup(hopTimeout), via = null, now = () => performance.now() } = options;
   const hosts = new Map<string, string>();
   for (const [name, address] of Object.entries(options.hosts ?? {})) {
     const host = normalizeHost(name);
@@ -78,7 +76,7 @@ export function makeDial(options: ChainOptions): Dial {
       if (forbidden)
         throw isAddress(at.host) && !hop
           ? forbidden
-          : new Fault(forbidden.kind, { ...blame, detail: found.join(', '), cause: forbidden });
+          : new Fault(forbidden.kind, { ...blame, detail: found.slice(0, MAX_NAMED).join(', '), cause: forbidden });
       throw new Fault('dns_error', { ...blame, detail: 'it has no address' });
     }
     return bounded(deadline - now(), signal, late('connection_timeout'), (succeed, fail) =>
@@ -182,6 +180,11 @@ export function makeDial(options: ChainOptions): Dial {
       throw error;
     }
   };
+}
+
+function systemLookup(timeout: Milliseconds): Lookup {
+  const ask = makeSystemAsk(timeout);
+  return async host => (await ask(host)).addresses;
 }
 
 /** IPv6 and IPv4 by turns, each family in the order it came (RFC 8305 §4), so that a broken family costs one turn only. */
@@ -296,15 +299,12 @@ const SYSTEM_ERRORS: Record<string, readonly [FaultKind, string?]> = {
   EPERM: ['destination_ip_unroutable', 'forbidden by this system'],
   EMFILE: ['connection_limit_reached', 'this system allows no more open files'],
   ENFILE: ['connection_limit_reached', 'this system allows no more open files'],
-  ENOTFOUND: ['dns_error'],
-  ENODATA: ['dns_error', 'it has no address'],
-  EAI_AGAIN: ['dns_timeout'],
-  ETIMEOUT: ['dns_timeout'],
 };
 
 /** A foreign error as a fault; a fault stays what it is. */
 export function faultOf(error: unknown, blame: FaultOptions): Fault {
   if (error instanceof Fault) return error;
+  if (error instanceof LookupFailed) return new Fault(error.kind, { ...blame, detail: error.detail, cause: error });
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
   const known = code === undefined ? undefined : SYSTEM_ERRORS[code];
   if (known) return new Fault(known[0], { ...blame, detail: known[1], cause: error });

@@ -46,8 +46,9 @@ lists:
 #   allow: [192.168.1.0/24]
 #   connectPorts: [80, 443, 1024-65535]
 
-# Names that this machine resolves by itself, before it asks the system.
-# dns: { hosts: { printer.example: 192.168.1.9 } }
+# Names that this machine resolves by itself (behind hops, the last hop does): addresses written here; else the system is asked, or these
+# servers (servers: [192.0.2.53]), or a server over HTTPS, reached by a route.
+# dns: { hosts: { printer.example: 192.168.1.9 }, https: "https://dns.example/dns-query", route: companion }
 
 # cache: { memory: 64MiB }
 

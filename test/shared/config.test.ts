@@ -262,6 +262,63 @@ describe('keys and values', () => {
   });
 });
 
+describe('dns', () => {
+  test('names are asked of this system unless the file says otherwise', () => {
+    expect(read({}).dns).toEqual({
+      hosts: {},
+      servers: [],
+      https: null,
+      route: 'companion',
+      minTtl: 5,
+      maxTtl: 3_600,
+      serveStale: 3_600,
+    });
+  });
+
+  test.each([
+    ['192.0.2.53', { host: '192.0.2.53', port: 53 }],
+    ['192.0.2.53:5353', { host: '192.0.2.53', port: 5353 }],
+    ['2001:db8::53', { host: '2001:db8::53', port: 53 }],
+    ['[2001:db8::53]:5353', { host: '2001:db8::53', port: 5353 }],
+  ])('%s is a server', (server, endpoint) => {
+    expect(read({ dns: { servers: [server] } }).dns.servers).toEqual([endpoint]);
+  });
+
+  test.each([
+    ['https://dns.test/dns-query', { host: 'dns.test', port: 443, path: '/dns-query' }],
+    ['https://DNS.test:8443/q{?dns}', { host: 'dns.test', port: 8443, path: '/q' }],
+    ['https://[2001:db8::53]/?x=1#part', { host: '2001:db8::53', port: 443, path: '/?x=1' }],
+  ])('%s is a server over HTTPS', (https, expected) => {
+    expect(read({ dns: { https } }).dns.https).toMatchObject(expected);
+  });
+
+  test.each([
+    [
+      { servers: ['dns.test'] },
+      'dns/servers/0: "dns.test" is not an address, with or without a port: write it like 192.0.2.53',
+    ],
+    [
+      { servers: ['192.0.2.53:0'] },
+      'dns/servers/0: "192.0.2.53:0" is not an address, with or without a port: write it like 192.0.2.53',
+    ],
+    [{ servers: Array(9).fill('192.0.2.53') }, 'dns/servers: has more than 8 servers'],
+    [{ https: 'http://dns.test/' }, 'dns/https: is not an https URL like https://dns.example/dns-query'],
+    [{ https: 'https://me:s3cret@dns.test/' }, 'dns/https: is not an https URL like https://dns.example/dns-query'],
+    [
+      { servers: ['192.0.2.53'], https: 'https://dns.test/' },
+      'dns: has both servers and https: names are asked of one or the other',
+    ],
+    [
+      { route: 'compannion' },
+      'dns/route: names the route "compannion", which does not exist (did you mean companion?)',
+    ],
+    [{ route: 'block' }, 'dns/route: leads nowhere: names could not be looked up'],
+    [{ maxTtl: -1 }, 'dns/maxTtl: is negative'],
+  ])('%j is refused', (dns, sentence) => {
+    expect(faults({ dns })).toEqual([sentence]);
+  });
+});
+
 test('the nearest word is a slip away or none', () => {
   expect(nearest('rotues', ['hops', 'routes'])).toBe('routes');
   expect(nearest('site', ['sites', 'lists'])).toBe('sites');

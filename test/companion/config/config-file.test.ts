@@ -79,6 +79,7 @@ describe('a file in order', () => {
     expect(Object.keys(config.routes)).toEqual(['work', 'fast']);
     expect(Object.keys(config.sites)).toEqual(['example.com', 'static.example.com', 'wiki.example.org']);
     expect([config.rules.length, config.lists.length, config.guard.allow.length]).toEqual([3, 2, 1]);
+    expect(config.dns.https?.host).toBe('dns.example');
   });
 
   test('keys stay as they are written, though YAML takes some for numbers', () => {

@@ -1,0 +1,93 @@
+// Who is asked for addresses, as the file has it: this system, chosen servers, or a server over HTTPS; a memory in front of each.
+import type { Socket } from 'node:net';
+import type { ConfigDns, DnsOverHttps } from '../../shared/config.ts';
+import { formatEndpoint } from '../../shared/endpoint.ts';
+import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
+import type { Acl, AdmittedTarget, Chain, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
+import { makeDial } from './dial.ts';
+import type { DnsOverHttpsOptions } from './dns-over-https.ts';
+import { type AskDns, makeResolver, type Resolver } from './resolver.ts';
+import { makeSystemAsk } from './system-lookup.ts';
+
+export interface NameLookupOptions {
+  readonly dns: ConfigDns;
+  readonly acl: Acl;
+  readonly hopTimeout: Milliseconds;
+  readonly via: string | null;
+  readonly tryChains: TryChains;
+  readonly routeOf: (name: string) => ResolvedRoute;
+  readonly connections: DnsOverHttpsOptions['connections'];
+  readonly wallClock: () => EpochMilliseconds;
+}
+
+/** Who did not answer is named only if he is heard of before the dial's own time is over. */
+const SHARE = 0.9;
+/** The way to the HTTPS server is asked of the system so seldom, and anew when it leads nowhere. */
+const BOOTSTRAP_TTL: Seconds = 3_600;
+
+/** The resolver of one configuration. Opens nothing before the first lookup, and needs no closing: its questions end by themselves. */
+export function makeNameLookup(options: NameLookupOptions): Resolver {
+  const { dns, wallClock } = options;
+  const timeout = options.hopTimeout * SHARE;
+  const ask =
+    dns.https !== null
+      ? later(() => overHttps(dns.https!, timeout, options))
+      : dns.servers.length > 0
+        ? later(async () => (await import('./dns-client.ts')).makeDnsClient(dns.servers, timeout))
+        : makeSystemAsk(timeout);
+  return makeResolver({ ...dns, ask, wallClock });
+}
+
+/** Loaded when it is first needed: most files never do. */
+function later(make: () => Promise<AskDns>): AskDns {
+  let made: Promise<AskDns> | undefined;
+  return async host => (await (made ??= make()))(host);
+}
+
+async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: NameLookupOptions): Promise<AskDns> {
+  const { dns, acl, hopTimeout, via, tryChains, routeOf, connections, wallClock } = options;
+  const { makeDnsOverHttps } = await import('./dns-over-https.ts');
+  // The server's own name, and that of a route's first hop, cannot be asked of the server.
+  const bootstrap = makeResolver({
+    ask: makeSystemAsk(timeout, undefined, BOOTSTRAP_TTL),
+    minTtl: 0,
+    maxTtl: BOOTSTRAP_TTL,
+    serveStale: dns.serveStale,
+    wallClock,
+  });
+  const dial: Dial = makeDial({
+    // A server that the file names may be private, as its hops may.
+    acl: { ...acl, admitsAddress: acl.admitsHopAddress },
+    hopTimeout,
+    hosts: dns.hosts,
+    lookup: bootstrap.lookup,
+    via,
+  });
+  const target = { host: server.host, port: server.port } as AdmittedTarget;
+  const reach = async (
+    chain: Chain,
+    secure: (socket: Socket, signal: AbortSignal) => Promise<Socket>,
+    options: Parameters<Dial>[2],
+  ) => {
+    const { socket } = await dial(chain, target, options);
+    return secure(socket, options.signal);
+  };
+  return makeDnsOverHttps({
+    server,
+    timeout,
+    connections,
+    key: `dns ${dns.route} ${formatEndpoint(server)}`,
+    dial: (signal, secure) =>
+      tryChains(routeOf(dns.route), server.host, [], signal, one =>
+        reach(one.chain, secure, {
+          absolute: false,
+          signal: one.signal,
+          steps: one.steps,
+          reached: stage => (one.stage = stage),
+        }),
+      ).catch((error: unknown) => {
+        bootstrap.clear();
+        throw error;
+      }),
+  });
+}
