@@ -8,7 +8,7 @@ import { compileMatcher, decide } from '../shared/decision/decide.ts';
 import { hashOf } from '../shared/decision/hash.ts';
 import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
-import { type EditError, setSite } from './config/config-edit.ts';
+import { type EditError, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, placed } from './config/config-file.ts';
 import { openConfigStore, pathFromConfig } from './config/config-store.ts';
@@ -146,6 +146,15 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   });
   opened.defer(() => live.close());
 
+  /** Changes the file; what is wrong with that is one sentence for a person. */
+  const edit = async (change: (text: string, fileName: string) => string): Promise<void> => {
+    try {
+      await live.edit(change);
+    } catch (error) {
+      throw new Error(error instanceof ConfigError ? error.summary : (error as EditError).message, { cause: error });
+    }
+  };
+
   const steeringOf = (dialect: 'pac' | 'table'): Steering => {
     if (steering === null) {
       const { matcher } = worker.furnished;
@@ -180,6 +189,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
           sites: Object.entries(config.sites).map(([site, { action }]) => ({
             site,
             route: action.do === 'route' ? action.route : action.do,
+            local: action.do === 'route' ? action.local : undefined,
           })),
           routes: ['companion', ...Object.keys(config.routes)],
           default: config.default,
@@ -193,15 +203,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       },
       steering: steeringOf,
       pac: () => steeringOf('pac').pac!,
-      async setSite(site, route) {
-        try {
-          await live.edit((text, fileName) => setSite(text, site, route, fileName));
-        } catch (error) {
-          throw new Error(error instanceof ConfigError ? error.summary : (error as EditError).message, {
-            cause: error,
-          });
-        }
-      },
+      setSite: (site, route) => edit((text, fileName) => setSite(text, site, route, fileName)),
+      setLocal: (site, local) => edit((text, fileName) => setLocal(text, site, local, fileName)),
       site(written): SiteAnswer {
         const host = normalizeHost(written);
         if (host === null) throw new Error(`"${written}" is not a host.`);

@@ -310,6 +310,13 @@ const LongSite = v.pipe(
         described(v.literal(false, 'is not available yet'), 'Whether TLS is opened (reserved).'),
         false,
       ),
+      local: v.optional(
+        described(
+          v.boolean('is not true or false'),
+          'Its pages may reach programs on this machine and devices on its network.',
+        ),
+        false,
+      ),
       rank: v.optional(rank),
     },
     'is not the name of a route, off, or a map with route',
@@ -339,10 +346,12 @@ function actionOf(site: {
   filter: 'off' | 'standard' | 'strict';
   cache: 'off' | 'standard' | 'aggressive' | 'offline-first';
   inspect: boolean;
+  local?: boolean;
 }): Action {
   if (site.route === 'off') return { do: 'off' };
   if (site.route === 'block') return { do: 'block' };
-  return { do: 'route', route: site.route, filter: site.filter, cache: site.cache, inspect: site.inspect };
+  const { route, filter, cache, inspect } = site;
+  return { do: 'route', route, filter, cache, inspect, ...(site.local ? { local: true } : {}) };
 }
 
 const matcher = v.pipe(

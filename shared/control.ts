@@ -40,6 +40,8 @@ export const ClientMessage = v.variant('type', [
   v.strictObject({ type: v.literal('steer'), id, dialect: v.picklist(['pac', 'table']), hash: v.optional(text(64)) }),
   /** Turn a site on by a route, off (`off`), or forget it (null). `site` in the notation of the file. Reply: `done`. */
   v.strictObject({ type: v.literal('set-site'), id, site: text(260), route: v.nullable(text(64)) }),
+  /** Let the pages of a steered site reach this machine and its network, or no longer. Reply: `done`. */
+  v.strictObject({ type: v.literal('set-local'), id, site: text(260), local: v.boolean() }),
   /** What would happen to a host. Reply: `site`. */
   v.strictObject({ type: v.literal('site'), id, host: text(260) }),
   /** Exchanges as they end (and tunnels as they open), with so many of the past first. Replies: `done`, then `exchange` events. */
@@ -65,6 +67,8 @@ export interface SiteState {
   readonly site: string;
   /** Route name, or `off`, or `block`. */
   readonly route: string;
+  /** Its pages may reach this machine and its network. */
+  readonly local?: boolean | undefined;
 }
 
 export interface ConfigState {

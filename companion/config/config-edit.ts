@@ -66,6 +66,32 @@ export function setSite(text: string, site: string, route: string | null, fileNa
 }
 
 /**
+ * Lets the pages of a steered site reach this machine and its network, or no longer; gives back the new text of the file.
+ * Throws ConfigError where the text is not in order before the edit, EditError where the edit is refused.
+ */
+export function setLocal(text: string, site: string, local: boolean, fileName = 'detour.yaml'): string {
+  const before = parseConfig(text, fileName);
+  const wanted = normalSite(site);
+  const written = Object.keys(before.config.sites).find(key => normalSite(key) === wanted);
+  const was = written === undefined ? undefined : before.config.sites[written]!;
+  if (written === undefined || was?.action.do !== 'route')
+    throw new EditError(`The file steers no site "${site}": turn it on first.`);
+  if ((was.action.local ?? false) === local) return text;
+  const editing = new Editing(before);
+  editing.setInEntry('sites', written, 'route', 'local', String(local));
+  const after = reread(editing, text, fileName);
+  const { local: _, ...action } = was.action;
+  const changed = after.config.sites[written];
+  const took = isDeepStrictEqual(changed?.action, local ? { ...action, local } : action) && changed?.rank === was.rank;
+  const expected = Object.entries(before.config.sites).map(
+    ([key, value]) => [key, key === written ? changed : value] as const,
+  );
+  if (!took || !sameEntries(after.config.sites, expected) || !sameBut('sites', before.config, after.config))
+    throw byHand();
+  return after.text;
+}
+
+/**
  * Adds `{ host: …, allow: true }` at the end of the rules, unless such a rule stands there already; gives back the new text.
  * Throws ConfigError where the text is not in order before the edit, EditError where the edit is refused.
  */
@@ -180,6 +206,26 @@ class Editing {
     const [from, to] = node.range;
     const isBlock = isScalar(node) && (node.type === Scalar.BLOCK_FOLDED || node.type === Scalar.BLOCK_LITERAL);
     this.#splices.push({ from, to, text: formatScalar(value) + (isBlock ? this.#eol : '') });
+  }
+
+  /** Sets one key of an entry's long form; a short form (the value of `short`) is made into a long one. */
+  setInEntry(section: string, entry: string, short: string, key: string, value: string): void {
+    const node = this.#pair(section, entry).pair.value as Node | null;
+    if (isMap(node)) {
+      const there = pairOf(node as never, key);
+      if (there) return this.#replace(there.value as Node | null, value);
+      if (node.flow) return this.#addToFlow(node, `${key}: ${value}`);
+      const last = node.items.at(-1)!;
+      return this.#insertLineAfter(endOf(last), `${this.#indentOf(startOf(last))}${key}: ${value}`);
+    }
+    const [from, to] = isScalar(node) && node.range ? node.range : [0, 0];
+    this.#replace(node, `{ ${short}: ${this.#body.slice(from, to)}, ${key}: ${value} }`);
+  }
+
+  #replace(node: Node | null, text: string): void {
+    if (!isScalar(node) || !node.range || node.type === Scalar.BLOCK_FOLDED || node.type === Scalar.BLOCK_LITERAL)
+      throw byHand();
+    this.#splices.push({ from: node.range[0], to: node.range[1], text });
   }
 
   removeFromMap(section: string, key: string): void {

@@ -35,6 +35,8 @@ export interface Desk {
   pac(): string;
   /** Edits the file; fulfilled when the change is in force. Rejects with an error whose message is a sentence for a person. */
   setSite(site: string, route: string | null): Promise<void>;
+  /** The same for what the pages of a steered site may reach. */
+  setLocal(site: string, local: boolean): Promise<void>;
   site(host: string): SiteAnswer;
   explain(url: string): Explanation;
   /** The last `recent` exchanges, then all that follow; gives back how to stop. */
@@ -66,7 +68,18 @@ type Command<M extends ClientMessage> = (
 ) => CompanionMessage | null | Promise<CompanionMessage | null>;
 type Commands = { [T in ClientMessage['type']]: Command<Extract<ClientMessage, { type: T }>> };
 
-const COMMANDS: Commands = { steer, 'set-site': setSite, site, follow, explain, alive, pair, clients, unpair };
+const COMMANDS: Commands = {
+  steer,
+  'set-site': setSite,
+  'set-local': setLocal,
+  site,
+  follow,
+  explain,
+  alive,
+  pair,
+  clients,
+  unpair,
+};
 
 type Of<T extends ClientMessage['type']> = Extract<ClientMessage, { type: T }>;
 
@@ -78,6 +91,11 @@ function steer({ id, dialect, hash }: Of<'steer'>, link: Link, desk: Desk): Comp
 
 async function setSite({ id, site, route }: Of<'set-site'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
   await desk.setSite(site, route);
+  return { type: 'done', id };
+}
+
+async function setLocal({ id, site, local }: Of<'set-local'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  await desk.setLocal(site, local);
   return { type: 'done', id };
 }
 

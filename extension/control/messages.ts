@@ -18,6 +18,8 @@ export interface TabView {
   readonly blocked: boolean;
   /** The route it goes by now, or null. */
   readonly route: string | null;
+  /** Whether its pages may reach this machine and its network; null where nothing was taken from them. */
+  readonly local: boolean | null;
   /** Why, in the words of the file: `sites.example.com`. */
   readonly because: string | null;
   readonly counts: TabCounts;
@@ -35,6 +37,8 @@ export type Wish =
   | { readonly wish: 'use-these' }
   /** Route `off`: not steered, whatever a wider entry or a list says. Null: the entry leaves the file. */
   | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null }
+  /** Whether pages of a site that is on may reach this machine and its network. */
+  | { readonly wish: 'set-local'; readonly site: string; readonly local: boolean }
   | { readonly wish: 'master'; readonly on: boolean }
   | { readonly wish: 'pac-mode'; readonly on: boolean }
   | { readonly wish: 'port'; readonly port: number }

@@ -17,12 +17,7 @@ import {
   writeSnapshot,
   writeSteering,
 } from '../settings/settings.ts';
-import {
-  guardedHosts,
-  guardLocalNetwork,
-  makeLocalNetworkRule,
-  type DynamicRules,
-} from '../steering/local-network-guard.ts';
+import { guardLocalNetwork, makeLocalNetworkGuard, type DynamicRules } from '../steering/local-network-guard.ts';
 import { makeRequestSteering, RequestSteering } from '../steering/on-request.ts';
 import { makePacSteering, type ProxyErrors, type ProxySettings } from '../steering/pac-settings.ts';
 import type { SteeringAdapter } from '../steering/steering.ts';
@@ -49,15 +44,9 @@ export default defineBackground(() => {
     : makePacSteering(
         browser.proxy.settings as unknown as ProxySettings,
         (browser.proxy as unknown as { onProxyError: ProxyErrors }).onProxyError,
-        makeLocalNetworkRule((browser as unknown as { declarativeNetRequest: DynamicRules }).declarativeNetRequest),
-        saved => guardedHosts(saved.table),
+        makeLocalNetworkGuard((browser as unknown as { declarativeNetRequest: DynamicRules }).declarativeNetRequest),
       );
-  if (import.meta.env.FIREFOX)
-    guardLocalNetwork(
-      browser,
-      host => requests.steers(host),
-      () => requests.ready,
-    );
+  if (import.meta.env.FIREFOX) guardLocalNetwork(browser, requests);
   adapter.watch({
     changed: () => void restored.then(() => steerOwner()),
     failed: problem => void restored.then(() => proxyFailed(problem)),
@@ -305,6 +294,11 @@ export default defineBackground(() => {
         if (wish.route === 'off') rememberRoute(wish.site);
         await client.ask({ type: 'set-site', site: wish.site, route: wish.route });
         // The new steering came before the reply; the switch is on once the browser steers by it.
+        await applying;
+        return update({});
+      case 'set-local':
+        await client.attempt();
+        await client.ask({ type: 'set-local', site: wish.site, local: wish.local });
         await applying;
         return update({});
       case 'master': {

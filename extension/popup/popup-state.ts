@@ -8,7 +8,7 @@ export type Screen =
   | { readonly screen: 'pair'; readonly found: boolean; readonly closed: boolean }
   | {
       readonly screen: 'use-these';
-      readonly sites: readonly { site: string; route: string }[];
+      readonly sites: readonly SiteState[];
       readonly routes: readonly string[];
       readonly rules: number;
       readonly lists: readonly { file: string; route: string }[];
@@ -30,6 +30,8 @@ export interface Main {
   readonly route: string;
   readonly routes: readonly string[];
   readonly hint: string;
+  /** Whether its pages may reach this machine and its network; null where the file's entry is not what decides. */
+  readonly local: boolean | null;
 }
 
 /** `wantedRoute`: chosen in the selector while the site is off. */
@@ -67,6 +69,7 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
     route,
     routes: routes.includes(route) ? routes : [...routes, route],
     hint: hintOf(view, on),
+    local: on && tab.because === `sites.${tab.entry}` ? tab.local : null,
   };
 }
 

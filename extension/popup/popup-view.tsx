@@ -70,15 +70,16 @@ function Site({
   const [changed, setChanged] = useState(false);
   const [error, setError] = useState<string | null>(null);
   const { link, state } = view.snapshot;
-  const wish = async (route: string) => {
+  const carryOut = async (wanted: Wish) => {
     if (busy) return;
     setBusy(true);
     setError(null);
-    const answer = await ask({ wish: 'set-site', site: main.entry, route });
+    const answer = await ask(wanted);
     setBusy(false);
     setChanged(answer.ok);
     if (!answer.ok) setError(answer.message);
   };
+  const wish = (route: string) => carryOut({ wish: 'set-site', site: main.entry, route });
   if (main.notSteerable !== null) {
     return (
       <section class="card">
@@ -137,6 +138,15 @@ function Site({
             ))}
           </select>
         </label>
+        {main.local !== null && (
+          <LocalNetwork
+            on={main.local}
+            site={main.entry}
+            disabled={main.disabled}
+            busy={busy}
+            flip={local => void carryOut({ wish: 'set-local', site: main.entry, local })}
+          />
+        )}
         {error !== null && (
           <p class="error" role="alert">
             {error}
@@ -153,6 +163,45 @@ function Site({
       <Counts view={view} />
       <Incidents incidents={view.tab.counts.incidents} />
     </>
+  );
+}
+
+/** What steering takes from a page for its safety, and how to give it back. */
+function LocalNetwork({
+  on,
+  site,
+  disabled,
+  busy,
+  flip,
+}: {
+  on: boolean;
+  site: string;
+  disabled: boolean;
+  busy: boolean;
+  flip: (on: boolean) => void;
+}) {
+  return (
+    <div class="row local">
+      <p class="hint" data-testid="local-hint">
+        <b>Local network</b>
+        {on
+          ? ' Its pages can reach programs on this computer and devices on your network, without asking.'
+          : ' Its pages cannot reach programs on this computer or devices on your network.'}
+      </p>
+      <button
+        type="button"
+        role="switch"
+        class="switch"
+        data-testid="local-switch"
+        aria-checked={on}
+        aria-busy={busy}
+        aria-label={`Let pages of ${site} reach the local network`}
+        disabled={disabled}
+        onClick={() => flip(!on)}
+      >
+        <span />
+      </button>
+    </div>
   );
 }
 
@@ -310,9 +359,10 @@ function UseThese({ screen, ask }: { screen: Screen & { screen: 'use-these' }; a
         <>
           <p class="hint">The file has these. From now on this browser would send them to the companion:</p>
           <ul class="sites">
-            {screen.sites.slice(0, 8).map(({ site, route }) => (
+            {screen.sites.slice(0, 8).map(({ site, route, local }) => (
               <li key={site}>
                 <b>{site}</b> <span>{route === 'off' ? 'not steered' : route}</span>
+                {local === true && <span>, may reach your local network</span>}
               </li>
             ))}
             {screen.lists.map(({ file, route }) => (

@@ -1,60 +1,140 @@
 // To the browser a steered page is local, as its proxy is: it could call services on this machine without a prompt. This takes that away again.
-// Measured in Chromium 156 and Firefox 153. What stays: navigating the whole tab to loopback (sign-in callbacks need it).
+// A site may be given it back (`local: true`). Measured in Chromium 156 and Firefox 153. What stays: navigating the whole tab to loopback
+// (sign-in callbacks need it).
 import type { Browser, WebRequest } from 'webextension-polyfill';
 import { openTable, type SteeringTable } from '../../shared/decision/compile-table.ts';
+import { BLOCKED, OPEN, STEERED } from '../../shared/decision/decide.ts';
 import { formatHost } from '../../shared/endpoint.ts';
 
-const RULE_ID = 1;
-const MAX_GUARDED = 200_000;
+/** More names than the browser's rules should hold: then everything but loopback is treated as though it were steered. */
+const MAX_NAMES = 200_000;
+/** Hosts that need a rule for themselves alone; what is beyond that stays guarded. */
+const MAX_ALONE = 500;
+/** Labels of a host name, at most. */
+const MAX_DEPTH = 128;
+/** First of the rules for one host alone; below it two for each depth. */
+const FIRST_ALONE = 2 * MAX_DEPTH + 2;
+const ALL_IDS = Array.from({ length: FIRST_ALONE + 2 * MAX_ALONE }, (_, i) => i + 1);
+/** Hosts remembered of documents that were loaded confined (Firefox). */
+const MAX_REMEMBERED = 2_000;
+const LOOPBACK = ['localhost', '127.0.0.1', '[::1]'];
+// `append` keeps the page's own policy; `set` would destroy it.
+const CONFINE = {
+  type: 'modifyHeaders',
+  responseHeaders: [{ header: 'Content-Security-Policy', operation: 'append', value: 'treat-as-public-address' }],
+};
+/** Overrules the rules of lesser priority. */
+const LET_BE = { type: 'allow' };
 
 /** As much of chrome.declarativeNetRequest as is used. */
 export interface DynamicRules {
   updateDynamicRules(change: { removeRuleIds: number[]; addRules?: object[] }): Promise<void>;
 }
 
-/** What the rule below is for: hosts (each with its subdomains) and single addresses. A range of addresses has no form there. */
-export function guardedHosts(table: SteeringTable): string[] {
-  const addresses = Object.entries(table.addresses).filter(([, verdict]) => verdict !== 0);
-  return [
-    ...openTable(table).hosts(MAX_GUARDED - addresses.length),
-    ...addresses.map(([address]) => formatHost(address)),
-  ];
+/** One rule of chrome.declarativeNetRequest, as far as is used. */
+interface NetRule {
+  readonly id: number;
+  readonly priority: number;
+  readonly action: object;
+  readonly condition: { readonly resourceTypes: readonly string[] } & (
+    | { readonly requestDomains: readonly string[]; readonly urlFilter?: string }
+    | { readonly excludedRequestDomains: readonly string[] }
+  );
 }
 
-/** Chromium: documents, frames and scripts of these hosts (and their subdomains) are treated as public; null lifts it. */
-export function makeLocalNetworkRule(rules: DynamicRules): (hosts: string[] | null) => Promise<void> {
-  return hosts =>
-    rules.updateDynamicRules({
-      removeRuleIds: [RULE_ID],
-      addRules:
-        hosts === null || hosts.length === 0
-          ? []
-          : [
-              {
-                id: RULE_ID,
-                action: {
-                  type: 'modifyHeaders',
-                  // `append` keeps the page's own policy; `set` would destroy it.
-                  responseHeaders: [
-                    { header: 'Content-Security-Policy', operation: 'append', value: 'treat-as-public-address' },
-                  ],
-                },
-                condition: { requestDomains: hosts, resourceTypes: ['main_frame', 'sub_frame', 'script'] },
-              },
-            ],
-    });
+/**
+ * The rules by which Chromium takes steered documents, frames and scripts for public ones. A rule names a host with its subdomains, and
+ * the deeper name wins by its priority: what is not steered, or may reach the network, below a steered site is let be. A range of addresses has
+ * no form there.
+ */
+export function localNetworkRules(table: SteeringTable): NetRule[] {
+  const resourceTypes = ['main_frame', 'sub_frame', 'script'];
+  const guarded: [host: string, depth: number][] = [];
+  const free = new Map<string, number>();
+  /** Of two minds: the host itself may what its subdomains may not, or the other way round. */
+  const alone: [host: string, depth: number, action: object][] = [];
+  for (const [host, own, below] of openTable(table).names()) {
+    const depth = host.split('.').length;
+    if (isLoopback(host)) continue;
+    const isGuarded = isConfined(below) || (isConfined(own) && below !== OPEN);
+    if (isGuarded) guarded.push([host, depth]);
+    else free.set(host, depth);
+    if (guarded.length > MAX_NAMES)
+      return [{ id: 1, priority: 1, action: CONFINE, condition: { excludedRequestDomains: LOOPBACK, resourceTypes } }];
+    if (own === OPEN && isGuarded) alone.push([host, depth, LET_BE]);
+    if (isConfined(own) && !isGuarded) alone.push([host, depth, CONFINE]);
+  }
+  for (const [address, verdict] of Object.entries(table.addresses))
+    if (isConfined(verdict) && !isLoopback(address)) guarded.push([formatHost(address), 0]);
+
+  const layers = new Map<number, string[]>();
+  const put = (id: number, host: string) => {
+    const there = layers.get(id);
+    if (there) there.push(host);
+    else layers.set(id, [host]);
+  };
+  const guardedNames = new Set(free.size === 0 ? [] : guarded.map(([host]) => host));
+  for (const [host, depth] of guarded) put(isBelow(host, free) ? 2 * depth + 1 : 1, host);
+  for (const [host, depth] of free) if (isBelow(host, guardedNames)) put(2 * depth, host);
+  const rules: NetRule[] = [...layers].map(([id, requestDomains]) => ({
+    id,
+    // Where two rules speak of one name, the id tells which is the closer one.
+    priority: id,
+    action: id % 2 === 1 ? CONFINE : LET_BE,
+    condition: { requestDomains, resourceTypes },
+  }));
+  // What guards comes first, should there be too many.
+  alone.sort(([, , a], [, , b]) => Number(b === CONFINE) - Number(a === CONFINE));
+  for (const [i, [host, depth, action]] of alone.slice(0, MAX_ALONE).entries()) {
+    for (const [j, scheme] of ['http', 'https'].entries())
+      rules.push({
+        id: FIRST_ALONE + 2 * i + j,
+        priority: 2 * depth + 2,
+        action,
+        condition: { requestDomains: [host], urlFilter: `|${scheme}://${host}^`, resourceTypes },
+      });
+  }
+  return rules;
+}
+
+const isConfined = (verdict: number) => verdict === STEERED || verdict === BLOCKED;
+
+/** Whether a host is a subdomain of one of these. */
+function isBelow(host: string, names: { readonly size: number; has(name: string): boolean }): boolean {
+  if (names.size === 0) return false;
+  for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1))
+    if (names.has(host.slice(dot + 1))) return true;
+  return false;
+}
+
+/** Browsers never send these through a proxy, so nothing steers them, whatever a rule says. */
+export function isLoopback(host: string): boolean {
+  return /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[?::1\]?|\[?::ffff:7f[0-9a-f]{2}:[0-9a-f]+\]?)$/.test(host);
+}
+
+/** Chromium: brings the rules to what the table says; null lifts them. */
+export function makeLocalNetworkGuard(rules: DynamicRules): (table: SteeringTable | null) => Promise<void> {
+  return table =>
+    rules.updateDynamicRules({ removeRuleIds: ALL_IDS, addRules: table === null ? [] : localNetworkRules(table) });
+}
+
+/** What Firefox's guard asks of the steering. */
+export interface Steered {
+  /** Pending while it is not yet known what is steered. */
+  readonly ready: Promise<void> | null;
+  /** Whether requests to a host leave for the companion. */
+  steers(host: string): boolean;
+  /** Whether pages of a host may not reach this machine and its network. */
+  confines(host: string): boolean;
 }
 
 /** Firefox: cancels what steered pages ask of private addresses, by literal and by name. */
-export function guardLocalNetwork(
-  browser: Browser,
-  isSteered: (host: string) => boolean,
-  ready: () => Promise<void> | null,
-): void {
+export function guardLocalNetwork(browser: Browser, steered: Steered): void {
+  const judge = makeJudge(browser, steered);
   browser.webRequest.onBeforeRequest.addListener(
     // Until it is known what is steered, requests wait here as they do in the proxy listener.
     (details: WebRequest.OnBeforeRequestDetailsType) =>
-      (ready()?.then(() => judge(browser, details, isSteered)) ?? judge(browser, details, isSteered)) as never,
+      (steered.ready?.then(() => judge(details)) ?? judge(details)) as never,
     { urls: ['<all_urls>'] },
     ['blocking'],
   );
@@ -62,37 +142,48 @@ export function guardLocalNetwork(
 
 type Verdict = { cancel: boolean } | undefined;
 
-function judge(
+function makeJudge(
   browser: Browser,
-  details: WebRequest.OnBeforeRequestDetailsType,
-  isSteered: (host: string) => boolean,
-): Verdict | Promise<Verdict> {
-  if (details.type === 'main_frame') return undefined;
-  const host = hostOf(details.url);
-  const isPrivate = isPrivateHost(host);
-  if (isPrivate === false || isSteered(host)) return undefined;
-  const verdict = (ifUnresolved = true): Verdict | Promise<Verdict> =>
-    isPrivate
-      ? { cancel: true }
-      : browser.dns.resolve(host).then(
-          record => ({ cancel: record.addresses.some(address => isPrivateHost(address) !== false) }),
-          () => ({ cancel: ifUnresolved }),
-        );
-  const ancestors = (details as { frameAncestors?: { url: string }[] }).frameAncestors ?? [];
-  const who = [details.documentUrl, details.originUrl, ...ancestors.map(frame => frame.url)]
-    .map(hostOf)
-    .filter(Boolean);
-  if (who.some(isSteered)) return verdict();
-  if (who.length > 0) return undefined;
-  // A data: shared worker, or the browser itself.
-  if (details.tabId < 0) return verdict(false);
-  return browser.tabs.get(details.tabId).then(
-    tab => {
-      const top = hostOf(tab.url);
-      return !top || isSteered(top) ? verdict() : undefined;
-    },
-    () => verdict(),
-  );
+  steered: Steered,
+): (details: WebRequest.OnBeforeRequestDetailsType) => Verdict | Promise<Verdict> {
+  /** Hosts whose documents were loaded while they were confined: those stay so, whatever is switched, until they are loaded anew. */
+  const loadedConfined = new Set<string>();
+  const isConfined = (host: string) => !isLoopback(host) && (loadedConfined.has(host) || steered.confines(host));
+
+  return details => {
+    const host = hostOf(details.url);
+    if (details.type === 'main_frame' || details.type === 'sub_frame') {
+      loadedConfined.delete(host);
+      if (host !== '' && isConfined(host)) loadedConfined.add(host);
+      if (loadedConfined.size > MAX_REMEMBERED) loadedConfined.delete(loadedConfined.values().next().value!);
+    }
+    // Links and sign-in callbacks stay.
+    if (details.type === 'main_frame') return undefined;
+    const isPrivate = isPrivateHost(host);
+    if (isPrivate === false || (!isLoopback(host) && steered.steers(host))) return undefined;
+    const verdict = (ifUnresolved = true): Verdict | Promise<Verdict> =>
+      isPrivate
+        ? { cancel: true }
+        : browser.dns.resolve(host).then(
+            record => ({ cancel: record.addresses.some(address => isPrivateHost(address) !== false) }),
+            () => ({ cancel: ifUnresolved }),
+          );
+    const ancestors = (details as { frameAncestors?: { url: string }[] }).frameAncestors ?? [];
+    const who = [details.documentUrl, details.originUrl, ...ancestors.map(frame => frame.url)]
+      .map(hostOf)
+      .filter(Boolean);
+    if (who.some(isConfined)) return verdict();
+    if (who.length > 0) return undefined;
+    // A data: shared worker, or the browser itself.
+    if (details.tabId < 0) return verdict(false);
+    return browser.tabs.get(details.tabId).then(
+      tab => {
+        const top = hostOf(tab.url);
+        return !top || isConfined(top) ? verdict() : undefined;
+      },
+      () => verdict(),
+    );
+  };
 }
 
 function hostOf(url: string | undefined): string {
@@ -128,5 +219,6 @@ export function isPrivateHost(host: string): boolean | null {
     const high = parseInt(mapped[3] ?? '0', 16);
     return mapped[1] ? isPrivateFour(Number(mapped[1]), Number(mapped[2])) : isPrivateFour(high >> 8, high & 255);
   }
-  return /^(::1?$|f[cd]|fe[89ab]|ff)/i.test(bare);
+  // ::7f00:1 spells an IPv4 address in the old way.
+  return /^(::1?$|::[0-9a-f]{1,4}:[0-9a-f]{1,4}$|f[cd]|fe[89a-f]|ff)/i.test(bare);
 }

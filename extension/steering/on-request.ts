@@ -68,6 +68,11 @@ export class RequestSteering {
     return this.rule !== null && this.rule.table.lookup(host) !== 'direct';
   }
 
+  /** Whether pages of a host may not reach this machine and its network. */
+  confines(host: string): boolean {
+    return this.rule !== null && this.rule.table.confines(host);
+  }
+
   private decide(url: string): ProxyAnswer {
     try {
       if (this.broken) return CLOSED;

@@ -1,6 +1,6 @@
 // Chromium steers by a PAC script in its proxy setting. Mandatory, so that a script that cannot run blocks rather than goes direct; it stays
 // in force while the worker sleeps and while the companion is away.
-import type { SavedSteering } from '../settings/settings.ts';
+import type { SteeringTable } from '../../shared/decision/compile-table.ts';
 import type { SteeringAdapter } from './steering.ts';
 
 /** As much of chrome.proxy as is used; a test hands in its own. */
@@ -20,8 +20,7 @@ export interface ProxyErrors {
 export function makePacSteering(
   settings: ProxySettings,
   errors: ProxyErrors,
-  protect: (hosts: string[] | null) => Promise<void>,
-  hostsOf: (steering: SavedSteering) => string[],
+  protect: (table: SteeringTable | null) => Promise<void>,
 ): SteeringAdapter {
   return {
     dialect: 'pac',
@@ -29,7 +28,7 @@ export function makePacSteering(
       const data = steering.pac ?? '';
       const now = await settings.get({});
       if (now.levelOfControl === 'controlled_by_this_extension' && now.value?.pacScript?.data === data) return;
-      await protect(hostsOf(steering));
+      await protect(steering.table);
       await settings.set({ scope: 'regular', value: { mode: 'pac_script', pacScript: { data, mandatory: true } } });
     },
     async clear() {

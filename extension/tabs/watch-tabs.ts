@@ -43,6 +43,7 @@ interface Way {
   readonly steered: boolean;
   readonly blocked: boolean;
   readonly route: string;
+  readonly local: boolean;
   readonly because: string;
 }
 
@@ -132,6 +133,7 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
         steered: decision.steered,
         blocked: decision.steered && decision.blockedBy !== undefined,
         route: decision.steered ? decision.route : '',
+        local: decision.steered && decision.local === true,
         because: decision.because.list
           ? `${decision.because.rule} (${decision.because.list}, line ${decision.because.line})`
           : decision.because.rule,
@@ -183,6 +185,7 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
         steered: way ? way.steered && !way.blocked : word === null ? null : word === 'steered',
         blocked: way ? way.blocked : word === 'blocked',
         route: way?.steered ? way.route : null,
+        local: way?.steered && !way.blocked ? way.local : null,
         because: way?.because ?? null,
         counts: traffic.countsOf(tabId),
       };

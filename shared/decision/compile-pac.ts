@@ -2,7 +2,7 @@
 // nothing; a host that it cannot read for certain goes to the companion. Written in ES5 for the PAC engines of both browsers.
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { compileVerdicts } from './compile-verdicts.ts';
-import type { CompiledMatcher } from './decide.ts';
+import { type CompiledMatcher, VERDICTS } from './decide.ts';
 
 // H: a name's code, or -1 · V, W: an IPv4 or IPv6 address as 8 or 32 hex digits (8 where IPv6 maps IPv4), "" where it is none, read as the
 // WHATWG URL standard reads it · Z: the verdict of such digits · Y: back to the normal form that single addresses stand in · F: a host's verdict.
@@ -85,10 +85,10 @@ function F(h){
   if(!/^[a-z0-9_-]+(\\.[a-z0-9_-]+)*$/.test(h))return 1;
   if(/(^|\\.)([0-9]+|0x[0-9a-f]*)$/.test(h))return Z(V(h));
   c=H(h);
-  if(c>=0)return Math.floor(c/3);
+  if(c>=0)return Math.floor(c/${VERDICTS});
   for(d=h.indexOf(".");d>=0;d=h.indexOf(".",d+1)){
     c=H(h.slice(d+1));
-    if(c>=0)return c%3;
+    if(c>=0)return c%${VERDICTS};
   }
   return 0;
 }

@@ -2,32 +2,34 @@
 import { isAddress, normalizeHost } from '../endpoint.ts';
 import { familyOf, hexOf, numberOf } from './address.ts';
 import { bucketOf, compileVerdicts, splitTop, verdictAmong, type Verdicts } from './compile-verdicts.ts';
-import type { CompiledMatcher, Verdict } from './decide.ts';
+import { BLOCKED, type CompiledMatcher, DIRECT, STEERED, type Verdict, VERDICTS } from './decide.ts';
 
 /** JSON data; read it with `openTable`. */
 export interface SteeringTable extends Verdicts {
-  readonly format: 1;
+  readonly format: 2;
 }
 
 export interface OpenTable {
   /** What becomes of a request to this host (as a URL spells it). What is no host is steered: the companion then says what is wrong with it. */
   lookup(host: string): 'direct' | 'steered' | 'blocked';
+  /** Whether pages of this host are steered (or blocked) and may not reach this machine and its network. */
+  confines(host: string): boolean;
   /**
-   * Hosts (each with its subdomains) that are steered or blocked, at most so many. Only those that browsers' own rule lists take: names of
-   * letters, digits, "-" and "_", which are all that DNS has.
+   * Every host that a rule names, with its own verdict and that of its subdomains, unless the named parent says the same of both. Only
+   * those that browsers' own rule lists take: names of letters, digits, "-" and "_", which are all that DNS has.
    */
-  hosts(limit?: number): string[];
+  names(): Generator<readonly [host: string, own: Verdict, below: Verdict]>;
 }
 
 /** Says what decide() says, for rules by host and address. */
 export function compileTable(matcher: CompiledMatcher): SteeringTable {
-  return { format: 1, ...compileVerdicts(matcher) };
+  return { format: 2, ...compileVerdicts(matcher) };
 }
 
-const WORDS = ['direct', 'steered', 'blocked'] as const;
+const WORDS = ['direct', 'steered', 'blocked', 'steered'] as const;
 
 export function openTable(table: SteeringTable): OpenTable {
-  if ((table.format as number) !== 1) throw new Error('The table is of another version.');
+  if ((table.format as number) !== 2) throw new Error('The table is of another version.');
   const groups = Object.entries(table.names).map(([code, buckets]) => ({ code: Number(code), buckets }));
   const isEmpty =
     groups.length === 0 &&
@@ -50,37 +52,40 @@ export function openTable(table: SteeringTable): OpenTable {
     const stretches = family === 4 ? table.ipv4 : table.ipv6;
     return stretches.starts === '' ? 0 : verdictAmong(stretches, hexOf(family, numberOf(host)));
   };
+  const verdictOf = (written: string): Verdict => {
+    if (isEmpty) return DIRECT;
+    const host = normalizeHost(written);
+    if (host === null) return STEERED;
+    if (isAddress(host)) return ofAddress(host);
+    const own = codeOf(host);
+    if (own !== null) return Math.floor(own / VERDICTS) as Verdict;
+    for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
+      const parent = codeOf(host.slice(dot + 1));
+      if (parent !== null) return (parent % VERDICTS) as Verdict;
+    }
+    return DIRECT;
+  };
   return {
-    lookup(written) {
-      if (isEmpty) return 'direct';
-      const host = normalizeHost(written);
-      if (host === null) return 'steered';
-      if (isAddress(host)) return WORDS[ofAddress(host)];
-      const own = codeOf(host);
-      if (own !== null) return WORDS[Math.floor(own / 3)]!;
-      for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
-        const parent = codeOf(host.slice(dot + 1));
-        if (parent !== null) return WORDS[parent % 3]!;
-      }
-      return 'direct';
+    lookup: host => WORDS[verdictOf(host)],
+    confines(host) {
+      const verdict = verdictOf(host);
+      return verdict === STEERED || verdict === BLOCKED;
     },
-    hosts(limit = 100_000) {
-      const found: string[] = [];
+    *names() {
       for (const { code, buckets } of groups) {
-        if (code === 0) continue;
+        const own = Math.floor(code / VERDICTS) as Verdict;
+        const below = (code % VERDICTS) as Verdict;
         for (const [bucket, names] of Object.entries(buckets)) {
           const space = bucket.indexOf(' ');
           const top = bucket.slice(0, space);
           const length = Number(bucket.slice(space + 1, -1));
           const first = bucket.at(-1)!;
-          if (first === '@') found.push(top);
-          else
-            for (let at = 0; at < Math.max(1, names.length); at += length - 1 || 1)
-              found.push(`${first}${names.slice(at, at + length - 1)}.${top}`);
-          if (found.length >= limit) break;
+          for (let at = 0; at < Math.max(1, names.length); at += length - 1 || 1) {
+            const host = first === '@' ? top : `${first}${names.slice(at, at + length - 1)}.${top}`;
+            if (/^[\w.-]+$/.test(host)) yield [host, own, below];
+          }
         }
       }
-      return found.filter(host => /^[\w.-]+$/.test(host)).slice(0, limit);
     },
   };
 }

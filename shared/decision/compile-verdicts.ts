@@ -5,9 +5,9 @@
 // Address ranges are cut into stretches that have one verdict each, so ranks and nesting are settled here, once.
 import { isAddress } from '../endpoint.ts';
 import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
-import { type CompiledMatcher, DIRECT, type Verdict, verdictOf, verdictOfNumber } from './decide.ts';
+import { type CompiledMatcher, DIRECT, type Verdict, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
 
-/** Three times the verdict of the host itself, plus that of its subdomains. */
+/** VERDICTS times the verdict of the host itself, plus that of its subdomains. */
 export type Code = number;
 
 /** JSON data; the PAC and the table both carry it. */
@@ -72,7 +72,7 @@ function compileHosts(matcher: CompiledMatcher): Pick<Verdicts, 'names' | 'addre
   const addresses: [address: string, verdict: Verdict][] = [];
   for (const host of matcher.byHost.keys()) {
     if (isAddress(host)) addresses.push([host, verdictOf(matcher, host, false)]);
-    else named.set(host, 3 * verdictOf(matcher, host, false) + verdictOf(matcher, host, true));
+    else named.set(host, VERDICTS * verdictOf(matcher, host, false) + verdictOf(matcher, host, true));
   }
   const buckets = new Map<Code, Map<string, string[]>>();
   for (const [host, code] of named) {
@@ -99,7 +99,7 @@ function compileHosts(matcher: CompiledMatcher): Pick<Verdicts, 'names' | 'addre
 function isSaidByParent(named: ReadonlyMap<string, Code>, host: string, code: Code): boolean {
   for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
     const parent = named.get(host.slice(dot + 1));
-    if (parent !== undefined) return code === 4 * (parent % 3);
+    if (parent !== undefined) return code === (VERDICTS + 1) * (parent % VERDICTS);
   }
   return code === 0;
 }

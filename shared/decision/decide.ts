@@ -188,7 +188,11 @@ export function decideForCompanion(
 export const DIRECT = 0;
 export const STEERED = 1;
 export const BLOCKED = 2;
-export type Verdict = typeof DIRECT | typeof STEERED | typeof BLOCKED;
+/** Steered, and its pages may reach this machine and its network. */
+export const OPEN = 3;
+export type Verdict = typeof DIRECT | typeof STEERED | typeof BLOCKED | typeof OPEN;
+/** How many there are: dialects count by it. */
+export const VERDICTS = 4;
 
 /** The verdict for a host or, with `below`, for its subdomains that no rule names more closely. */
 export function verdictOf(matcher: CompiledMatcher, host: string, below: boolean): Verdict {
@@ -206,7 +210,8 @@ function verdictOfBest(matcher: CompiledMatcher, found: Best): Verdict {
   const winner = winnerOf(matcher, found);
   if (winner === NONE) return DIRECT;
   if (winner === found.blocking) return BLOCKED;
-  return found.steering !== NONE && actionOf(matcher, found.steering).do === 'route' ? STEERED : DIRECT;
+  const action = found.steering === NONE ? null : actionOf(matcher, found.steering);
+  return action?.do !== 'route' ? DIRECT : action.local ? OPEN : STEERED;
 }
 
 /** The best entry of each sort, or NONE. */
@@ -304,8 +309,8 @@ function steeredDecisionOf(matcher: CompiledMatcher, found: Best, defaultRoute: 
   const because = steering === NONE ? UNNAMED : becauseOf(matcher, steering);
   const action = steering === NONE ? null : actionOf(matcher, steering);
   if (action?.do === 'route') {
-    const { route, filter, cache, inspect } = action;
-    return { steered: true, route, filter, cache, inspect, because, allowedBy };
+    const { route, filter, cache, inspect, local } = action;
+    return { steered: true, route, filter, cache, inspect, local, because, allowedBy };
   }
   if (defaultRoute === 'block') return blocked(because);
   return {

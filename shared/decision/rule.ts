@@ -25,6 +25,8 @@ export type Action =
       readonly filter: FilterLevel;
       readonly cache: CacheMode;
       readonly inspect: boolean;
+      /** Its pages may reach this machine and its network; absent: they may not. */
+      readonly local?: true | undefined;
     }
   /** Not steered: the browser goes its own way. */
   | { readonly do: 'off' }
@@ -86,6 +88,7 @@ export type Decision =
       readonly filter: FilterLevel;
       readonly cache: CacheMode;
       readonly inspect: boolean;
+      readonly local?: true | undefined;
       readonly because: Because;
       readonly blockedBy?: Because | undefined;
       /** The allow rule that overruled a block, when one did. */

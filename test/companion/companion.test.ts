@@ -4,6 +4,7 @@ import { type AddressInfo, createServer as createNetServer } from 'node:net';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { CLOSE_UNPAIRED, CODE_PREFIX, TOKEN_PREFIX } from '../../shared/control.ts';
+import { openTable } from '../../shared/decision/compile-table.ts';
 import { connectRaw } from '../support/raw-client.ts';
 import { EXTENSION_ORIGIN, makePlace, startTestCompanion, TEST_CONFIG, TestLink } from '../support/with-companion.ts';
 
@@ -142,6 +143,29 @@ describe('paired clients', () => {
     });
     expect(await link.ask({ type: 'set-site', site: 'b.test', route: null })).toMatchObject({ type: 'done' });
     expect(running.place.text).toBe(config);
+  });
+
+  test('a site is given its local network back by one line, and everyone who steers is told', async () => {
+    const config = `${TEST_CONFIG}sites:\n  a.test: companion # mine\n`;
+    await using running = await startTestCompanion(config);
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    await link.ask({ type: 'steer', dialect: 'pac' });
+    const steerings = () => link.heard.filter(message => message.type === 'steering');
+    expect(openTable(steerings().at(-1)!.steering.table).confines('www.a.test')).toBe(true);
+    expect(await link.ask({ type: 'set-local', site: 'a.test', local: true })).toMatchObject({ type: 'done' });
+    expect(running.place.text).toBe(config.replace('a.test: companion', 'a.test: { route: companion, local: true }'));
+    await link.until(() => steerings().length === 2);
+    expect(openTable(steerings().at(-1)!.steering.table).confines('www.a.test')).toBe(false);
+    expect(steerings()[1]!.steering.pac).not.toBe(steerings()[0]!.steering.pac);
+    expect(link.heard.findLast(message => message.type === 'state')).toMatchObject({
+      state: { sites: [{ site: 'a.test', route: 'companion', local: true }] },
+    });
+    expect(await link.ask({ type: 'site', host: 'a.test' })).toMatchObject({ answer: { decision: { local: true } } });
+    expect(await link.ask({ type: 'set-local', site: 'b.test', local: true })).toMatchObject({
+      type: 'refused',
+      message: expect.stringContaining('turn it on first'),
+    });
   });
 
   test('what the file would not bear is refused, and the file stays', async () => {

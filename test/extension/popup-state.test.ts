@@ -42,6 +42,7 @@ function view(
       steered: true,
       blocked: false,
       route: 'work',
+      local: false,
       because: 'sites.example.com',
       counts: NO_COUNTS,
       ...change.tab,

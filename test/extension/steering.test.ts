@@ -1,11 +1,19 @@
+import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
 import type { SavedSteering } from '../../extension/settings/settings.ts';
-import { guardedHosts, isPrivateHost, makeLocalNetworkRule } from '../../extension/steering/local-network-guard.ts';
+import {
+  isLoopback,
+  isPrivateHost,
+  localNetworkRules,
+  makeLocalNetworkGuard,
+} from '../../extension/steering/local-network-guard.ts';
 import { RequestSteering } from '../../extension/steering/on-request.ts';
 import { makePacSteering } from '../../extension/steering/pac-settings.ts';
-import { compileTable } from '../../shared/decision/compile-table.ts';
+import { compileTable, openTable } from '../../shared/decision/compile-table.ts';
 import { compileMatcher } from '../../shared/decision/decide.ts';
-import type { Matcher } from '../../shared/decision/rule.ts';
+import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
+import type { Action, Matcher } from '../../shared/decision/rule.ts';
+import { anyRules, anyUrl } from '../support/arbitraries.ts';
 
 const action = { do: 'route', route: 'companion', filter: 'standard', cache: 'standard', inspect: false } as const;
 const table = compileTable(
@@ -88,8 +96,7 @@ test('in Chromium the guard is in force before the PAC, and the same PAC is set 
   const adapter = makePacSteering(
     settings,
     errors,
-    async hosts => void did.push(`guard ${hosts}`),
-    () => ['a.test'],
+    async guarded => void did.push(`guard ${guarded && [...openTable(guarded).names()].map(([host]) => host)}`),
   );
   await adapter.apply(saved);
   await adapter.apply(saved);
@@ -101,55 +108,159 @@ test('in Chromium the guard is in force before the PAC, and the same PAC is set 
 });
 
 test('who else holds the proxy setting is named', async () => {
-  const adapter = (level: string) =>
-    makePacSteering(
-      fakeProxy(level).settings,
-      fakeProxy().errors,
-      async () => {},
-      () => [],
-    );
+  const adapter = (level: string) => makePacSteering(fakeProxy(level).settings, fakeProxy().errors, async () => {});
   expect(await adapter('controlled_by_other_extensions').takenBy()).toContain('Another extension');
   expect(await adapter('not_controllable').takenBy()).toContain('policy');
   expect(await adapter('controllable_by_this_extension').takenBy()).toBeNull();
 });
 
-test('the local network rule appends a policy to documents, frames and scripts of the steered hosts', async () => {
-  const updateDynamicRules = vi.fn(async () => {});
-  const protect = makeLocalNetworkRule({ updateDynamicRules });
-  await protect(['a.test']);
-  expect(updateDynamicRules).toHaveBeenLastCalledWith({
-    removeRuleIds: [1],
-    addRules: [
-      {
-        id: 1,
-        action: {
-          type: 'modifyHeaders',
-          responseHeaders: [
-            { header: 'Content-Security-Policy', operation: 'append', value: 'treat-as-public-address' },
-          ],
-        },
-        condition: { requestDomains: ['a.test'], resourceTypes: ['main_frame', 'sub_frame', 'script'] },
-      },
-    ],
+/** What chrome.declarativeNetRequest makes of a URL: of the rules that match it, the highest priority counts. */
+function isConfinedBy(rules: ReturnType<typeof localNetworkRules>, url: string): boolean {
+  const host = new URL(url).hostname;
+  const names = (domains: readonly string[]) => domains.some(one => host === one || host.endsWith(`.${one}`));
+  const matching = rules.filter(({ condition }) => {
+    if ('excludedRequestDomains' in condition) return !names(condition.excludedRequestDomains);
+    const { urlFilter } = condition;
+    if (!names(condition.requestDomains)) return false;
+    return urlFilter === undefined || new RegExp(`^${urlFilter.slice(1, -1).replaceAll('.', '\\.')}[:/?]`).test(url);
   });
+  const best = Math.max(...matching.map(rule => rule.priority));
+  const actions = matching.filter(rule => rule.priority === best).map(rule => (rule.action as { type: string }).type);
+  expect(new Set(actions).size, `one winner for ${url}`).toBeLessThanOrEqual(1);
+  return actions[0] === 'modifyHeaders';
+}
+
+const rulesFor = (...sites: [site: string, action: Action][]) =>
+  localNetworkRules(
+    compileTable(
+      compileMatcher({
+        rules: sites.map(([site, does]) => ({
+          id: `sites.${site}`,
+          matcher: parseMatcher(site) as Matcher,
+          action: does,
+        })),
+        lists: [],
+      }),
+    ),
+  );
+const open: Action = { ...action, local: true };
+const off: Action = { do: 'off' };
+
+test('the local network rule appends a policy to documents, frames and scripts of the steered hosts', async () => {
+  const updateDynamicRules = vi.fn(async (_change: { removeRuleIds: number[]; addRules?: object[] }) => {});
+  const protect = makeLocalNetworkGuard({ updateDynamicRules });
+  await protect(table);
+  const { addRules, removeRuleIds } = updateDynamicRules.mock.lastCall![0];
+  expect(addRules).toEqual([
+    {
+      id: 1,
+      priority: 1,
+      action: {
+        type: 'modifyHeaders',
+        responseHeaders: [{ header: 'Content-Security-Policy', operation: 'append', value: 'treat-as-public-address' }],
+      },
+      condition: { requestDomains: ['a.test'], resourceTypes: ['main_frame', 'sub_frame', 'script'] },
+    },
+  ]);
+  const ids = rulesFor(
+    ['a.test', action],
+    ['b.a.test', open],
+    ['=c.b.a.test', action],
+    ['d.b.a.test', action],
+    ['.e.test', open],
+    ['=e.test', action],
+  ).map(rule => rule.id);
+  expect(new Set(ids).size).toBe(ids.length);
+  expect(removeRuleIds).toEqual(expect.arrayContaining(ids));
   await protect(null);
-  expect(updateDynamicRules).toHaveBeenLastCalledWith({ removeRuleIds: [1], addRules: [] });
+  expect(updateDynamicRules.mock.lastCall![0].addRules).toEqual([]);
 });
 
-test('the local network rule is for steered and blocked hosts and for single addresses', () => {
-  const rule = (id: string, matcher: Matcher) => ({ id, matcher, action });
-  const some = compileTable(
-    compileMatcher({
-      rules: [
-        rule('sites.a.test', { kind: 'suffix', host: 'a.test' }),
-        rule('sites.10.1.2.3', { kind: 'exact', host: '10.1.2.3' }),
-        rule('sites.fd00::1', { kind: 'exact', host: 'fd00::1' }),
-        { id: 'sites.b.test', matcher: { kind: 'exact', host: 'b.test' }, action: { do: 'off' } },
-      ],
-      lists: [],
-    }),
+test('the local network rules are for steered and blocked hosts and for single addresses, never for this machine', () => {
+  const rules = rulesFor(
+    ['a.test', action],
+    ['10.1.2.3', action],
+    ['fd00::1', action],
+    ['=b.test', off],
+    ['127.0.0.1', action],
+    ['localhost', action],
+    ['::1', action],
   );
-  expect(guardedHosts(some).sort()).toEqual(['10.1.2.3', '[fd00::1]', 'a.test']);
+  expect(rules).toHaveLength(1);
+  expect((rules[0]!.condition as unknown as { requestDomains: string[] }).requestDomains.sort()).toEqual([
+    '10.1.2.3',
+    '[fd00::1]',
+    'a.test',
+  ]);
+});
+
+test('the closer name decides: what is off or may reach the network is let be, and what is below that is not', () => {
+  const rules = rulesFor(
+    ['a.test', action],
+    ['router.a.test', off],
+    ['open.a.test', open],
+    ['shut.open.a.test', action],
+    ['=www.a.test', open],
+    ['.b.test', open],
+    ['=b.test', action],
+    ['10.1.2.3', open],
+  );
+  const confined = [
+    'http://a.test/',
+    'http://x.a.test/',
+    'https://shut.open.a.test:8443/',
+    'http://x.shut.open.a.test/',
+    'http://x.www.a.test/?u=http://www.a.test/',
+    'http://b.test/',
+  ];
+  const free = [
+    'http://router.a.test/',
+    'http://x.router.a.test/',
+    'http://open.a.test/',
+    'https://www.a.test:8443/x',
+    'http://x.b.test/',
+    'http://other.test/',
+    'http://10.1.2.3/',
+  ];
+  for (const url of confined) expect(isConfinedBy(rules, url), url).toBe(true);
+  for (const url of free) expect(isConfinedBy(rules, url), url).toBe(false);
+});
+
+test('whatever the rules of the file: what is confined is confined, and what may reach the network is not', () => {
+  fc.assert(
+    fc.property(anyRules, fc.array(anyUrl, { minLength: 1, maxLength: 6 }), (source, urls) => {
+      const some = compileTable(compileMatcher(source));
+      const rules = localNetworkRules(some);
+      const opened = openTable(some);
+      for (const written of urls) {
+        const url = new URL(written);
+        const host = url.hostname;
+        // A range of addresses has no form there, and a name with a dot behind it or with other letters has another.
+        if (!/^https?:$/.test(url.protocol) || /[.\]]$|\.\d+$|[^\w.-]/.test(host) || isLoopback(host)) continue;
+        if (opened.confines(host)) expect(isConfinedBy(rules, url.href), url.href).toBe(true);
+        else if (opened.lookup(host) === 'steered') expect(isConfinedBy(rules, url.href), url.href).toBe(false);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('with more names than rules should hold, everything but this machine is confined', () => {
+  const entries = Array.from({ length: 200_001 }, (_, i) => ({
+    matcher: { kind: 'suffix' as const, host: `h${i}.test` },
+    line: i + 1,
+  }));
+  const list = { id: 'lists[0]', name: 'x', action, entries };
+  const rules = localNetworkRules(compileTable(compileMatcher({ rules: [], lists: [list] })));
+  expect(isConfinedBy(rules, 'http://h7.test/')).toBe(true);
+  expect(isConfinedBy(rules, 'http://localhost/')).toBe(false);
+});
+
+test('loopback is told however it is spelt', () => {
+  for (const host of ['localhost', 'a.localhost', '127.0.0.1', '127.9.9.9', '[::1]', '::1', '[::ffff:7f00:1]'])
+    expect(isLoopback(host), host).toBe(true);
+  for (const host of ['10.0.0.1', '128.0.0.1', '[::2]', 'localhost.test', 'notlocalhost', '0.0.0.0'])
+    expect(isLoopback(host), host).toBe(false);
 });
 
 test('private addresses are told from public ones, and names from both', () => {
@@ -163,6 +274,8 @@ test('private addresses are told from public ones, and names from both', () => {
     '[::1]',
     '[::ffff:7f00:1]',
     '[fd00::1]',
+    '[fec0::1]',
+    '[::7f00:1]',
     'localhost',
     'x.localhost',
   ]) {

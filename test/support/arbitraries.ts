@@ -43,13 +43,18 @@ const matcherText = fc.oneof(
 );
 const matcher: fc.Arbitrary<Matcher> = matcherText.map(parseMatcher).filter(parsed => typeof parsed !== 'string');
 
-const route: fc.Arbitrary<Action> = fc
-  .constantFrom('work', 'companion')
-  .chain(name_ =>
-    fc
-      .constantFrom('off' as const, 'standard' as const)
-      .map(filter => ({ do: 'route' as const, route: name_, filter, cache: 'standard' as const, inspect: false })),
-  );
+const route: fc.Arbitrary<Action> = fc.constantFrom('work', 'companion').chain(name_ =>
+  fc.constantFrom('off' as const, 'standard' as const).chain(filter =>
+    fc.constantFrom(undefined, true as const).map(local => ({
+      do: 'route' as const,
+      route: name_,
+      filter,
+      cache: 'standard' as const,
+      inspect: false,
+      local,
+    })),
+  ),
+);
 const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 4, arbitrary: route },
   fc.constant({ do: 'off' as const }),

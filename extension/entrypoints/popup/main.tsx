@@ -65,6 +65,7 @@ const first: TabView = {
   steered: entry ? entry.route !== 'off' && entry.route !== 'block' : null,
   blocked: entry?.route === 'block',
   route: entry?.route ?? null,
+  local: entry && entry.route !== 'off' && entry.route !== 'block' ? entry.local === true : null,
   because: entry ? `sites.${entry.site}` : null,
   counts: new TabTraffic(tabs).countsOf(tab.id),
 };

@@ -1,7 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ConfigError } from '../../../companion/config/config-error.ts';
-import { addAllowRule, EditError, formatScalar, routeOfSite, setSite } from '../../../companion/config/config-edit.ts';
+import {
+  addAllowRule,
+  EditError,
+  formatScalar,
+  routeOfSite,
+  setLocal,
+  setSite,
+} from '../../../companion/config/config-edit.ts';
 import { parseConfig } from '../../../companion/config/config-file.ts';
 import { compileMatcher, decide } from '../../../shared/decision/decide.ts';
 import { DEFAULT_CONFIG_TEXT } from '../../../companion/config/default-text.ts';
@@ -120,6 +127,53 @@ describe('one edit touches one place', () => {
     expect({ gone, come }).toEqual({ gone: [], come: ['  - { host: =good.ads.test, allow: true }'] });
     const twice = addAllowRule(addAllowRule(FILE, 'a.example'), 'a.example');
     expect(twice).toBe(addAllowRule(FILE, 'a.example'));
+  });
+});
+
+describe('what pages may reach', () => {
+  test.each<[string, string, boolean, string[], string[]]>([
+    [
+      'a short entry becomes a long one',
+      'example.com',
+      true,
+      ['  example.com: work # since May'],
+      ['  example.com: { route: work, local: true } # since May'],
+    ],
+    ['the long form', 'long.example', true, [], ['    local: true']],
+    [
+      'the long form in braces',
+      'wiki.example',
+      true,
+      ['  wiki.example: { route: home, filter: off } # flow'],
+      ['  wiki.example: { route: home, filter: off, local: true } # flow'],
+    ],
+    ['what holds already', 'example.com', false, [], []],
+  ])('%s', (_what, site, local, gone, come) => {
+    const after = setLocal(FILE, site, local);
+    expect(diff(FILE, after)).toEqual({ gone, come });
+    expect(parseConfig(after, 'x').config.sites[site]!.action).toMatchObject(local ? { local: true } : {});
+  });
+
+  test('taken back, the line says so; the route is changed beside it', () => {
+    const there = setLocal(FILE, 'example.com', true);
+    const back = setLocal(there, 'example.com', false);
+    expect(diff(there, back)).toEqual({
+      gone: ['  example.com: { route: work, local: true } # since May'],
+      come: ['  example.com: { route: work, local: false } # since May'],
+    });
+    expect(parseConfig(back, 'x').config.sites['example.com']!.action).not.toHaveProperty('local');
+    expect(setLocal(back, 'example.com', true)).toBe(there);
+    expect(diff(there, setSite(there, 'example.com', 'home')).come).toEqual([
+      '  example.com: { route: home, local: true } # since May',
+    ]);
+  });
+
+  test('a site that is not steered has nothing to be given back, and an alias is a person’s to change', () => {
+    for (const site of ['quoted.example', 'nobody.example'])
+      expect(() => setLocal(FILE, site, true), site).toThrow('turn it on first');
+    const alias = 'sites:\n  a.example: &it companion\n  b.example: *it\n';
+    expect(() => setLocal(alias, 'b.example', true)).toThrow('by hand');
+    expect(() => setLocal(alias, 'a.example', true)).toThrow('by hand');
   });
 });
 

@@ -148,6 +148,7 @@ describe('properties', () => {
           const decision = decide(matcher, { host: hostOf(url) });
           const word = !decision.steered ? 'direct' : decision.blockedBy ? 'blocked' : 'steered';
           expect(table.lookup(new URL(url).hostname), url).toBe(word);
+          expect(table.confines(new URL(url).hostname), url).toBe(decision.steered && !decision.local);
         }
       }),
       RUNS,
@@ -160,7 +161,7 @@ describe('properties', () => {
         const matcher = compileMatcher(source);
         const host = hostOf(url);
         if (isAddress(host) || !decide(matcher, { host }).steered) return;
-        const hosts = openTable(compileTable(matcher)).hosts();
+        const hosts = [...openTable(compileTable(matcher)).names()].map(([name]) => name);
         expect(
           hosts.some(one => host === one || host.endsWith(`.${one}`)),
           `${host} in ${hosts.join(' ')}`,
