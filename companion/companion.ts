@@ -1,5 +1,7 @@
 // The whole companion: the file and what it says, the control room, pairing and the record; and the worker (worker.ts) that carries the traffic by it.
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import type { Config } from '../shared/config.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
@@ -10,7 +12,7 @@ import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint
 import { makeLoopMark } from './chain/http-connect.ts';
 import { type EditError, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
-import { type Judge, type ParsedConfig, placed } from './config/config-file.ts';
+import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
 import { openConfigStore, pathFromConfig } from './config/config-store.ts';
 import { followConfig, type LiveConfig } from './config/config-watch.ts';
 import { makeControlServer } from './control/control-server.ts';
@@ -18,7 +20,7 @@ import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
-import { findOpenListener } from './guard/listen-place.ts';
+import { findOpenListener, reachableAt } from './guard/listen-place.ts';
 import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } from './guard/pairing.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
@@ -60,7 +62,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       at ?? (options.port === undefined ? config.listen : { ...config.listen, port: options.port }),
     );
   const warn = (message: string) => say(message, 'warning');
-  const store = await openConfigStore(configFile, warn, [findOpenListener, judge]);
+  const store = await openConfigStore(configFile, warn, [config => findOpenListener(config, at ?? undefined), judge]);
   const initial = await store.read();
   const folder = openStateFolder(options.stateFolder, warn);
   const cliToken = newToken();
@@ -84,7 +86,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       const faults = loaded.missing.map(({ index, message }) => ({ path: ['lists', index], message }));
       throw placed(faults, configFile, document);
     }
-    return { config, matcher: compileMatcher({ rules, lists: loaded.lists }) };
+    const tls = readTls(config, configFile);
+    if ('path' in tls) throw placed([tls], configFile, document);
+    return { config, matcher: compileMatcher({ rules, lists: loaded.lists }), tls: tls.pem };
   };
   const worker = makeWorker(load(initial), {
     at: () => at,
@@ -109,10 +113,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     logFile = path === null ? null : openLogFile({ path, size: config.log.size, keep: config.log.keep }, warn);
   }
 
-  // The port.
+  // The port, and the address at which this machine's own programs reach it.
   const wanted = options.port === undefined ? initial.config.listen : { ...initial.config.listen, port: options.port };
-  const here: Endpoint = { host: wanted.host, port: await worker.listen(wanted) };
-  at = here;
+  const listening: Endpoint = { host: wanted.host, port: await worker.listen(wanted) };
+  at = listening;
+  const here = reachableAt(listening);
   const pacUrl = `http://${formatEndpoint(here)}/${pacSecret}/proxy.pac`;
   let revision = 1;
 
@@ -254,6 +259,29 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       }
     },
   };
+}
+
+/** The listener's certificate and key, tried together; or what is wrong with them. */
+function readTls({ guard }: Config, configFile: string): { pem: InForce['tls'] } | PathProblem {
+  if (guard.tls === null) return { pem: null };
+  const read = (key: 'cert' | 'key'): string | PathProblem => {
+    try {
+      return readFileSync(pathFromConfig(configFile, guard.tls![key]), 'utf8');
+    } catch (error) {
+      const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      return { path: ['guard', 'tls', key], message: missing ? 'does not exist' : 'cannot be read' };
+    }
+  };
+  const [cert, key] = [read('cert'), read('key')];
+  if (typeof cert !== 'string') return cert;
+  if (typeof key !== 'string') return key;
+  try {
+    createSecureContext({ cert, key });
+  } catch (error) {
+    const message = `is no certificate with its key (${(error as Error).message})`;
+    return { path: ['guard', 'tls'], message };
+  }
+  return { pem: { cert, key } };
 }
 
 function readClients(folder: string, warn: (message: string) => void): SavedClients {

@@ -16,6 +16,7 @@ import type {
   BlockAnswer,
   Cache,
   Dial,
+  Entrance,
   Dialled,
   ExchangeDraft,
   Found,
@@ -34,6 +35,7 @@ export type SteeredDecision = Decision & { readonly steered: true };
 
 /** The furnished rooms. A changed configuration furnishes new ones; an exchange keeps those it entered. */
 export interface Rooms {
+  readonly entrance: Entrance;
   readonly acl: Acl;
   /** The one matcher; what no rule names gets the default route, because `default`. */
   readonly decide: (target: DecisionTarget) => SteeredDecision;
@@ -84,6 +86,7 @@ function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Pr
   draft.host = host;
   draft.site = rooms.registrableDomain(host);
   draft.fromSite = pageSite(head, rooms);
+  rooms.entrance.demand?.(head, incoming.from);
   expectKnown(head);
 
   const decision = rooms.decide({ scheme: 'http', host, port, path });
@@ -144,6 +147,8 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   draft.url = formatEndpoint(asked);
   draft.host = host;
   draft.site = rooms.registrableDomain(host);
+  // SOCKS has a login of its own, before it says where to.
+  if (incoming.socks === null) rooms.entrance.demand?.(incoming.head, incoming.from);
   if (rooms.comesFromUs(incoming.head)) throw new Fault('proxy_loop_detected', { target: asked });
 
   const scheme = incoming.socks !== null && port === 80 ? 'http' : 'https';

@@ -29,6 +29,16 @@ export interface Acl {
   admitsHopAddress(address: string, port: number): Fault | null;
 }
 
+/** Who may enter. */
+export interface Entrance {
+  /** Whether a connection that has come in may stay. */
+  mayEnter(socket: { readonly remoteAddress?: string | undefined; localAddress(): string | undefined }): boolean;
+  /** Whether name and password are right (SOCKS); null = nobody is asked for them. `from` is the client's address. */
+  readonly logIn: ((username: string, password: string, from: string) => boolean) | null;
+  /** The same by Proxy-Authorization: throws Fault proxy_authentication_required, too_many_logins; null = nobody is asked. */
+  readonly demand: ((head: RequestHead, from: string) => void) | null;
+}
+
 // chain ---------------------------------------------------------------------------------------------------------------------------
 
 /** A named hop. */

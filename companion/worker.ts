@@ -1,6 +1,7 @@
 // The half of the companion that carries traffic: furnishes the rooms from what is in force, opens the port, and walks every request. The other half
 // (companion.ts) owns the file, the control room and the record. A changed file furnishes new rooms; an exchange keeps those it entered. Cache, pool
 // and port outlive a change.
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
 import { type CompiledMatcher, decideForCompanion } from '../shared/decision/decide.ts';
@@ -16,6 +17,7 @@ import type { Resolver } from './chain/resolver.ts';
 import { listen, type Listener } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
 import { makeAcl } from './guard/acl.ts';
+import { LoginBound, makeEntrance } from './guard/entrance.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
 import { makeOutcomeMemory } from './route/outcome-memory.ts';
@@ -30,12 +32,15 @@ import { IdenticalHeads } from './upstream/identical-heads.ts';
 export interface InForce {
   readonly config: Config;
   readonly matcher: CompiledMatcher;
+  /** The listener's certificate and key as text (PEM); null = it has none. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
 }
 
 /** What one configuration makes. */
 export interface Furnished extends InForce {
   readonly routes: ReadonlyMap<string, ResolvedRoute>;
   readonly rooms: Rooms;
+  readonly context: SecureContext | null;
 }
 
 /** What a worker needs of the other half. */
@@ -78,10 +83,11 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let names: { resolver: Resolver; madeFor: string } | null = null;
   const limits = () => furnished.config.limits;
   const pool = new ConnectionPool(limits);
+  const loginBound = new LoginBound(now);
   const identical = new IdenticalHeads(() => limits().identical);
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
 
-  const furnish = ({ config, matcher }: InForce): Furnished => {
+  const furnish = ({ config, matcher, tls }: InForce): Furnished => {
     const routes = resolveRoutes(config);
     const acl = makeAcl({
       guard: config.guard,
@@ -114,6 +120,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       names = { resolver, madeFor };
     }
     const rooms: Rooms = {
+      entrance: makeEntrance(config.guard, loginBound),
       acl,
       decide: target => decideForCompanion(matcher, target, config.default),
       routeOf: decision => routes.get(decision.route)!,
@@ -130,7 +137,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       comesFromUs: head => mark.comesFromUs(head),
       now,
     };
-    return { config, matcher, routes, rooms };
+    return { config, matcher, tls, routes, rooms, context: tls && createSecureContext(tls) };
   };
   furnished = furnish(first);
 
@@ -161,6 +168,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         // Connections that nobody uses hold files that the next client needs.
         whenShort: () => pool.retire(),
         control: parts.control,
+        entrance: () => furnished.rooms.entrance,
+        tls: () => furnished.context,
       });
       return listener.port;
     },

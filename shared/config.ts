@@ -500,7 +500,70 @@ const cidr = v.pipe(
   }),
 );
 
+/** A map of freely named entries, in file order. valibot's own record would drop the hosts `constructor` and `prototype` without a word. */
+const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<unknown, T>, what: string) => {
+  const entry = v.record(key, value as v.GenericSchema<never, T>);
+  const readEntries: (typeof entry)['~run'] = (dataset, config) => {
+    const input = dataset.value as Record<string, unknown>;
+    const entries: [string, unknown][] = [];
+    const issues: v.BaseIssue<unknown>[] = [];
+    let typed = true;
+    for (const [written, inside] of Object.entries(input)) {
+      const results = [key['~run']({ value: written }, config), value['~run']({ value: inside }, config)] as const;
+      for (const [i, result] of results.entries()) {
+        const item = { type: 'object', origin: i === 0 ? 'key' : 'value', input, key: written, value: inside } as const;
+        for (const issue of result.issues ?? [])
+          issues.push({ ...issue, path: [item, ...(i === 0 ? [] : (issue.path ?? []))] } as v.BaseIssue<unknown>);
+        if (!result.typed) typed = false;
+      }
+      if (results[0].typed) entries.push([results[0].value, results[1].value]);
+    }
+    const read = { typed, value: Object.fromEntries(entries), issues: issues.length > 0 ? issues : undefined };
+    return read as ReturnType<(typeof entry)['~run']>;
+  };
+  return v.pipe(v.custom<Record<string, unknown>>(isMap, `is not a map of ${what}`), {
+    ...entry,
+    '~run': readEntries,
+  }) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
+};
+
+const userName = v.pipe(
+  text(),
+  v.regex(/^[^:\p{Cc}]+$/u, 'is not a user name: no colon, and not empty'),
+  v.maxBytes(255, 'is longer than 255 bytes'),
+);
+const file = v.pipe(text('is not a path'), v.nonEmpty('is empty'));
+const ListenTls = strict(
+  {
+    cert: described(file, 'The certificate with its chain (PEM), relative to this file.'),
+    key: described(file, 'Its key (PEM).'),
+  },
+  'is not a map: write it like { cert: FILE, key: FILE }',
+);
+
 const Guard = strict({
+  otherMachines: v.optional(
+    described(
+      v.boolean('is not true or false'),
+      'Other machines may use this proxy, if listen, users, and clients or tls say so too.',
+    ),
+    false,
+  ),
+  users: v.nullish(
+    described(
+      mapOf(userName, v.pipe(credential, v.nonEmpty('is empty')) as v.GenericSchema<unknown, string>, 'users'),
+      'Who may use this proxy: names and passwords. Nobody named: no password is asked for.',
+    ),
+    {},
+  ),
+  clients: v.optional(
+    described(
+      v.array(cidr, 'is not a list of address ranges'),
+      'Networks that may use this proxy beside this machine.',
+    ),
+    [],
+  ),
+  tls: v.optional(described(v.nullable(ListenTls), 'Other machines come by TLS, with this certificate.'), null),
   allow: v.optional(
     described(
       v.array(cidr, 'is not a list of address ranges'),
@@ -573,33 +636,6 @@ const Limits = strict({
     256,
   ),
 });
-
-/** A map of freely named entries, in file order. valibot's own record would drop the hosts `constructor` and `prototype` without a word. */
-const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<unknown, T>, what: string) => {
-  const entry = v.record(key, value as v.GenericSchema<never, T>);
-  const readEntries: (typeof entry)['~run'] = (dataset, config) => {
-    const input = dataset.value as Record<string, unknown>;
-    const entries: [string, unknown][] = [];
-    const issues: v.BaseIssue<unknown>[] = [];
-    let typed = true;
-    for (const [written, inside] of Object.entries(input)) {
-      const results = [key['~run']({ value: written }, config), value['~run']({ value: inside }, config)] as const;
-      for (const [i, result] of results.entries()) {
-        const item = { type: 'object', origin: i === 0 ? 'key' : 'value', input, key: written, value: inside } as const;
-        for (const issue of result.issues ?? [])
-          issues.push({ ...issue, path: [item, ...(i === 0 ? [] : (issue.path ?? []))] } as v.BaseIssue<unknown>);
-        if (!result.typed) typed = false;
-      }
-      if (results[0].typed) entries.push([results[0].value, results[1].value]);
-    }
-    const read = { typed, value: Object.fromEntries(entries), issues: issues.length > 0 ? issues : undefined };
-    return read as ReturnType<(typeof entry)['~run']>;
-  };
-  return v.pipe(v.custom<Record<string, unknown>>(isMap, `is not a map of ${what}`), {
-    ...entry,
-    '~run': readEntries,
-  }) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
-};
 
 const address = v.pipe(
   host,

@@ -207,6 +207,19 @@ export const FAULTS = {
     proxyStatus: 'http_request_error',
     say: () => 'The request did not arrive in time.',
   },
+  // The entrance of this proxy itself; a hop's is hop_authentication_failed.
+  proxy_authentication_required: {
+    side: 'here',
+    status: 407,
+    proxyStatus: 'http_request_denied',
+    say: () => 'This proxy asks for a user name and a password: those of guard.users in its file.',
+  },
+  too_many_logins: {
+    side: 'here',
+    status: 429,
+    proxyStatus: 'http_request_denied',
+    say: () => 'Too many wrong passwords have come from this address. Try again in a minute.',
+  },
   only_if_cached: {
     side: 'here',
     status: 504,

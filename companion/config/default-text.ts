@@ -42,7 +42,9 @@ lists:
 # default: companion
 
 # Guard: what may be reached. Private addresses only where they are allowed here; CONNECT to these ports only.
+# And who may come: with users, the proxy asks for a name and a password. (Other machines: see the README.)
 # guard:
+#   users: { ann: a-long-password }
 #   allow: [192.168.1.0/24]
 #   connectPorts: [80, 443, 1024-65535]
 

@@ -12,11 +12,11 @@ import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
-import type { ControlDoor } from '../rooms.ts';
-import { BARE_400, protocolOf } from './first-bytes.ts';
+import type { ControlDoor, Entrance } from '../rooms.ts';
+import { BARE_400, isThisMachine, protocolOf } from './first-bytes.ts';
 import type { Idler, IdleQueue } from './idle-queue.ts';
 import { respond, respondFault } from './respond.ts';
-import { SocksServer, type SocksVersion } from './socks-server.ts';
+import { type SocksLogin, SocksServer, type SocksVersion } from './socks-server.ts';
 
 export type DownstreamLimits = Pick<
   ConfigLimits,
@@ -46,6 +46,7 @@ export interface ConnectionHouse {
   readonly idle: IdleQueue<DownstreamConnection>;
   readonly walk: Walk;
   readonly control: ControlDoor;
+  readonly entrance: Entrance;
   /** The listener is going: no further request. */
   readonly closing: boolean;
   forget(connection: DownstreamConnection): void;
@@ -78,6 +79,11 @@ export class Incoming {
   /** Fires when the browser leaves. */
   get signal(): AbortSignal {
     return this.connection.signal;
+  }
+
+  /** The client's address. */
+  get from(): string {
+    return this.connection.from;
   }
 
   /** Bytes of the body that have come. */
@@ -156,6 +162,11 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     return this.house.closing;
   }
 
+  /** The client's address; empty once it has left. */
+  get from(): string {
+    return this.socket.remoteAddress ?? '';
+  }
+
   get signal(): AbortSignal {
     if (this.controller === null) {
       this.controller = new AbortController();
@@ -203,15 +214,20 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       case 'http':
         return true;
       case 'socks5':
-        this.socks = new SocksServer(5, null);
+        this.socks = new SocksServer(5, this.socksLogin());
         return true;
       case 'socks4':
-        this.socks = new SocksServer(4, null);
+        this.socks = new SocksServer(4, this.socksLogin());
         return true;
       default:
         this.finishWith(BARE_400);
         return false;
     }
+  }
+
+  private socksLogin(): SocksLogin | null {
+    const { logIn } = this.house.entrance;
+    return logIn && ((username, password) => logIn(username, password, this.from));
   }
 
   /** Goes on with the handshake of a SOCKS client, all of it within the time that a head has. The tunnel it asks for is walked as a CONNECT's. */
@@ -304,10 +320,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     this.socket.destroy();
   };
 
-  /** A request for this server itself: the control room's, or nobody's. */
+  /** A request for this server itself: the control room's, or nobody's. From other machines there is no way in, whoever asks. */
   private knockAtControl(head: RequestHead, rest: Buffer | null): void {
     const { control } = this.house;
-    if (head.framing.kind === 'none' && head.target.form === 'origin') {
+    if (this.isFromHere && head.framing.kind === 'none' && head.target.form === 'origin') {
       if (head.fields.has('upgrade')) {
         const { socket } = this;
         this.detach();
@@ -326,6 +342,11 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       }
     }
     this.finishWith(BARE_400);
+  }
+
+  private get isFromHere(): boolean {
+    const { remoteAddress, localAddress } = this.socket;
+    return remoteAddress !== undefined && (isThisMachine(remoteAddress) || remoteAddress === localAddress);
   }
 
   /** A request that is not valid. Whoever did not speak to a proxy learns nothing. */

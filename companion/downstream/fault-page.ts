@@ -19,6 +19,9 @@ export function faultAnswer(fault: Fault, request: RequestHead): { answer: Answe
     'X-Content-Type-Options',
     'nosniff',
   );
+  // RFC 9110 §15.5.8, RFC 7617 §2.1.
+  if (fault.kind === 'proxy_authentication_required')
+    fields.append('Proxy-Authenticate', 'Basic realm="Detour", charset="UTF-8"');
   if (page)
     fields.append('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'");
   return {

@@ -1,10 +1,13 @@
 // Accepts connections on the one port, knows them all, and bounds them in number and time. A connection itself is in connection.ts.
 import { createServer, type Server, type Socket } from 'node:net';
+import type { SecureContext } from 'node:tls';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
-import type { ControlDoor } from '../rooms.ts';
+import type { ControlDoor, Entrance } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
+import { isThisMachine } from './first-bytes.ts';
 import { IdleQueue } from './idle-queue.ts';
+import { throughTlsDoor } from './tls-door.ts';
 
 export interface ListenerOptions {
   readonly host: string;
@@ -14,6 +17,10 @@ export interface ListenerOptions {
   readonly limits: () => DownstreamLimits;
   readonly walk: Walk;
   readonly control: ControlDoor;
+  /** Asked for anew for every connection, too. */
+  readonly entrance: () => Entrance;
+  /** The listener's own certificate, for other machines; absent or null = it has none. */
+  readonly tls?: (() => SecureContext | null) | undefined;
   /** How often deadlines are looked at. */
   readonly interval?: Milliseconds | undefined;
   /** Hears, now and then, of what a person could change. */
@@ -73,6 +80,12 @@ export function listen(options: ListenerOptions): Promise<Listener> {
   };
 
   const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
+    const entrance = options.entrance();
+    const { remoteAddress } = socket;
+    if (!entrance.mayEnter({ remoteAddress, localAddress: () => socket.localAddress })) {
+      socket.destroy();
+      return;
+    }
     const limits = options.limits();
     if (sockets.size >= limits.connections) {
       warn('connections', `${sockets.size} connections are open, which is limits.connections: idle ones are closed.`);
@@ -94,12 +107,20 @@ export function listen(options: ListenerOptions): Promise<Listener> {
       idle,
       walk: options.walk,
       control: options.control,
+      entrance,
       get closing() {
         return closing;
       },
       forget: connection => connections.delete(connection),
     };
-    connections.add(new DownstreamConnection(socket, house));
+    const enter = (speaking: Socket) => connections.add(new DownstreamConnection(speaking, house));
+    const context = options.tls?.() ?? null;
+    if (context === null) {
+      enter(socket);
+      return;
+    }
+    const plainToo = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
+    throughTlsDoor(socket, { context, plainToo, deadlines, within: limits.headTimeout * 1000, enter });
   });
 
   /** Accepting failed. Node (libuv) has closed whoever waited, so nobody hangs; those that are open go on, and those that are idle make room. */
@@ -140,8 +161,4 @@ export function listen(options: ListenerOptions): Promise<Listener> {
       });
     });
   });
-}
-
-function isThisMachine(address: string): boolean {
-  return address.startsWith('127.') || address === '::1' || address.startsWith('::ffff:127.');
 }

@@ -62,7 +62,7 @@ const LISTS = Object.fromEntries(KINDS.map(kind => [kind, blockListOf(RANGES[kin
 >;
 
 /** `embedded`: an IPv4 range is also meant where it is carried inside a NAT64 (RFC 6052) or 6to4 (RFC 3056) address. */
-function blockListOf(ranges: readonly string[], embedded: boolean): BlockList {
+export function blockListOf(ranges: readonly string[], embedded: boolean): BlockList {
   const list = new BlockList();
   for (const range of ranges) {
     const [address, prefixText] = range.split('/') as [string, string];
@@ -81,10 +81,11 @@ function blockListOf(ranges: readonly string[], embedded: boolean): BlockList {
   return list;
 }
 
-const familyOf = (address: string) => (address.includes(':') ? 'ipv6' : 'ipv4');
+/** As BlockList calls it. */
+export const familyOf = (address: string) => (address.includes(':') ? 'ipv6' : 'ipv4');
 
 /** The address without its zone and in normal form, so that `::ffff:127.0.0.1` is judged as what it reaches. */
-function plain(address: string): string {
+export function plain(address: string): string {
   const zone = address.indexOf('%');
   const bare = zone < 0 ? address : address.slice(0, zone);
   return bare.includes(':') ? (normalizeHost(bare) ?? bare) : bare;
@@ -94,7 +95,7 @@ function plain(address: string): string {
 const MAX_JUDGED = 1_024;
 
 /** The same answers as `judge`, remembered for so many addresses. */
-function remembering<T>(judge: (address: string) => T): (address: string) => T {
+export function remembering<T>(judge: (address: string) => T): (address: string) => T {
   const known = new Map<string, T>();
   return address => {
     let answer = known.get(address);
@@ -141,7 +142,7 @@ export function makeLocalAddresses(now: () => number = Date.now): () => Readonly
 }
 
 export interface AclOptions {
-  readonly guard: ConfigGuard;
+  readonly guard: Pick<ConfigGuard, 'allow' | 'connectPorts'>;
   /** Where the companion itself listens now. */
   readonly listeners: () => readonly Endpoint[];
   readonly localAddresses?: () => ReadonlySet<string>;

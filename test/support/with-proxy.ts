@@ -108,6 +108,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
   const interval = 20;
   const pool = new ConnectionPool(() => limits, interval);
   const rooms: Rooms = {
+    entrance: { mayEnter: () => true, logIn: null, demand: null },
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
     decide: () => ({
       steered: true,
@@ -183,6 +184,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     port: 0,
     limits: () => limits,
     control: options.control ?? NO_CONTROL,
+    entrance: () => rooms.entrance,
     walk: { request: incoming => proxyRequest(incoming, rooms), tunnel: incoming => openTunnel(incoming, rooms) },
     interval,
   });

@@ -262,6 +262,9 @@ describe('closing the listener', () => {
         },
         walk: { request: async () => {}, tunnel: async () => {} },
         control: NO_CONTROL,
+        entrance: () => {
+          throw new Error('unused');
+        },
       }),
     ).rejects.toMatchObject({ code: 'EADDRINUSE' });
   });

@@ -1,4 +1,5 @@
 // Codes and tokens by themselves, under a clock in hand.
+import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import {
   CODE_LIFETIME,
@@ -10,6 +11,7 @@ import {
   type SavedClients,
 } from '../../../companion/guard/pairing.ts';
 import { findOpenListener } from '../../../companion/guard/listen-place.ts';
+import { ConfigSchema } from '../../../shared/config.ts';
 
 const CHROMIUM = `chrome-extension://${'a'.repeat(32)}`;
 const FIREFOX = 'moz-extension://11111111-2222-4333-8444-555555555555';
@@ -168,5 +170,6 @@ test.each([
   ['my-machine.test', false],
   ['127.example.test', false],
 ])('A46 listening on %s is allowed: %j', (host, allowed) => {
-  expect(findOpenListener({ listen: { host, port: 8228 } }).length === 0).toBe(allowed);
+  const { guard } = v.parse(ConfigSchema, {});
+  expect(findOpenListener({ listen: { host, port: 8228 }, guard }).length === 0).toBe(allowed);
 });

@@ -1,0 +1,125 @@
+// Who may enter: from which networks, and with which name and password. A password is compared by its digest in a time that says nothing of it, and
+// whoever guesses is soon not listened to any more.
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { ConfigGuard } from '../../shared/config.ts';
+import { Fault } from '../../shared/fault.ts';
+import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
+import type { RequestHead } from '../message/message.ts';
+import type { Entrance } from '../rooms.ts';
+import { blockListOf, familyOf, kindOfAddress, plain, remembering } from './acl.ts';
+
+/** So many different wrong passwords may come from one address within this time; then it is not listened to until the time is over. */
+const MAX_WRONG = 20;
+const WRONG_FOR: Milliseconds = 60_000;
+/** Addresses whose wrong passwords are counted; the one that began first makes room. */
+const MAX_COUNTED = 4_096;
+
+interface Guesses {
+  readonly since: EpochMilliseconds;
+  wrong: number;
+  /** A browser asks many times with the same wrong password; that is one guess. */
+  last: Buffer;
+}
+
+/** Counts wrong passwords; it outlives a change of the file. */
+export class LoginBound {
+  private readonly byAddress = new Map<string, Guesses>();
+  private readonly now: () => EpochMilliseconds;
+
+  constructor(now: () => EpochMilliseconds) {
+    this.now = now;
+  }
+
+  /** Whether too many have come from this address. */
+  isReached(address: string): boolean {
+    if (this.byAddress.size === 0) return false;
+    const place = placeOf(address);
+    const guesses = this.byAddress.get(place);
+    if (guesses === undefined) return false;
+    const passed = this.now() - guesses.since;
+    if (passed >= 0 && passed < WRONG_FOR) return guesses.wrong >= MAX_WRONG;
+    this.byAddress.delete(place);
+    return false;
+  }
+
+  count(address: string, digest: Buffer): void {
+    const place = placeOf(address);
+    const guesses = this.byAddress.get(place);
+    if (guesses !== undefined) {
+      if (guesses.last.equals(digest)) return;
+      guesses.wrong++;
+      guesses.last = digest;
+      return;
+    }
+    if (this.byAddress.size >= MAX_COUNTED) this.byAddress.delete(this.byAddress.keys().next().value!);
+    this.byAddress.set(place, { since: this.now(), wrong: 1, last: digest });
+  }
+}
+
+/** Whom an address stands for: of IPv6 a network of 64 bits belongs to one machine, which may choose from it as it likes. */
+function placeOf(address: string): string {
+  const bare = plain(address);
+  if (!bare.includes(':')) return bare;
+  const [before = '', after] = bare.split('::');
+  const groups = before === '' ? [] : before.split(':');
+  if (after !== undefined) {
+    const behind = after === '' ? 0 : after.split(':').length;
+    while (groups.length < 8 - behind) groups.push('0');
+    if (after !== '') groups.push(...after.split(':'));
+  }
+  return groups.slice(0, 4).join(':');
+}
+
+const digestOf = (text: string): Buffer => hash('sha256', text, 'buffer');
+const NOBODYS = randomBytes(32);
+
+/** The entrance for one configuration. This machine may always enter, whatever `guard.clients` says; the password is asked of it too. */
+export function makeEntrance(guard: Pick<ConfigGuard, 'users' | 'clients' | 'tls'>, bound: LoginBound): Entrance {
+  const networks = blockListOf(
+    guard.clients.map(range => `${range.address}/${range.prefix}`),
+    false,
+  );
+  // With TLS and a password, no network needs to be named.
+  const fromAnywhere = guard.tls !== null && guard.clients.length === 0;
+  const isClient = remembering(address => {
+    const bare = plain(address);
+    return kindOfAddress(bare) === 'loopback' || fromAnywhere || networks.check(bare, familyOf(bare));
+  });
+  const passwords = new Map(Object.entries(guard.users ?? {}).map(([name, password]) => [name, digestOf(password)]));
+
+  function logIn(username: string, password: string, from: string): boolean {
+    if (bound.isReached(from)) return false;
+    const known = passwords.get(username);
+    const given = digestOf(password);
+    if (timingSafeEqual(given, known ?? NOBODYS) && known !== undefined) return true;
+    bound.count(from, digestOf(`${username}\0${password}`));
+    return false;
+  }
+
+  const asksForLogin = passwords.size > 0;
+  return {
+    mayEnter({ remoteAddress, localAddress }) {
+      if (remoteAddress === undefined) return false;
+      // From one of this machine's addresses to the same: it has not left the machine.
+      return isClient(remoteAddress) || remoteAddress === localAddress();
+    },
+    logIn: asksForLogin ? logIn : null,
+    demand: asksForLogin
+      ? (head, from) => {
+          if (bound.isReached(from)) throw new Fault('too_many_logins');
+          const given = readBasic(head);
+          if (given === null || !logIn(given.username, given.password, from))
+            throw new Fault('proxy_authentication_required');
+        }
+      : null,
+  };
+}
+
+/** The name and password of Proxy-Authorization: Basic (RFC 7617 §2), or null. */
+function readBasic(head: RequestHead): { username: string; password: string } | null {
+  const encoded = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(head.fields.get('proxy-authorization') ?? '')?.[1];
+  if (encoded === undefined) return null;
+  const text = Buffer.from(encoded, 'base64').toString('utf8');
+  const colon = text.indexOf(':');
+  return colon < 0 ? null : { username: text.slice(0, colon), password: text.slice(colon + 1) };
+}
