@@ -28,7 +28,7 @@ const PINNED_NODE = {
  * What runs once everything stands; paths are relative to the root. `build` says whether `.output` must be up to date first.
  * @type {Record<string, { build: boolean, run?: string[] }>}
  */
-const TASKS = {
+export const TASKS = {
   // Node's young generation would grow to some 48 MiB under load and keep it: half of what 2,000 idle tunnels seem to take. 4 MiB a space costs no CPU.
   start: { build: true, run: ['--enable-source-maps', '--max-semi-space-size=4', '.output/companion/detour.js'] },
   test: { build: false, run: ['test/run.ts'] },

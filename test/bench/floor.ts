@@ -1,8 +1,9 @@
 // The floor: the least that a proxy on node:http and node:net does. It forwards with kept connections, keeps what says max-age in a Map for ever,
-// and pipes tunnels. It checks nothing, limits nothing, records nothing. `node floor.ts PORT`
+// and pipes tunnels. It checks nothing, limits nothing, records nothing. `node floor.ts PORT [PARENTPORT]`
 import { Agent, createServer, type IncomingHttpHeaders, request as askOrigin } from 'node:http';
 import { connect } from 'node:net';
 
+const parent = process.argv[3] === undefined ? null : Number(process.argv[3]);
 const agent = new Agent({ keepAlive: true, maxSockets: 256 });
 const kept = new Map<string, { status: number; headers: IncomingHttpHeaders; body: Buffer }>();
 
@@ -17,7 +18,8 @@ const server = createServer((incoming, outgoing) => {
   const { hostname, port, pathname } = new URL(url);
   const headers = { ...incoming.headers };
   delete headers['proxy-connection'];
-  const upstream = askOrigin({ hostname, port, path: pathname, method: incoming.method, headers, agent }, answer => {
+  const way = parent === null ? { hostname, port, path: pathname } : { hostname: '127.0.0.1', port: parent, path: url };
+  const upstream = askOrigin({ ...way, method: incoming.method, headers, agent }, answer => {
     outgoing.writeHead(answer.statusCode!, answer.headers);
     if (!answer.headers['cache-control']?.includes('max-age')) {
       answer.pipe(outgoing);

@@ -1,38 +1,81 @@
-// The proxies that are measured: how each is started on a free port in a folder of its own, pinned to the proxies' core, and what it costs.
+// How a proxy is started for the bench: on a free port in a folder of its own, pinned to the proxies' core, unprivileged where it would become so anyway;
+// and what it costs. Which there are stands in subjects.ts.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { findProgram } from '../support/ensure-peers.ts';
 
 /** The one core of the proxies, and the one of load and origin. */
 export const PROXY_CORE = '0';
 export const LOAD_CORE = '1';
 const TICKS_PER_SECOND = 100;
 const FILES = 16_384;
+/** Nobody, on every Linux. */
+const NOBODY = 65_534;
+const isRoot = process.getuid?.() === 0;
 
-const FLOOR = fileURLToPath(new URL('./floor.ts', import.meta.url));
-const root = fileURLToPath(new URL('../..', import.meta.url));
+/** Where the origin listens; see origin.ts. */
+export interface OriginPorts {
+  readonly http: number;
+  readonly parent: number;
+  readonly bulk: number;
+  readonly sink: number;
+  readonly echo: number;
+  readonly counts: number;
+}
+
+/** What reached it: requests for /hit and /miss, at its parent's port, and what was none of these; bytes into the sink; tunnels. */
+export interface OriginCounts {
+  readonly hits: number;
+  readonly misses: number;
+  readonly parent: number;
+  readonly astray: number;
+  readonly sunk: number;
+  readonly tunnels: number;
+}
+
+export type TunnelTarget = 'bulk' | 'sink' | 'echo';
+
+/** What a subject is told when it writes its configuration. */
+export interface Place {
+  readonly port: number;
+  /** More free ports, for what it cannot do on one. */
+  readonly tunnelPorts: Readonly<Record<TunnelTarget, number>>;
+  readonly folder: string;
+  readonly origin: OriginPorts;
+  /** Everything goes through the http proxy at this port; null = straight to the origin. */
+  readonly parent: number | null;
+}
 
 export interface Subject {
   readonly name: string;
+  /** `peer`: does the same job; `reference`: does part of it in another way; `floor`: ours, for what Node itself costs. */
+  readonly kind: 'detour' | 'peer' | 'reference' | 'floor';
   /** What has to be installed where it cannot run; null where it can. */
   readonly missing: string | null;
   /** Whether a hit is served from its own memory. */
   readonly caches: boolean;
   /** Whether it keeps connections. One that closes them unannounced makes the load count a read error for every request. */
   readonly keeps: boolean;
+  /** A reverse proxy: it is asked in origin-form, and has a port of its own for every target of tunnels. */
+  readonly reverse: boolean;
+  /** Runs as nobody when the bench runs as root. */
+  readonly unprivileged: boolean;
   /** Writes its configuration and gives the command. */
-  command(port: number, folder: string): string[];
+  command(place: Place): string[];
 }
 
 export interface Running {
   readonly subject: Subject;
   readonly port: number;
-  readonly pid: number;
-  /** From the start of the process to the first connection that it took. */
+  /** The request-target that it takes for a path of the origin, and the host in it. */
+  targetOf(path: string): string;
+  readonly host: string;
+  /** Where a tunnel to this target is opened, and whether by CONNECT. */
+  tunnelTo(target: TunnelTarget): { port: number; ask: boolean };
+  /** From the start of the process to the first connection that it took, and to the end of the first answer, in milliseconds. */
   readonly startedAfter: number;
+  readonly servedAfter: number;
   /** CPU time of the process and its children, in microseconds (to 10 ms). */
   cpu(): number;
   /** Its memory and its children's that is resident and not shared with others (Pss), in bytes. */
@@ -40,159 +83,132 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-const written = (folder: string, name: string, lines: readonly string[]): string => {
-  const path = join(folder, name);
-  writeFileSync(path, `${lines.join('\n')}\n`, { mode: 0o600 });
-  return path;
-};
-
-/** All that can be measured. `companion`: the command that starts the companion, without its options; by itself the built one, else the source. */
-export function subjects(companion: string[] | null, more: readonly string[]): Subject[] {
-  const bundle = join(root, '.output/companion/detour.js');
-  // As `npm start` runs it.
-  const start = companion ?? [
-    process.execPath,
-    '--max-semi-space-size=4',
-    existsSync(bundle) ? bundle : join(root, 'companion/main.ts'),
-  ];
-  const missing = (program: string, debian: string) =>
-    findProgram(program) === undefined ? `${program} is not installed (on Debian: apt-get install ${debian})` : null;
-  return [
-    {
-      name: 'detour',
-      missing: companion !== null || existsSync(start.at(-1)!) ? null : 'the companion is not built',
-      caches: true,
-      keeps: true,
-      command: (port, folder) => [
-        ...start.slice(0, 1),
-        ...more,
-        ...start.slice(1),
-        'start',
-        '--config',
-        written(folder, 'detour.yaml', [
-          `listen: 127.0.0.1:${port}`,
-          'guard: { allow: [127.0.0.0/8], connectPorts: [1-65535] }',
-        ]),
-      ],
-    },
-    {
-      name: 'squid',
-      missing: missing('squid', 'squid'),
-      caches: true,
-      keeps: true,
-      command: (port, folder) => [
-        findProgram('squid')!,
-        '-N',
-        '-f',
-        written(folder, 'squid.conf', [
-          `http_port 127.0.0.1:${port}`,
-          'http_access allow all',
-          'workers 1',
-          'cache_mem 64 MB',
-          'maximum_object_size_in_memory 8 MB',
-          'access_log none',
-          'cache_log /dev/null',
-          'cache_store_log none',
-          'pid_filename none',
-          `coredump_dir ${folder}`,
-          'pinger_enable off',
-          'shutdown_lifetime 0 seconds',
-          `max_filedescriptors ${FILES}`,
-          'via off',
-          'forwarded_for delete',
-        ]),
-      ],
-    },
-    {
-      name: 'tinyproxy',
-      missing: missing('tinyproxy', 'tinyproxy'),
-      caches: false,
-      keeps: false,
-      command: (port, folder) => [
-        findProgram('tinyproxy')!,
-        '-d',
-        '-c',
-        written(folder, 'tinyproxy.conf', [
-          'Listen 127.0.0.1',
-          `Port ${port}`,
-          'MaxClients 8192',
-          'Timeout 600',
-          'LogLevel Critical',
-          `LogFile "${join(folder, 'log')}"`,
-          'DisableViaHeader Yes',
-        ]),
-      ],
-    },
-    {
-      name: 'node floor',
-      missing: null,
-      caches: true,
-      keeps: true,
-      command: port => [process.execPath, FLOOR, String(port)],
-    },
-  ];
-}
-
-/** Starts it and waits until it takes connections. */
-export async function startProxy(subject: Subject, parent: string): Promise<Running> {
-  const port = await freePort();
-  const folder = join(parent, `${subject.name.replaceAll(' ', '-')}-${port}`);
+/** Starts it and waits until it has answered a request. */
+export async function startProxy(
+  subject: Subject,
+  parentFolder: string,
+  origin: OriginPorts,
+  parent: number | null = null,
+): Promise<Running> {
+  const [port, bulk, sink, echo] = await freePorts(4);
+  const folder = join(parentFolder, `${subject.name.replaceAll(/[^a-z]/g, '-')}-${port}`);
   mkdirSync(folder);
   const log = join(folder, 'output');
   const output = openSync(log, 'w');
-  const [program, ...args] = subject.command(port, folder);
+  const tunnelPorts = { bulk: bulk!, sink: sink!, echo: echo! };
+  const [program, ...args] = subject.command({ port: port!, tunnelPorts, folder, origin, parent });
+  const asNobody = isRoot && subject.unprivileged;
+  if (asNobody) giveTo(folder, NOBODY);
   const began = performance.now();
   const child = spawnPinned(PROXY_CORE, program!, args, ['ignore', output, output], {
-    DETOUR_STATE_DIR: join(folder, 'state'),
+    env: { DETOUR_STATE_DIR: join(folder, 'state') },
+    user: asNobody ? NOBODY : null,
   });
   closeSync(output);
   const ended = new Promise<void>(resolve => child.once('exit', () => resolve()));
-  const said = () => readFileSync(log, 'utf8').slice(-500);
-  while (!(await accepts(port))) {
+  const said = () => readFileSync(log, 'utf8').trim().slice(-500);
+  const stop = async () => {
+    child.kill('SIGTERM');
+    const late = setTimeout(() => child.kill('SIGKILL'), 1_000);
+    await ended;
+    clearTimeout(late);
+  };
+  let startedAfter: number | null = null;
+  // Behind a parent the origin has an address where nothing listens: who goes there directly fails. (And Traffic Server never asks a parent for 127.0.0.1.)
+  const host = `${parent === null ? '127.0.0.1' : '127.0.0.2'}:${origin.http}`;
+  const targetOf = (path: string) => (subject.reverse && parent === null ? path : `http://${host}${path}`);
+  const request = requestText(targetOf('/miss/first'), host);
+  let answer = '';
+  for (;;) {
+    if (startedAfter !== null || (await accepts(port!))) {
+      startedAfter ??= performance.now() - began;
+      answer = await ask(port!, request).catch((error: Error) => error.message);
+      if (/^HTTP\/1\.[01] 200 /.test(answer)) break;
+    }
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`${subject.name} did not start: ${said()}`);
     if (performance.now() - began > 15_000) {
-      child.kill('SIGKILL');
-      throw new Error(`${subject.name} took no connection within 15 s: ${said()}`);
+      await stop();
+      throw new Error(`${subject.name} answered no request within 15 s: ${answer.slice(0, 200)} ${said()}`);
     }
     await new Promise(resolve => setTimeout(resolve, 2));
   }
-  const startedAfter = performance.now() - began;
+  const servedAfter = performance.now() - began;
   const pid = child.pid!;
   return {
     subject,
-    port,
-    pid,
+    port: port!,
+    targetOf,
+    host,
+    tunnelTo: target => (subject.reverse ? { port: tunnelPorts[target], ask: false } : { port: port!, ask: true }),
     startedAfter,
+    servedAfter,
     cpu: () => cpuOf(pid),
     memory: () => [pid, ...childrenOf(pid)].reduce((sum, one) => sum + memoryOf(one), 0),
-    stop: async () => {
-      child.kill('SIGTERM');
-      const late = setTimeout(() => child.kill('SIGKILL'), 3_000);
-      await ended;
-      clearTimeout(late);
-    },
+    stop,
   };
 }
 
-/** A process on one core. taskset becomes the program, so the pid is the program's. It ends with this one, whatever happens. */
+export function requestText(target: string, host: string): string {
+  return `GET ${target} HTTP/1.1\r\nHost: ${host}\r\n\r\n`;
+}
+
+/** Sends this and gives back head and body of the one answer, told by its Content-Length or its end. Rejects after 5 s. */
+export function ask(port: number, request: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    const socket = connect({ port, host: '127.0.0.1' }, () => void socket.write(request));
+    const finish = () => {
+      socket.destroy();
+      resolve(text);
+    };
+    socket.setTimeout(5_000, () => socket.destroy(new Error(`no whole answer within 5 s, but ${text.slice(0, 100)}`)));
+    socket.on('data', chunk => {
+      text += chunk.toString('latin1');
+      const end = text.indexOf('\r\n\r\n');
+      const length = /^content-length: *(\d+)/im.exec(end === -1 ? '' : text.slice(0, end));
+      if (length !== null && text.length >= end + 4 + Number(length[1])) finish();
+    });
+    socket.on('end', finish);
+    socket.on('error', reject);
+  });
+}
+
+/**
+ * A process on one core. The helpers become the program, so the pid is the program's. It ends with this one, whatever happens: the kernel forgets that when
+ * a program changes its user, which is why the user is set here before.
+ */
 export function spawnPinned(
   core: string,
   program: string,
   args: readonly string[],
   stdio: ['ignore' | 'pipe', 'pipe' | number, 'inherit' | 'pipe' | number],
-  env: Record<string, string> = {},
+  { env = {}, user = null }: { env?: Record<string, string>; user?: number | null } = {},
 ): ChildProcess {
-  const limit = ['--nofile=16384:16384', '--', 'setpriv', '--pdeathsig', 'KILL', 'taskset', '-c', core, program];
-  return spawn('prlimit', [...limit, ...args], { stdio, env: { ...process.env, ...env } });
+  const become = user === null ? [] : [`--reuid=${user}`, `--regid=${user}`, '--clear-groups'];
+  const helpers = [`--nofile=${FILES}:${FILES}`, '--', 'setpriv', ...become, '--pdeathsig', 'KILL'];
+  return spawn('prlimit', [...helpers, 'taskset', '-c', core, program, ...args], {
+    stdio,
+    env: { ...process.env, ...env },
+  });
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise(resolve => server.close(resolve));
-  return port;
+function giveTo(path: string, user: number): void {
+  chownSync(path, user, user);
+  for (const entry of readdirSync(path, { withFileTypes: true })) {
+    const inner = join(path, entry.name);
+    if (entry.isDirectory()) giveTo(inner, user);
+    else chownSync(inner, user, user);
+  }
+  chmodSync(path, 0o755);
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  await Promise.all(servers.map(server => new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))));
+  const ports = servers.map(server => (server.address() as AddressInfo).port);
+  await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))));
+  return ports;
 }
 
 function accepts(port: number): Promise<boolean> {

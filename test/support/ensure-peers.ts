@@ -30,8 +30,24 @@ export const PEERS: readonly Peer[] = [
   { programs: ['curl'], debian: 'curl', neededFor: 'requests as curl makes them' },
 ];
 
-/** What `npm run bench` wants on top of squid and tinyproxy. */
-export const LOAD_GENERATOR: Peer = { programs: ['wrk'], debian: 'wrk', neededFor: 'the bench' };
+/** What `npm run bench` measures, and what makes its load. */
+export const BENCH_PEERS: readonly Peer[] = [
+  { programs: ['wrk'], debian: 'wrk', neededFor: 'the load of the bench' },
+  ...PEERS.filter(peer => peer.debian === 'squid' || peer.debian === 'tinyproxy'),
+  {
+    programs: ['traffic_server'],
+    debian: 'trafficserver',
+    neededFor: 'the bench beside Traffic Server',
+    services: ['trafficserver'],
+  },
+  {
+    programs: ['privoxy'],
+    debian: 'privoxy',
+    neededFor: 'the bench beside privoxy',
+    services: ['privoxy', 'privoxy-cleanup.timer'],
+  },
+  { programs: ['haproxy'], debian: 'haproxy', neededFor: 'the bench beside haproxy', services: ['haproxy'] },
+];
 
 /** The full path of a program, also of those that Debian puts where only root looks; undefined when it is not there. */
 export function findProgram(name: string): string | undefined {

@@ -1,0 +1,14 @@
+// npm's proxy-chain as it comes, without logs. `node chain-proxy.ts PORT [PARENTPORT]`
+import { Server } from 'proxy-chain';
+
+const [port, parent] = process.argv.slice(2);
+const server = new Server({
+  port: Number(port),
+  host: '127.0.0.1',
+  verbose: false,
+  ...(parent !== undefined && {
+    prepareRequestFunction: () => ({ upstreamProxyUrl: `http://127.0.0.1:${parent}` }),
+  }),
+});
+server.on('requestFailed', () => {});
+await server.listen();

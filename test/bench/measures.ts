@@ -1,0 +1,170 @@
+// What is measured: each makes a load, on the load's core, through one proxy or straight to the origin, and says whether what was asked for really happened.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  LOAD_CORE,
+  type OriginCounts,
+  type OriginPorts,
+  type Running,
+  spawnPinned,
+  type TunnelTarget,
+} from './proxies.ts';
+import type { TunnelOrder } from './tunnel-load.ts';
+
+const TUNNEL_LOAD = fileURLToPath(new URL('./tunnel-load.ts', import.meta.url));
+const BODY = 1024;
+/** More than any proxy adds to the 1 KiB. */
+const MOST_HEAD = 1024;
+
+/** The way of a load: a proxy, or none. */
+export type Way = Pick<Running, 'port' | 'targetOf' | 'host' | 'tunnelTo'> & { readonly keeps: boolean };
+
+export interface Load {
+  /** Answers, tunnels, round trips; for bulk MB. */
+  readonly operations: number;
+  readonly seconds: number;
+  readonly errors: number;
+  /** Microseconds, where the load knows them. */
+  readonly p50?: number;
+  readonly p99?: number;
+}
+
+export interface Measure {
+  readonly name: string;
+  /** Of each round. */
+  readonly seconds: number;
+  /** Only proxies that keep answers. */
+  readonly caching: boolean;
+  /** Also without a proxy: what it adds is what counts. */
+  readonly direct: boolean;
+  /** Every proxy sends everything to one http parent. */
+  readonly parent: boolean;
+  run(way: Way, seconds: number): Promise<Load>;
+  /** What is wrong with it, seen from the origin; null where the load did what its name says. */
+  fault(load: Load, reached: OriginCounts): string | null;
+}
+
+/** Straight to the origin. */
+export function directWay(origin: OriginPorts): Way {
+  return {
+    port: origin.http,
+    host: `127.0.0.1:${origin.http}`,
+    keeps: true,
+    targetOf: path => path,
+    tunnelTo: target => ({ port: origin[target], ask: false }),
+  };
+}
+
+/** All of them. Loads leave their scripts in `folder`. */
+export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
+  const usual = { seconds: 2, caching: false, direct: false, parent: false };
+  const wrk = (path: string, connections: number) => ({
+    run: (way: Way, seconds: number) => runWrk(folder, way, path, connections, seconds),
+    fault: (load: Load & { bytes?: number }, reached: OriginCounts) => {
+      const each = load.bytes! / load.operations;
+      if (load.operations === 0) return 'no answer at all';
+      if (each < BODY || each > BODY + MOST_HEAD) return `answers of ${Math.round(each)} bytes for a body of ${BODY}`;
+      if (path === '/hit') return reached.hits === 0 ? null : `${reached.hits} hits reached the origin`;
+      // What was under way at the end reached the origin and was not counted.
+      return amiss('requests', reached.misses + reached.parent, load.operations, connections + load.errors);
+    },
+  });
+  const tunnels = (mode: TunnelOrder['mode'], target: TunnelTarget, parallel: number) => ({
+    run: (way: Way, seconds: number) => runTunnels(way, mode, target, origin, seconds),
+    fault: (load: Load, reached: OriginCounts) => {
+      if (load.operations === 0) return 'nothing came through';
+      const opened = mode === 'setups' || mode === 'connects' ? load.operations : parallel;
+      return amiss(
+        'tunnels',
+        reached.tunnels,
+        opened,
+        mode === 'connects' || mode === 'setups' ? parallel + load.errors : 0,
+      );
+    },
+  });
+  return [
+    { ...usual, name: 'hit-1k', caching: true, ...wrk('/hit', 32) },
+    { ...usual, name: 'miss-1k', ...wrk('/miss/', 32) },
+    { ...usual, name: 'tunnel-down', seconds: 1, ...tunnels('down', 'bulk', 4) },
+    { ...usual, name: 'tunnel-up', seconds: 1, ...tunnels('up', 'sink', 4) },
+    { ...usual, name: 'tunnel-setups', seconds: 1.2, ...tunnels('setups', 'echo', 16) },
+    { ...usual, name: 'hit-latency', seconds: 1, caching: true, direct: true, ...wrk('/hit', 1) },
+    { ...usual, name: 'miss-latency', seconds: 1, direct: true, ...wrk('/miss/', 1) },
+    { ...usual, name: 'tunnel-latency', seconds: 0.6, direct: true, ...tunnels('roundtrips', 'echo', 1) },
+    { ...usual, name: 'connect-latency', seconds: 0.6, direct: true, ...tunnels('connects', 'echo', 1) },
+    { ...usual, name: 'hit-1000', caching: true, ...wrk('/hit', 1000) },
+    { ...usual, name: 'hit-4000', seconds: 3, caching: true, ...wrk('/hit', 4000) },
+    { ...usual, name: 'parent-miss', parent: true, ...wrk('/miss/', 32) },
+  ];
+}
+
+function amiss(what: string, reached: number, wanted: number, slack: number): string | null {
+  if (reached >= wanted && reached <= wanted + slack) return null;
+  return `${reached} ${what} reached the origin for ${wanted} that were answered`;
+}
+
+async function runWrk(folder: string, way: Way, path: string, connections: number, seconds: number): Promise<Load> {
+  const script = join(folder, 'wrk.lua');
+  writeFileSync(script, wrkScript(way, path));
+  const args = ['-t1', `-c${connections}`, `-d${Math.max(1, Math.round(seconds))}s`, '--timeout', '20s', '-s', script];
+  const text = await runLoad('wrk', [...args, `http://127.0.0.1:${way.port}`]);
+  const load = JSON.parse(/\{"operations".*\}/.exec(text)![0]) as Load & { closed: number };
+  return way.keeps ? load : { ...load, errors: load.errors - load.closed };
+}
+
+/** Each request with a URL of its own where the path ends in a slash. */
+function wrkScript(way: Way, path: string): string {
+  const run = Math.floor(Math.random() * 2 ** 40).toString(36);
+  return `
+local n = 0
+local url = "${way.targetOf(path)}"
+local headers = { Host = "${way.host}" }
+local same = wrk.format("GET", url, headers)
+request = function()
+  if not ${path.endsWith('/')} then return same end
+  n = n + 1
+  return wrk.format("GET", url .. "${run}-" .. n, headers)
+end
+done = function(summary, latency)
+  local e = summary.errors
+  print("RESULT " .. string.format('{"operations":%d,"bytes":%d,"seconds":%f,"errors":%d,"closed":%d,"p50":%f,"p99":%f}', summary.requests,
+    summary.bytes, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout, e.read + e.write,
+    latency:percentile(50), latency:percentile(99)))
+end
+`;
+}
+
+/** An order for the load of tunnels on this way. */
+export function tunnelOrder(
+  way: Pick<Way, 'tunnelTo'>,
+  mode: TunnelOrder['mode'],
+  target: TunnelTarget,
+  origin: OriginPorts,
+  amount: number,
+): string[] {
+  const { port, ask } = way.tunnelTo(target);
+  const order: TunnelOrder = { mode, port, target: ask ? origin[target] : null, amount, counts: origin.counts };
+  return [TUNNEL_LOAD, JSON.stringify(order)];
+}
+
+async function runTunnels(
+  way: Way,
+  mode: TunnelOrder['mode'],
+  target: TunnelTarget,
+  origin: OriginPorts,
+  seconds: number,
+): Promise<Load> {
+  return JSON.parse(await runLoad(process.execPath, tunnelOrder(way, mode, target, origin, seconds))) as Load;
+}
+
+/** Runs a program on the load's core and gives back what it printed. */
+async function runLoad(program: string, args: readonly string[]): Promise<string> {
+  const child = spawnPinned(LOAD_CORE, program, args, ['ignore', 'pipe', 'pipe']);
+  let text = '';
+  child.stdout!.on('data', (chunk: Buffer) => (text += String(chunk)));
+  child.stderr!.on('data', (chunk: Buffer) => (text += String(chunk)));
+  const code = await new Promise(resolve => child.once('close', resolve));
+  if (code !== 0) throw new Error(`the load failed: ${text.trim().slice(-300)}`);
+  return text;
+}
