@@ -1,4 +1,5 @@
-// How the companion becomes one file that starts fast: everything but Node's own modules is bundled in.
+// How the companion becomes a few files that start fast: everything but Node's own modules is bundled in, and what a start does not need stands apart.
+// CommonJS, because Node links and wraps its own modules for ES modules one by one: 20 ms of a start (seen in Node 24).
 import { defineConfig } from 'rolldown';
 
 export default defineConfig({
@@ -9,5 +10,19 @@ export default defineConfig({
     target: 'node22.19',
     define: { 'process.env.WS_NO_BUFFER_UTIL': '"1"', 'process.env.WS_NO_UTF_8_VALIDATE': '"1"' },
   },
-  output: { dir: '.output/companion', format: 'esm', sourcemap: true, cleanDir: true, legalComments: 'inline' },
+  output: {
+    dir: '.output/companion',
+    format: 'cjs',
+    entryFileNames: '[name].cjs',
+    chunkFileNames: '[name].cjs',
+    sourcemap: true,
+    cleanDir: true,
+    legalComments: 'inline',
+    codeSplitting: {
+      groups: [
+        { name: 'ws', test: /node_modules[\\/]ws[\\/]/ },
+        { name: 'shared', test: /companion[\\/]control[\\/]state-folder|[\\/]shared[\\/]|node_modules[\\/]valibot/ },
+      ],
+    },
+  },
 });

@@ -13,9 +13,10 @@ import { makeLoopMark } from './chain/http-connect.ts';
 import { type EditError, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
-import { openConfigStore, pathFromConfig } from './config/config-store.ts';
+import { openConfigStore } from './config/config-store.ts';
 import { followConfig, type LiveConfig } from './config/config-watch.ts';
-import { makeControlServer } from './control/control-server.ts';
+import { pathFromConfig } from './config/places.ts';
+import type { ControlServer } from './control/control-server.ts';
 import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from './control/state-folder.ts';
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
@@ -90,12 +91,13 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     if ('path' in tls) throw placed([tls], configFile, document);
     return { config, matcher: compileMatcher({ rules, lists: loaded.lists }), tls: tls.pem };
   };
+  let door: ControlServer | null = null;
   const worker = makeWorker(load(initial), {
     at: () => at,
     mark: makeLoopMark(),
     control: {
-      answer: head => door.answer(head),
-      upgrade: (head, socket, rest) => door.upgrade(head, socket, rest),
+      answer: head => door?.answer(head) ?? null,
+      upgrade: (head, socket, rest) => door?.upgrade(head, socket, rest) ?? false,
     },
     opened: exchange => log.opened(exchange),
     ended: exchange => {
@@ -140,13 +142,13 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         warn(`listen is now ${formatEndpoint(parsed.config.listen)}; that takes effect at the next start.`);
       }
       revision++;
-      door.changed();
+      door?.changed();
     },
     onProblem(error) {
       if (error) warn(`${error.message}\nThe last good file stays in force.`);
       else say('The file is in order again.', 'news');
       revision++;
-      door.changed();
+      door?.changed();
     },
   });
   opened.defer(() => live.close());
@@ -173,7 +175,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     return steering[dialect];
   };
 
-  const door = makeControlServer({
+  // Loaded with the port open: traffic does not wait for it.
+  const { makeControlServer } = await import('./control/control-server.ts');
+  const control = makeControlServer({
     at: here,
     version: options.version,
     pacUrl,
@@ -219,10 +223,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       explain: url => explain(url, worker.furnished, here, now()),
       follow: (recent, deliver) => log.follow(recent, deliver),
       newCode: () => pairing.newCode(),
-      clients: () => pairing.clients.map(client => ({ ...client, connected: door.isConnected(client.name) })),
+      clients: () => pairing.clients.map(client => ({ ...client, connected: control.isConnected(client.name) })),
       unpair(name) {
         if (!pairing.unpair(name)) return false;
-        door.unpaired(name);
+        control.unpaired(name);
         return true;
       },
       steer(link) {
@@ -234,7 +238,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       },
     },
   });
-  opened.defer(() => door.close());
+  door = control;
+  opened.defer(() => control.close());
   claim.update({ host: here.host, port: here.port });
 
   const kept = opened.move();
@@ -251,7 +256,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         // From now on nobody new comes in; the control links, which are connections too, end meanwhile.
         const drained = worker.close(worker.furnished.config.limits.drainTimeout * 1000);
         await live.close();
-        await door.close();
+        await control.close();
         await drained;
       } finally {
         await kept.disposeAsync();

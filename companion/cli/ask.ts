@@ -11,9 +11,7 @@ import {
 } from '../../shared/control.ts';
 import { formatEndpoint } from '../../shared/endpoint.ts';
 import { runningCompanion } from '../control/state-folder.ts';
-
-/** No companion runs that could be asked. The message says how to start one. */
-export class CannotReach extends Error {}
+import { CannotReach } from './cannot-reach.ts';
 
 export interface ControlLink {
   readonly hello: Hello;

@@ -3,7 +3,8 @@ import { access, constants } from 'node:fs/promises';
 import type { Config } from '../../shared/config.ts';
 import { ConfigError, formatProblem } from './config-error.ts';
 import { type Judge, parseConfig, type PathProblem, placed } from './config-file.ts';
-import { pathFromConfig, readConfigText } from './config-store.ts';
+import { readConfigText } from './config-store.ts';
+import { pathFromConfig } from './places.ts';
 
 export type ConfigReport =
   | { readonly ok: true; readonly summary: string; readonly warnings: readonly string[] }

@@ -3,8 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import * as fs from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { EditError } from './config-edit.ts';
 import { ConfigError } from './config-error.ts';
 import { type Judge, type ParsedConfig, parseConfig } from './config-file.ts';
@@ -26,22 +25,6 @@ export interface ConfigStore {
 
 /** Told of things that were put right, and of the file's making: sentences for the terminal. */
 export type Warn = (message: string) => void;
-
-/** The file: `--config`, else `$XDG_CONFIG_HOME/detour/detour.yaml`, else `~/.config/detour/detour.yaml` (Windows: `%APPDATA%`). */
-export function locateConfig(given: string | undefined, env: NodeJS.ProcessEnv = process.env): string {
-  if (given !== undefined) return given;
-  const xdg = env['XDG_CONFIG_HOME'];
-  // The XDG specification has relative paths ignored.
-  if (xdg !== undefined && isAbsolute(xdg)) return join(xdg, 'detour', 'detour.yaml');
-  if (process.platform === 'win32' && env['APPDATA']) return join(env['APPDATA'], 'detour', 'detour.yaml');
-  return join(env['HOME'] || homedir(), '.config', 'detour', 'detour.yaml');
-}
-
-/** A path written in the file (`lists[].file`, `log.file`): relative to the file's folder; `~/` is the home folder. */
-export function pathFromConfig(configPath: string, written: string, env: NodeJS.ProcessEnv = process.env): string {
-  if (written.startsWith('~/')) return join(env['HOME'] || homedir(), written.slice(2));
-  return resolve(dirname(configPath), written);
-}
 
 /**
  * Opens the file, making it (mode 0600, with comments, in folders of mode 0700) when there is none. What a judge finds wrong is

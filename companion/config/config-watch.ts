@@ -6,7 +6,8 @@ import { dirname } from 'node:path';
 import type { Milliseconds } from '../../shared/units.ts';
 import { ConfigError } from './config-error.ts';
 import type { ParsedConfig } from './config-file.ts';
-import { type ConfigStore, pathFromConfig } from './config-store.ts';
+import type { ConfigStore } from './config-store.ts';
+import { pathFromConfig } from './places.ts';
 
 /** What has changed when a configuration is handed on. */
 export type ConfigChange = 'file' | 'edit' | 'lists';

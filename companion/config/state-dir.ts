@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
-import { locateConfig } from './config-store.ts';
+import { locateConfig } from './places.ts';
 
 /**
  * The state folder of a configuration file: `$DETOUR_STATE_DIR` as it is when set; else `$XDG_STATE_HOME/detour` or

@@ -9,7 +9,7 @@ import type { Exchange } from '../../shared/exchange.ts';
 import { type BrowserOptions, eventually, type TestBrowser, type TestPage } from './browsers/browser.ts';
 import { hostsBy, NAMES, startWorld, type World } from './world.ts';
 
-const COMPANION = path.resolve('.output/companion/detour.js');
+const COMPANION = path.resolve('.output/companion/detour.cjs');
 /** Screenshots are kept here, by browser. */
 const PICTURES = path.resolve('.artifacts/journeys');
 

@@ -8,12 +8,8 @@ import { describe, expect, test } from 'vitest';
 import { EditError, setSite } from '../../../companion/config/config-edit.ts';
 import { ConfigError } from '../../../companion/config/config-error.ts';
 import { parseConfig } from '../../../companion/config/config-file.ts';
-import {
-  locateConfig,
-  openConfigStore,
-  pathFromConfig,
-  readConfigText,
-} from '../../../companion/config/config-store.ts';
+import { openConfigStore, readConfigText } from '../../../companion/config/config-store.ts';
+import { locateConfig, pathFromConfig } from '../../../companion/config/places.ts';
 import { DEFAULT_CONFIG_TEXT } from '../../../companion/config/default-text.ts';
 
 async function makeFolder() {
