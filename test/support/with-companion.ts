@@ -152,8 +152,9 @@ export function runDetour(
   args: readonly string[],
   place: Pick<Place, 'stateFolder'>,
   env: Record<string, string> = {},
+  through: readonly string[] = [],
 ): Promise<Ran> {
-  const running = spawnDetour(args, place, env);
+  const running = spawnDetour(args, place, env, through);
   return running.ended;
 }
 
@@ -166,13 +167,15 @@ export interface Running extends AsyncDisposable {
   complained(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
-/** Runs `detour` from its sources as a process of its own. */
+/** Runs `detour` from its sources as a process of its own; `through` is a command that runs the rest of its line. */
 export function spawnDetour(
   args: readonly string[],
   place: Pick<Place, 'stateFolder'>,
   env: Record<string, string> = {},
+  through: readonly string[] = [],
 ): Running {
-  const child = spawn(process.execPath, [path.resolve('companion/main.ts'), ...args], {
+  const [program, ...line] = [...through, process.execPath, path.resolve('companion/main.ts'), ...args];
+  const child = spawn(program!, line, {
     env: { ...process.env, NO_COLOR: '1', DETOUR_STATE_DIR: place.stateFolder, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
