@@ -74,7 +74,11 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
   );
   browser.tabs.onRemoved.addListener(id => void restored.then(() => traffic.closed(id)));
   browser.tabs.onUpdated.addListener((id, change) => {
-    if (change.status !== undefined || change.url !== undefined) void restored.then(() => refreshIcon(id));
+    if (change.status === undefined && change.url === undefined) return;
+    void restored.then(() => {
+      void refreshIcon(id);
+      around.changed(id);
+    });
   });
 
   let saving: ReturnType<typeof setTimeout> | undefined;

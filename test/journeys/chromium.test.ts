@@ -8,6 +8,7 @@ import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
 import { tellEdges } from './edges.ts';
+import { tellLocalNetwork } from './local-network.ts';
 import { startJourney } from './journey.ts';
 import { tellStories } from './stories.ts';
 
@@ -21,6 +22,7 @@ interface ProxyApi {
 describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellStories(startChromium);
   tellEdges(startChromium);
+  tellLocalNetwork(startChromium);
 
   test('a PAC of 100,000 hosts is set in at most 200 ms', async () => {
     await using journey = await startJourney(startChromium);

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { eventually } from './browsers/browser.ts';
 import { FIREFOX, startFirefox } from './browsers/firefox.ts';
 import { tellEdges } from './edges.ts';
+import { tellLocalNetwork } from './local-network.ts';
 import { type Journey, startJourney } from './journey.ts';
 import { startsWithoutLeak, tellStories } from './stories.ts';
 
@@ -36,6 +37,7 @@ async function choosePacMode(journey: Journey): Promise<void> {
 describe.skipIf(!FIREFOX)('in Firefox', () => {
   tellStories(startFirefox);
   tellEdges(startFirefox);
+  tellLocalNetwork(startFirefox);
 
   test('a browser started in PAC mode while the companion is down leaks nothing', { timeout: 120_000 }, async () => {
     await using journey = await startJourney(

@@ -218,6 +218,11 @@ export class Popup {
     await this.flip('master', on);
   }
 
+  /** Whether the site's pages may reach the local network. */
+  async letLocal(on: boolean): Promise<void> {
+    await this.flip('local-switch', on);
+  }
+
   async chooseRoute(name: string): Promise<void> {
     await this.has('route');
     await eventually(`the route ${name} is offered`, () =>

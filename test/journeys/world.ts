@@ -21,6 +21,8 @@ export const NAMES = [
   'hidden.test',
   'third.test',
   'fourth.test',
+  'router.site.test',
+  'evil.test',
 ];
 
 /** Every name at the address that this way resolves it to, for a peer's hosts file or the companion's. */
@@ -60,6 +62,12 @@ export async function startWorld(): Promise<World> {
     (request, response) => {
       const path = request.url ?? '/';
       if (path === '/favicon.ico') return void response.writeHead(404, { 'content-length': 0 }).end();
+      // `/script.js?CODE` is that code, `/redirect?URL` leads there.
+      const [page, query = ''] = path.split('?');
+      if (page === '/script.js')
+        return void response.writeHead(200, { 'content-type': 'text/javascript' }).end(decodeURIComponent(query));
+      if (page === '/redirect')
+        return void response.writeHead(302, { location: decodeURIComponent(query), 'content-length': 0 }).end();
       const host = (request.headers.host ?? '').replace(/:\d+$/, '');
       seen.push({ way: wayOf(request), host, secure, method: request.method ?? '', path, headers: request.headers });
       const body = `<!doctype html><title>${host}</title><link rel="icon" href="data:,"><h1 id="here">${host}${path}</h1>`;
