@@ -30,12 +30,12 @@ h1 { font-size: 1.4rem; margin: 0 } p { color: var(--soft); margin: .3rem 0 1.5r
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.6rem 2rem }
 h2 { font-size: .95rem; margin: 0 } small { color: var(--soft); display: block; min-height: 1.3em; font-size: .8rem }
 small b { font-weight: 600 } .met { color: var(--ours) } .missed { color: var(--aim) }
-svg { width: 100%; height: auto; display: block; margin-top: .3rem } text { font: 11px system-ui, sans-serif; fill: var(--ink) }
+svg { width: 100%; height: auto; display: block; margin-top: .3rem } text { font: 11px system-ui, sans-serif; fill: var(--ink); stroke: var(--paper); stroke-width: 3; paint-order: stroke }
 .soft { fill: var(--soft) } .ours { fill: var(--ours) } .peer { fill: var(--peer) } .reference, .floor { fill: var(--floor) }
 .aim { stroke: var(--aim); stroke-width: 1.5; stroke-dasharray: 3 2 } .one { stroke: var(--line) } .spread { stroke: var(--ink); stroke-width: 1 }
 </style>
 <h1>Detour beside others</h1>
-<p>${said.join(', ')}. Bars are in relation to the best true peer of the row (the thin line at 1); the dashed line is where Detour has to be.
+<p>${said.join(', ')}. The thin line is whom Detour is compared with, mostly the best true peer of the row; the dashed line is where Detour has to be.
 Pale bars: a reference and what Node itself costs. The thin stroke on Detour's bar runs from its least to its most over the rounds. ${escape(about)}</p>
 <main>
 ${rows.map(row => panel(row, competitors)).join('\n')}
@@ -45,27 +45,36 @@ ${rows.map(row => panel(row, competitors)).join('\n')}
 
 function panel(row: Row, competitors: readonly Competitor[]): string {
   const present = competitors.filter(one => row.medians.has(one.name) || row.broken.has(one.name));
-  const unit = row.best === null ? row.medians.get('detour') : row.medians.get(row.best);
+  const one = row.verdicts.find(verdict => verdict.with !== null)?.with ?? row.best ?? 'detour';
+  const unit = row.medians.get(one);
   const base = unit === undefined || unit <= 0 ? 1 : unit;
   const step = (WIDTH - LABEL - 70) / LONGEST;
   const x = (value: number) => LABEL + Math.max(0, Math.min(value / base, LONGEST)) * step;
   const height = present.length * (BAR + GAP) + GAP;
-  const bars = present.map((one, i) => {
+  const bars: string[] = [];
+  const texts: string[] = [];
+  for (const [i, { name, kind }] of present.entries()) {
     const y = GAP + i * (BAR + GAP);
     const middle = y + BAR - 4;
-    const name = `<text x="${LABEL - 6}" y="${middle}" text-anchor="end"${one.kind === 'detour' ? ' font-weight="600"' : ' class="soft"'}>${escape(one.name)}</text>`;
-    const value = row.medians.get(one.name);
-    if (row.broken.has(one.name) || value === undefined)
-      return `${name}<text x="${LABEL + 4}" y="${middle}" class="soft">broken</text>`;
-    const kind = one.kind === 'detour' ? 'ours' : one.kind;
-    const values = row.rounds.get(one.name)!;
-    const spread =
-      one.kind === 'detour' && values.length > 1
-        ? `<path class="spread" d="M${x(Math.min(...values)).toFixed(1)} ${y + BAR / 2}H${x(Math.max(...values)).toFixed(1)}"/>`
-        : '';
+    const ours = kind === 'detour';
+    texts.push(
+      `<text x="${LABEL - 6}" y="${middle}" text-anchor="end"${ours ? ' font-weight="600"' : ' class="soft"'}>${escape(name)}</text>`,
+    );
+    const value = row.medians.get(name);
+    if (row.broken.has(name) || value === undefined) {
+      texts.push(`<text x="${LABEL + 4}" y="${middle}" class="soft">broken</text>`);
+      continue;
+    }
+    const width = Math.max(1, x(value) - LABEL).toFixed(1);
+    bars.push(`<rect class="${ours ? 'ours' : kind}" x="${LABEL}" y="${y}" width="${width}" height="${BAR}" rx="2"/>`);
+    const values = row.rounds.get(name)!;
+    if (ours && values.length > 1) {
+      const [least, most] = [x(Math.min(...values)), x(Math.max(...values))];
+      bars.push(`<path class="spread" d="M${least.toFixed(1)} ${y + BAR / 2}H${most.toFixed(1)}"/>`);
+    }
     const cut = value / base > LONGEST ? ' »' : '';
-    return `${name}<rect class="${kind}" x="${LABEL}" y="${y}" width="${Math.max(1, x(value) - LABEL).toFixed(1)}" height="${BAR}" rx="2"/>${spread}<text x="${(x(value) + 5).toFixed(1)}" y="${middle}">${round3(value)}${cut}</text>`;
-  });
+    texts.push(`<text x="${(x(value) + 5).toFixed(1)}" y="${middle}">${round3(value)}${cut}</text>`);
+  }
   const aims = row.verdicts.flatMap(({ target, with: other }) => {
     const theirs = other === null ? undefined : row.medians.get(other);
     return theirs === undefined || theirs <= 0
@@ -77,7 +86,7 @@ function panel(row: Row, competitors: readonly Competitor[]): string {
       `<b class="${verdict.outcome}" title="${escape(verdict.target.words)}">${escape(verdictText(verdict, row.better))}</b>`,
   );
   return `<section><h2>${escape(row.label)}</h2><small>${escape(row.unit)}, ${row.better === 'more' ? 'longer is better' : 'shorter is better'}</small><small>${verdicts.join(', ')}</small>
-<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${escape(row.label)}"><path class="one" d="M${x(base).toFixed(1)} 0V${height}"/>${bars.join('')}${aims.join('')}</svg></section>`;
+<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${escape(row.label)}"><path class="one" d="M${x(base).toFixed(1)} 0V${height}"/>${bars.join('')}${aims.join('')}${texts.join('')}</svg></section>`;
 }
 
 function escape(text: string): string {

@@ -1,7 +1,7 @@
 // How a proxy is started for the bench: on a free port in a folder of its own, pinned to the proxies' core, unprivileged where it would become so anyway;
 // and what it costs. Which there are stands in subjects.ts.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, chownSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
@@ -63,6 +63,8 @@ export interface Subject {
   readonly unprivileged: boolean;
   /** Writes its configuration and gives the command. */
   command(place: Place): string[];
+  /** Files outside its folder that it leaves behind when it is killed. */
+  leaves?(place: Place): string[];
 }
 
 export interface Running {
@@ -96,7 +98,8 @@ export async function startProxy(
   const log = join(folder, 'output');
   const output = openSync(log, 'w');
   const tunnelPorts = { bulk: bulk!, sink: sink!, echo: echo! };
-  const [program, ...args] = subject.command({ port: port!, tunnelPorts, folder, origin, parent });
+  const place: Place = { port: port!, tunnelPorts, folder, origin, parent };
+  const [program, ...args] = subject.command(place);
   const asNobody = isRoot && subject.unprivileged;
   if (asNobody) giveTo(folder, NOBODY);
   const began = performance.now();
@@ -112,6 +115,7 @@ export async function startProxy(
     const late = setTimeout(() => child.kill('SIGKILL'), 1_000);
     await ended;
     clearTimeout(late);
+    for (const file of subject.leaves?.(place) ?? []) rmSync(file, { force: true });
   };
   let startedAfter: number | null = null;
   // Behind a parent the origin has an address where nothing listens: who goes there directly fails. (And Traffic Server never asks a parent for 127.0.0.1.)
