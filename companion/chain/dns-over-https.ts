@@ -53,6 +53,8 @@ const MEDIA_TYPE = 'application/dns-message';
 const MAX_ANSWER: Bytes = 65_535;
 /** Questions on their way at once, a connection each. */
 const AT_ONCE = 8;
+/** The part of the time that a connection which has waited may take before a fresh one is tried. */
+const PATIENCE = 0.4;
 const NOTHING = Buffer.alloc(0);
 
 /** Lookups by this server; each ends within `timeout`. Every failure names the server. */
@@ -106,26 +108,34 @@ export function makeDnsOverHttps(options: DnsOverHttpsOptions): AskDns {
     } catch (error) {
       if (error instanceof LookupFailed) throw error;
       if (error === late) throw new LookupFailed('dns_timeout', `asked: ${name}`);
-      throw new LookupFailed('dns_error', `${name}: ${error instanceof Error ? error.message : String(error)}`, {
-        cause: error,
-      });
+      const said = (error instanceof Error ? error.message : String(error)).replace(/\.$/, '');
+      throw new LookupFailed('dns_error', said.includes(name) ? said : `${name}: ${said}`, { cause: error });
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** On a connection that waits, else on a fresh one; one that turns out to be dead is replaced once. */
+  /** On a connection that waits, else on a fresh one. One that turns out to be dead, or says nothing for long, is replaced once. */
   async function exchange(question: Question, signal: AbortSignal): Promise<FoundAddresses> {
     const waits = connections.take(key, false);
     if (waits !== null) {
+      const patience = setTimeout(leaveWaiting, options.timeout * PATIENCE, waits);
       try {
         return await askOn(waits, question, signal);
       } catch (error) {
         if (waits.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated') throw error;
+      } finally {
+        clearTimeout(patience);
       }
     }
     const socket = await options.dial(signal, secure);
     return askOn(connections.adopt(key, socket, NOTHING), question, signal);
+  }
+
+  /** The network may have changed under them: this one and all that wait. */
+  function leaveWaiting(silent: HttpConnection): void {
+    const gone = new Fault('connection_terminated', { target: server });
+    for (let one: HttpConnection | null = silent; one !== null; one = connections.take(key, false)) one.abort(gone);
   }
 
   async function askOn(connection: HttpConnection, question: Question, signal: AbortSignal): Promise<FoundAddresses> {

@@ -1,12 +1,13 @@
 // Who is asked for addresses, as the file has it: this system, chosen servers, or a server over HTTPS; a memory in front of each.
 import type { Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import type { ConfigDns, DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint } from '../../shared/endpoint.ts';
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import type { Acl, AdmittedTarget, Chain, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
-import { type AskDns, makeResolver, type Resolver } from './resolver.ts';
+import { type AskDns, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
 import { makeSystemAsk } from './system-lookup.ts';
 
 export interface NameLookupOptions {
@@ -25,7 +26,7 @@ const SHARE = 0.9;
 /** The way to the HTTPS server is asked of the system so seldom, and anew when it leads nowhere. */
 const BOOTSTRAP_TTL: Seconds = 3_600;
 
-/** The resolver of one configuration. Opens nothing before the first lookup, and needs no closing: its questions end by themselves. */
+/** The resolver of one configuration. Connects nowhere before the first lookup, and needs no closing: its questions end by themselves. */
 export function makeNameLookup(options: NameLookupOptions): Resolver {
   const { dns, wallClock } = options;
   const timeout = options.hopTimeout * SHARE;
@@ -35,13 +36,31 @@ export function makeNameLookup(options: NameLookupOptions): Resolver {
       : dns.servers.length > 0
         ? later(async () => (await import('./dns-client.ts')).makeDnsClient(dns.servers, timeout))
         : makeSystemAsk(timeout);
-  return makeResolver({ ...dns, ask, wallClock });
+  return makeResolver({ ...dns, ask, wallClock, network: networkNow });
 }
 
-/** Loaded when it is first needed: most files never do. */
+/** The addresses of this machine, as text. */
+function networkNow(): string {
+  return Object.values(networkInterfaces())
+    .flatMap(addresses => addresses?.map(one => one.address) ?? [])
+    .join();
+}
+
+/** What most files never need is loaded only for those that do, and tried again if that fails. */
 function later(make: () => Promise<AskDns>): AskDns {
-  let made: Promise<AskDns> | undefined;
-  return async host => (await (made ??= make()))(host);
+  let made: Promise<AskDns> | null = make();
+  made.catch(() => (made = null));
+  return async host => {
+    made ??= make();
+    try {
+      return await (
+        await made
+      )(host);
+    } catch (error) {
+      if (!(error instanceof LookupFailed)) made = null;
+      throw error;
+    }
+  };
 }
 
 async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: NameLookupOptions): Promise<AskDns> {
@@ -54,6 +73,7 @@ async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: N
     maxTtl: BOOTSTRAP_TTL,
     serveStale: dns.serveStale,
     wallClock,
+    network: networkNow,
   });
   const dial: Dial = makeDial({
     // A server that the file names may be private, as its hops may.

@@ -51,6 +51,8 @@ export interface ResolverOptions {
   readonly now?: () => Milliseconds;
   /** The clock on the wall: where it and the other part ways, the machine slept or its clock was set. */
   readonly wallClock?: () => EpochMilliseconds;
+  /** Which network the machine is in, as text that changes with it. Looked at now and then. */
+  readonly network?: () => string;
 }
 
 export interface Resolver {
@@ -75,6 +77,8 @@ const STALE_AFTER: Milliseconds = 1_800;
 const STALE_FOR: Milliseconds = 5_000;
 /** The clocks have parted by more than this: the machine slept, and may have woken in another network. */
 const JUMP: Milliseconds = 2_000;
+/** How often the network is looked at: it costs more than a lookup that is remembered. */
+const LOOK_AROUND_AFTER: Milliseconds = 5_000;
 
 interface Kept {
   readonly answer: readonly string[] | LookupFailed;
@@ -85,10 +89,12 @@ interface Kept {
 
 /** A bounded memory in front of the DNS. Lookups of one name at the same time are one question. */
 export function makeResolver(options: ResolverOptions): Resolver {
-  const { ask, now = () => performance.now(), wallClock = Date.now } = options;
+  const { ask, now = () => performance.now(), wallClock = Date.now, network = () => '' } = options;
   const kept = new Map<string, Kept>();
   const asking = new Map<string, Promise<readonly string[]>>();
   let apart = wallClock() - now();
+  let place: string | null = null;
+  let lookAroundAt = -Infinity;
   /** Counts how often all was forgotten: an answer to an older question is not kept. */
   let age = 0;
 
@@ -98,10 +104,16 @@ export function makeResolver(options: ResolverOptions): Resolver {
     age++;
   }
 
-  function noticeJump(): void {
+  /** After sleep or in another network the same names may have other addresses. */
+  function noticeMove(at: Milliseconds): void {
     const before = apart;
-    apart = wallClock() - now();
+    apart = wallClock() - at;
     if (Math.abs(apart - before) > JUMP) clear();
+    if (at < lookAroundAt) return;
+    lookAroundAt = at + LOOK_AROUND_AFTER;
+    const here = network();
+    if (place !== null && place !== here) clear();
+    place = here;
   }
 
   function keep(host: string, one: Kept): void {
@@ -159,9 +171,9 @@ export function makeResolver(options: ResolverOptions): Resolver {
 
   return {
     async lookup(host) {
-      noticeJump();
-      const one = kept.get(host);
       const at = now();
+      noticeMove(at);
+      const one = kept.get(host);
       if (one !== undefined && at < one.freshUntil) {
         kept.delete(host);
         kept.set(host, one);

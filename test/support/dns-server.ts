@@ -172,6 +172,8 @@ export interface HttpsDnsServer extends DnsServer {
   readonly requests: string[];
   /** Closes the connections that wait. */
   hangUp(): void;
+  /** The connections that stand say nothing any more, as after a change of network; new ones are served. */
+  freeze(): void;
 }
 
 /** A DNS-over-HTTPS server (RFC 8484, POST) with this key and certificate. */
@@ -183,6 +185,8 @@ export async function startHttpsDnsServer(
   const asked: string[] = [];
   const requests: string[] = [];
   const sockets = new Set<Socket>();
+  const served = new Set<Socket>();
+  const frozen = new Set<Socket>();
   let accepted = 0;
   const server = createHttpsServer(tls, (request, response) => {
     const pieces: Buffer[] = [];
@@ -191,11 +195,12 @@ export async function startHttpsDnsServer(
       const bytes = Buffer.concat(pieces);
       const query = dnsPacket.decode(bytes);
       const question = query.questions![0]!;
+      served.add(request.socket);
       asked.push(`https ${question.type} ${question.name}`);
       requests.push(
         `${request.method} ${request.url} ${request.headers.host} ${request.headers['content-type']} ${query.id} ${bytes.length}`,
       );
-      if (isSilent(script, question.type)) return;
+      if (isSilent(script, question.type) || frozen.has(request.socket)) return;
       const body = script.bytes === undefined ? dnsPacket.encode(answerTo(query, script)) : Buffer.alloc(script.bytes);
       response.writeHead(script.status ?? 200, {
         'content-type': script.contentType ?? 'application/dns-message',
@@ -230,6 +235,9 @@ export async function startHttpsDnsServer(
       script = { ...script, ...next };
     },
     hangUp: () => server.closeIdleConnections(),
+    freeze() {
+      for (const socket of served) frozen.add(socket);
+    },
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
       await new Promise(resolve => server.close(resolve));

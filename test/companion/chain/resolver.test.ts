@@ -198,6 +198,19 @@ describe('forgetting', () => {
     expect(resolver.size).toBe(1);
   });
 
+  test('A92: another network empties it, within 5 seconds', async () => {
+    let network = '192.0.2.7';
+    const { lookup, asked, pass } = startResolver({ network: () => network });
+    await lookup();
+    pass(6);
+    await lookup();
+    expect(asked).toHaveLength(1);
+    network = '198.51.100.7';
+    pass(5.1);
+    await lookup();
+    expect(asked).toHaveLength(2);
+  });
+
   test('an answer to a question from before is given, not kept', async () => {
     const { resolver, lookup, says } = startResolver();
     let answer!: (found: FoundAddresses) => void;
