@@ -1,12 +1,13 @@
 // The whole companion: the file and what it says, the control room, pairing and the record; and the worker (worker.ts) that carries the traffic by it.
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { createSecureContext } from 'node:tls';
 import type { Config } from '../shared/config.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
 import { compileTable } from '../shared/decision/compile-table.ts';
-import { compileMatcher, decide } from '../shared/decision/decide.ts';
+import { decide } from '../shared/decision/decide.ts';
 import { hashOf } from '../shared/decision/hash.ts';
 import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
@@ -23,9 +24,11 @@ import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
 import { findOpenListener, reachableAt } from './guard/listen-place.ts';
 import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } from './guard/pairing.ts';
+import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
-import { type InForce, makeWorker, siteName } from './worker.ts';
+import { compile, type InForce, makeWorker, siteName, type WorkerParts } from './worker.ts';
+import type { Workers } from './workers.ts';
 import * as v from 'valibot';
 
 export interface CompanionOptions {
@@ -89,20 +92,27 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     }
     const tls = readTls(config, configFile);
     if ('path' in tls) throw placed([tls], configFile, document);
-    return { config, matcher: compileMatcher({ rules, lists: loaded.lists }), tls: tls.pem };
+    return compile(config, { rules, lists: loaded.lists }, tls.pem);
   };
   let door: ControlServer | null = null;
-  const worker = makeWorker(load(initial), {
-    at: () => at,
-    mark: makeLoopMark(),
-    control: {
-      answer: head => door?.answer(head) ?? null,
-      upgrade: (head, socket, rest) => door?.upgrade(head, socket, rest) ?? false,
-    },
+  const record: Pick<WorkerParts, 'opened' | 'ended'> = {
     opened: exchange => log.opened(exchange),
     ended: exchange => {
       log.add(exchange);
       logFile?.add(exchange);
+    },
+  };
+  // One worker is at home here. With more, each is a process, and the one at home walks what they hand over.
+  const count = initial.config.workers === 'auto' ? availableParallelism() : initial.config.workers;
+  const openIntake = makeIntakes({ ...record, now });
+  const mark = makeLoopMark();
+  const worker = makeWorker(load(initial), {
+    ...(count === 1 ? record : openIntake()),
+    at: () => at,
+    mark,
+    control: {
+      answer: head => door?.answer(head) ?? null,
+      upgrade: (head, socket, rest) => door?.upgrade(head, socket, rest) ?? false,
     },
     warn,
     now,
@@ -117,9 +127,26 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
 
   // The port, and the address at which this machine's own programs reach it.
   const wanted = options.port === undefined ? initial.config.listen : { ...initial.config.listen, port: options.port };
-  const listening: Endpoint = { host: wanted.host, port: await worker.listen(wanted) };
+  const processes = count === 1 ? null : await import('./workers.ts');
+  const port = await (processes === null ? worker.listen(wanted) : processes.findPort(wanted));
+  const listening: Endpoint = { host: wanted.host, port };
   at = listening;
   const here = reachableAt(listening);
+  const open = Promise.withResolvers<void>();
+  let workers: Workers | null = null;
+  if (processes !== null) {
+    workers = await processes.startWorkers(worker.furnished, {
+      count,
+      at: listening,
+      pseudonym: mark.pseudonym,
+      openIntake,
+      adopt: (socket, read) => void open.promise.then(() => worker.adopt(socket, read)),
+      hear: news => worker.hear(news),
+      remembered: worker.remembered,
+      say,
+    });
+    opened.defer(() => workers!.close(0));
+  }
   const pacUrl = `http://${formatEndpoint(here)}/${pacSecret}/proxy.pac`;
   let revision = 1;
 
@@ -130,7 +157,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const live: LiveConfig = followConfig(store, initial, {
     async onConfig(parsed) {
       const before = worker.furnished.config;
-      worker.putInForce(load(parsed));
+      const next = load(parsed);
+      await workers?.putInForce(next);
+      worker.putInForce(next);
       steering = null;
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {
@@ -141,6 +170,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       if (options.port === undefined && formatEndpoint(parsed.config.listen) !== formatEndpoint(before.listen)) {
         warn(`listen is now ${formatEndpoint(parsed.config.listen)}; that takes effect at the next start.`);
       }
+      if (parsed.config.workers !== before.workers)
+        warn(`workers is now ${parsed.config.workers}; that takes effect at the next start.`);
       revision++;
       door?.changed();
     },
@@ -220,7 +251,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         const site = siteName(host);
         return { host, site, decision: decide(worker.furnished.matcher, { host }), counts: log.counts(site) };
       },
-      explain: url => explain(url, worker.furnished, here, now()),
+      async explain(url) {
+        const explanation = explain(url, worker.furnished, here, now());
+        return (await workers?.explain(url)) ?? explanation;
+      },
       follow: (recent, deliver) => log.follow(recent, deliver),
       newCode: () => pairing.newCode(),
       clients: () => pairing.clients.map(client => ({ ...client, connected: control.isConnected(client.name) })),
@@ -240,6 +274,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   });
   door = control;
   opened.defer(() => control.close());
+  open.resolve();
   claim.update({ host: here.host, port: here.port });
 
   const kept = opened.move();
@@ -254,7 +289,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     async close() {
       try {
         // From now on nobody new comes in; the control links, which are connections too, end meanwhile.
-        const drained = worker.close(worker.furnished.config.limits.drainTimeout * 1000);
+        const drain = worker.furnished.config.limits.drainTimeout * 1000;
+        const drained = Promise.all([workers?.close(drain), worker.close(drain)]);
         await live.close();
         await control.close();
         await drained;

@@ -177,3 +177,11 @@ export interface ControlDoor {
   /** Takes the socket over for a WebSocket; false = not ours, the caller sends the bare 400. */
   upgrade(head: RequestHead, socket: Socket, rest: Buffer): boolean;
 }
+
+/** The same, where the control room is in another process. */
+export interface ControlElsewhere {
+  /** Judges by the head alone whether a request may be for the control room; any other gets the bare 400 here. A socket with TLS cannot be moved. */
+  mayEnter(head: RequestHead, socket: Socket): boolean;
+  /** Takes the paused socket there, with all that was read of it. */
+  handOver(socket: Socket, read: Buffer): void;
+}

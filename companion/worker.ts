@@ -1,10 +1,12 @@
 // The half of the companion that carries traffic: furnishes the rooms from what is in force, opens the port, and walks every request. The other half
 // (companion.ts) owns the file, the control room and the record. A changed file furnishes new rooms; an exchange keeps those it entered. Cache, pool
 // and port outlive a change.
+import type { Socket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
-import { type CompiledMatcher, decideForCompanion } from '../shared/decision/decide.ts';
+import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
+import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import { siteOf } from '../shared/site.ts';
@@ -14,26 +16,32 @@ import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
 import type { Resolver } from './chain/resolver.ts';
-import { listen, type Listener } from './downstream/listener.ts';
+import type { Incoming } from './downstream/connection.ts';
+import { listen, type Listener, openReception, type Reception } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
 import { makeAcl } from './guard/acl.ts';
 import { LoginBound, makeEntrance } from './guard/entrance.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
-import { makeOutcomeMemory } from './route/outcome-memory.ts';
+import { makeOutcomeMemory, type Outcome, type OutcomeMemory } from './route/outcome-memory.ts';
 import { refusalOf } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { makeTryChains } from './route/try-chains.ts';
-import type { ControlDoor, ResolvedRoute } from './rooms.ts';
+import type { ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
 import { ConnectionPool } from './upstream/connection-pool.ts';
 import { IdenticalHeads } from './upstream/identical-heads.ts';
 
-/** A configuration with its list files, checked and compiled. */
+/** A configuration that has been checked, with its list files, compiled. */
 export interface InForce {
   readonly config: Config;
+  readonly source: RuleSource;
   readonly matcher: CompiledMatcher;
   /** The listener's certificate and key as text (PEM); null = it has none. */
   readonly tls: { readonly cert: string; readonly key: string } | null;
+}
+
+export function compile(config: Config, source: RuleSource, tls: InForce['tls']): InForce {
+  return { config, source, matcher: compileMatcher(source), tls };
 }
 
 /** What one configuration makes. */
@@ -43,15 +51,23 @@ export interface Furnished extends InForce {
   readonly context: SecureContext | null;
 }
 
+/** What one worker finds out and the others should know. */
+export type News =
+  | Outcome
+  | { readonly outcome: 'invalidated'; readonly url: string }
+  | { readonly outcome: 'guessed'; readonly address: string; readonly digest: Uint8Array };
+
 /** What a worker needs of the other half. */
 export interface WorkerParts {
   /** The companion's port, once it is known. */
   readonly at: () => Endpoint | null;
   readonly mark: LoopMark;
-  readonly control: ControlDoor;
+  readonly control: ControlDoor | ControlElsewhere;
   /** A tunnel stands. */
   readonly opened: (exchange: Exchange) => void;
   readonly ended: (exchange: Exchange) => void;
+  /** Where there are other workers: takes to them what this one has found out. */
+  readonly tell?: ((news: News) => void) | undefined;
   readonly warn: (message: string) => void;
   readonly now: () => EpochMilliseconds;
 }
@@ -62,6 +78,12 @@ export interface Worker {
   putInForce(next: InForce): void;
   /** Opens the port (0 = any free one) and gives back the real one. Rejects with the system's error. */
   listen(at: Endpoint): Promise<number>;
+  /** Takes over a socket that another process has accepted, with what was read of it. */
+  adopt(socket: Socket, read: Buffer): void;
+  /** Another worker has found something out. */
+  hear(news: News): void;
+  /** The outcomes that a new worker should know. */
+  remembered(): readonly News[];
   /** Accepts no more, lets exchanges end within `drain`, then closes everything. */
   close(drain: Milliseconds): Promise<void>;
 }
@@ -75,19 +97,22 @@ const elapsed = () => performance.now();
 
 /** A worker that walks by `first` and does not listen yet. */
 export function makeWorker(first: InForce, parts: WorkerParts): Worker {
-  const { now, mark } = parts;
+  const { now, mark, tell } = parts;
   let listener: Listener | null = null;
+  let reception: Reception | null = null;
   let furnished!: Furnished;
+  const newCache = (config: Config) =>
+    createCache(config.cache, tell && (url => tell({ outcome: 'invalidated', url })));
   let outcomes = makeOutcomeMemory(elapsed);
-  let cache = createCache(first.config.cache);
+  let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
   const limits = () => furnished.config.limits;
   const pool = new ConnectionPool(limits);
-  const loginBound = new LoginBound(now);
+  const loginBound = new LoginBound(now, tell && ((address, digest) => tell({ outcome: 'guessed', address, digest })));
   const identical = new IdenticalHeads(() => limits().identical);
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
 
-  const furnish = ({ config, matcher, tls }: InForce): Furnished => {
+  const furnish = ({ config, source, matcher, tls }: InForce): Furnished => {
     const routes = resolveRoutes(config);
     const acl = makeAcl({
       guard: config.guard,
@@ -101,7 +126,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       now: elapsed,
       routeTimeout: config.limits.routeTimeout * 1000,
       hopTimeout,
-      memory: outcomes,
+      memory: tell ? told(outcomes, tell) : outcomes,
       siteOf: siteName,
     });
     // The addresses it knows outlive a change of anything else.
@@ -137,9 +162,22 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       comesFromUs: head => mark.comesFromUs(head),
       now,
     };
-    return { config, matcher, tls, routes, rooms, context: tls && createSecureContext(tls) };
+    return { config, source, matcher, tls, routes, rooms, context: tls && createSecureContext(tls) };
   };
   furnished = furnish(first);
+  const receives = {
+    limits,
+    walk: {
+      request: (incoming: Incoming) => proxyRequest(incoming, furnished.rooms),
+      tunnel: (incoming: Incoming) => openTunnel(incoming, furnished.rooms),
+    },
+    warn: parts.warn,
+    // Connections that nobody uses hold files that the next client needs.
+    whenShort: () => pool.retire(),
+    control: parts.control,
+    entrance: () => furnished.rooms.entrance,
+    tls: () => furnished.context,
+  };
 
   return {
     get furnished() {
@@ -150,32 +188,47 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       const rejudged = judgedBy(next.config) !== judgedBy(before);
       // What worked and what did not is known by the names of hops, which may now mean others.
       if (rejudged) outcomes = makeOutcomeMemory(elapsed);
-      if (JSON.stringify(next.config.cache) !== JSON.stringify(before.cache)) cache = createCache(next.config.cache);
+      if (JSON.stringify(next.config.cache) !== JSON.stringify(before.cache)) cache = newCache(next.config);
       furnished = furnish(next);
       // Kept connections were judged and named under the old file.
       if (rejudged) pool.retire();
     },
     async listen(at) {
-      listener = await listen({
-        host: at.host,
-        port: at.port,
-        limits,
-        walk: {
-          request: incoming => proxyRequest(incoming, furnished.rooms),
-          tunnel: incoming => openTunnel(incoming, furnished.rooms),
-        },
-        warn: parts.warn,
-        // Connections that nobody uses hold files that the next client needs.
-        whenShort: () => pool.retire(),
-        control: parts.control,
-        entrance: () => furnished.rooms.entrance,
-        tls: () => furnished.context,
-      });
+      listener = await listen({ ...receives, ...at });
       return listener.port;
     },
+    adopt(socket, read) {
+      reception ??= openReception({ ...receives, host: (parts.at() ?? first.config.listen).host });
+      socket.allowHalfOpen = true;
+      socket.setNoDelay(true);
+      reception.accept(socket, read);
+    },
+    hear(news) {
+      if (news.outcome === 'invalidated') cache.invalidate(news.url);
+      else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
+      else if (news.outcome === 'worked') outcomes.worked(news.site, { key: news.chain });
+      else outcomes.failed(news.site, { key: news.chain }, news.lifetime);
+    },
+    remembered: () => outcomes.all(),
     async close(drain) {
-      await listener?.close(drain);
+      await Promise.all([listener?.close(drain), reception?.close(drain)]);
       pool.close();
+    },
+  };
+}
+
+/** The memory, with all that is new to it told on. */
+function told(memory: OutcomeMemory, tell: (news: News) => void): OutcomeMemory {
+  return {
+    ...memory,
+    failed(site, chain, lifetime) {
+      memory.failed(site, chain, lifetime);
+      tell({ outcome: 'failed', site, chain: chain.key, lifetime });
+    },
+    worked(site, chain) {
+      const isNew = memory.worked(site, chain);
+      if (isNew) tell({ outcome: 'worked', site, chain: chain.key });
+      return isNew;
     },
   };
 }

@@ -96,6 +96,10 @@ const bytes = v.lazy(input =>
       ),
 );
 
+const processes = v.lazy(input =>
+  typeof input === 'number' ? count(1, 64) : v.literal('auto', 'is neither a number of processes nor auto'),
+) as v.GenericSchema<unknown, number | 'auto'>;
+
 const name = v.pipe(
   text(),
   v.regex(/^[\p{L}\p{N}_][\p{L}\p{N}_.-]{0,63}$/u, 'is not a name: letters, digits, "_", "-" and ".", at most 64'),
@@ -752,6 +756,10 @@ const Shape = strict(
     cache: v.nullish(CacheConfig, {}),
     log: v.nullish(LogConfig, {}),
     limits: v.nullish(Limits, {}),
+    workers: v.optional(
+      described(processes, 'Processes that carry the traffic; auto: one for every processor. See docs/workers.md.'),
+      1,
+    ),
   },
   'is not a map of settings: write sections like hops:, routes: and sites:',
 );

@@ -16,7 +16,14 @@ interface Import {
 /** The floors of the companion, top to bottom; a file imports from its own room or from a lower floor. */
 const FLOORS = ['main', 'cli', 'companion', 'proxy', 'room', 'shapes', 'message'] as const;
 /** Where everything is put together, in more than one file. */
-const COMPANION_FILES = new Set(['companion.ts', 'explain.ts', 'worker.ts']);
+const COMPANION_FILES = new Set([
+  'companion.ts',
+  'explain.ts',
+  'worker.ts',
+  'workers.ts',
+  'worker-process.ts',
+  'worker-messages.ts',
+]);
 type Floor = (typeof FLOORS)[number];
 
 function floorOf(file: string): Floor {

@@ -60,19 +60,27 @@ type Selected =
   | { readonly stored: StoredResponse; readonly age: number }
   | { readonly why: Why; readonly passedOver: StoredResponse | null };
 
-/** The cache of one companion. `memory: 0` keeps nothing. */
-export function createCache(limits: CacheLimits): Cache {
-  return new MemoryCache(limits);
+/** A cache that others can tell what has become invalid. */
+export interface SharedCache extends Cache {
+  /** An unsafe method made the URL invalid (RFC 9111 §4.4), seen elsewhere. */
+  invalidate(url: string): void;
 }
 
-class MemoryCache implements Cache {
+/** The cache of one process. `memory: 0` keeps nothing. `invalidated` hears of the URLs that became invalid here. */
+export function createCache(limits: CacheLimits, invalidated?: (url: string) => void): SharedCache {
+  return new MemoryCache(limits, invalidated);
+}
+
+class MemoryCache implements SharedCache {
   private readonly limits: CacheLimits;
+  private readonly invalidated: ((url: string) => void) | undefined;
   private readonly memory: MemoryStore;
   private readonly unfinished: Budget;
   private readonly invalidations = new RecentInvalidations();
 
-  constructor(limits: CacheLimits) {
+  constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined) {
     this.limits = limits;
+    this.invalidated = invalidated;
     this.memory = new MemoryStore(limits.memory);
     this.unfinished = new Budget(limits.memory);
   }
@@ -109,7 +117,10 @@ class MemoryCache implements Cache {
     const { request, why } = miss;
     const { head } = answer;
     if (isUnsafe(request.head.method)) {
-      for (const url of invalidatedBy(request.url, head.status, head.fields)) this.invalidate(url);
+      for (const url of invalidatedBy(request.url, head.status, head.fields)) {
+        this.invalidate(url);
+        this.invalidated?.(url);
+      }
     }
     if (why === 'method' || why === 'bypass') return { answer, status: found.status };
     const kept = this.keep(miss, answer, times);
@@ -121,14 +132,14 @@ class MemoryCache implements Cache {
     return { answer, status: found.status };
   }
 
+  invalidate(url: string): void {
+    this.memory.drop(url);
+    this.invalidations.add(url);
+  }
+
   clear(): void {
     this.memory.clear();
     this.invalidations.all();
-  }
-
-  private invalidate(url: string): void {
-    this.memory.drop(url);
-    this.invalidations.add(url);
   }
 
   /** RFC 9111 §4: the stored answer that this request may have. */

@@ -109,6 +109,7 @@ export function faultKindOfStatus(status: number): FaultKind | null {
 
 /** How CONNECT requests of this run are marked toward hops, and known when they come back. */
 export interface LoopMark {
+  readonly pseudonym: string;
   /** The Via member: `1.1 <pseudonym>`. */
   readonly via: string;
   /** Whether a request that came in was sent by this very run: a chain leads back to us. */
@@ -119,6 +120,7 @@ export interface LoopMark {
 export function makeLoopMark(pseudonym: string = randomBytes(9).toString('base64url')): LoopMark {
   const via = `1.1 ${pseudonym}`;
   return {
+    pseudonym,
     via,
     comesFromUs(head) {
       if (!head.fields.has('via')) return false;

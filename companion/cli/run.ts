@@ -24,6 +24,8 @@ const HELP = `detour: choose, site by site, how your browser reaches the web
 
 /** Exit codes: 0 done, 1 a fault in what was given, 3 no companion runs, 70 a bug. */
 export async function run(args: string[]): Promise<number> {
+  // Not for people: how a companion with several workers starts one.
+  if (args[0] === 'worker' && process.send !== undefined) return (await import('../worker-process.ts')).runWorker();
   let parsed;
   try {
     parsed = parseArgs({

@@ -38,7 +38,7 @@ export interface Desk {
   /** The same for what the pages of a steered site may reach. */
   setLocal(site: string, local: boolean): Promise<void>;
   site(host: string): SiteAnswer;
-  explain(url: string): Explanation;
+  explain(url: string): Promise<Explanation>;
   /** The last `recent` exchanges, then all that follow; gives back how to stop. */
   follow(recent: number, deliver: (batch: readonly Exchange[]) => Promise<void>): () => void;
   newCode(): { code: string; expiresAt: EpochMilliseconds };
@@ -103,8 +103,8 @@ function site({ id, host }: Of<'site'>, _link: Link, desk: Desk): CompanionMessa
   return { type: 'site', id, answer: desk.site(host) };
 }
 
-function explain({ id, url }: Of<'explain'>, _link: Link, desk: Desk): CompanionMessage {
-  return { type: 'explained', id, explanation: desk.explain(url) };
+async function explain({ id, url }: Of<'explain'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return { type: 'explained', id, explanation: await desk.explain(url) };
 }
 
 /** The reply comes before the first exchange. One link follows once; asking again begins anew. */

@@ -21,7 +21,7 @@ import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
 import type { ControlDoor } from '../rooms.ts';
 import { type Desk, type Link, obey } from './commands.ts';
-import { type Claimant, hostsOf, isAddressedToUs, readHandshake } from './handshake.ts';
+import { type Claimant, hostsOf, readHandshake, readPacSecret } from './handshake.ts';
 
 /** Control links open at once. */
 export const MAX_LINKS = 32;
@@ -144,12 +144,9 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
 
   return {
     answer(head) {
-      const { target, method } = head;
-      if (target.form !== 'origin' || (method !== 'GET' && method !== 'HEAD') || !isAddressedToUs(head, hosts))
-        return null;
-      const secret = /^\/([A-Za-z0-9_-]{22})\/proxy\.pac$/.exec(target.path)?.[1];
-      if (secret === undefined || !visitors.isPacSecret(secret)) return null;
-      return pacAnswer(desk.pac(), method === 'HEAD', head.keepAlive);
+      const secret = readPacSecret(head, hosts);
+      if (secret === null || !visitors.isPacSecret(secret)) return null;
+      return pacAnswer(desk.pac(), head.method === 'HEAD', head.keepAlive);
     },
     upgrade(head: RequestHead, socket: Socket, rest: Buffer) {
       const claimant = readHandshake(head, hosts);

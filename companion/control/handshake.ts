@@ -22,9 +22,21 @@ export function hostsOf(host: string, port: number): ReadonlySet<string> {
 }
 
 /** Whether the request is addressed to this machine by a name of ours. */
-export function isAddressedToUs(head: RequestHead, hosts: ReadonlySet<string>): boolean {
+function isAddressedToUs(head: RequestHead, hosts: ReadonlySet<string>): boolean {
   const host = onlyOne(head, 'host');
   return host !== null && hosts.has(host.toLowerCase());
+}
+
+/** The unguessable part of the PAC's address, where a request could be for the PAC; else null. */
+export function readPacSecret(head: RequestHead, hosts: ReadonlySet<string>): string | null {
+  const { target, method } = head;
+  if (target.form !== 'origin' || (method !== 'GET' && method !== 'HEAD') || !isAddressedToUs(head, hosts)) return null;
+  return /^\/([A-Za-z0-9_-]{22})\/proxy\.pac$/.exec(target.path)?.[1] ?? null;
+}
+
+/** Whether the door would look at the request at all; a secret is not judged here. */
+export function mayEnter(head: RequestHead, hosts: ReadonlySet<string>): boolean {
+  return head.fields.has('upgrade') ? readHandshake(head, hosts) !== null : readPacSecret(head, hosts) !== null;
 }
 
 /** Reads the WebSocket handshake (RFC 6455 §4.2.1) of one who may be a client; null for everything else. */

@@ -12,7 +12,7 @@ import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
-import type { ControlDoor, Entrance } from '../rooms.ts';
+import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
 import { BARE_400, isThisMachine, protocolOf } from './first-bytes.ts';
 import type { Idler, IdleQueue } from './idle-queue.ts';
 import { respond, respondFault } from './respond.ts';
@@ -45,7 +45,7 @@ export interface ConnectionHouse {
   /** Those that may be closed when there are too many. */
   readonly idle: IdleQueue<DownstreamConnection>;
   readonly walk: Walk;
-  readonly control: ControlDoor;
+  readonly control: ControlDoor | ControlElsewhere;
   readonly entrance: Entrance;
   /** The listener is going: no further request. */
   readonly closing: boolean;
@@ -324,7 +324,9 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   private knockAtControl(head: RequestHead, rest: Buffer | null): void {
     const { control } = this.house;
     if (this.isFromHere && head.framing.kind === 'none' && head.target.form === 'origin') {
-      if (head.fields.has('upgrade')) {
+      if ('handOver' in control) {
+        if (control.mayEnter(head, this.socket)) return this.moveTo(control, rest);
+      } else if (head.fields.has('upgrade')) {
         const { socket } = this;
         this.detach();
         if (control.upgrade(head, socket, rest ?? NOTHING)) {
@@ -347,6 +349,17 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   private get isFromHere(): boolean {
     const { remoteAddress, localAddress } = this.socket;
     return remoteAddress !== undefined && (isThisMachine(remoteAddress) || remoteAddress === localAddress);
+  }
+
+  /** The control room is in another process, which reads anew what was read here. */
+  private moveTo(control: ControlElsewhere, rest: Buffer | null): void {
+    const { socket } = this;
+    const read = [Buffer.from(`${this.reader.text}\r\n`, 'latin1'), rest ?? NOTHING];
+    socket.pause();
+    this.detach();
+    for (let more: Buffer | null; (more = socket.read() as Buffer | null) !== null;) read.push(more);
+    this.leave();
+    control.handOver(socket, Buffer.concat(read));
   }
 
   /** A request that is not valid. Whoever did not speak to a proxy learns nothing. */

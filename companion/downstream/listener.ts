@@ -3,20 +3,19 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
-import type { ControlDoor, Entrance } from '../rooms.ts';
+import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
 import { isThisMachine } from './first-bytes.ts';
 import { IdleQueue } from './idle-queue.ts';
 import { throughTlsDoor } from './tls-door.ts';
 
-export interface ListenerOptions {
+export interface ReceptionOptions {
+  /** Where the sockets come in. */
   readonly host: string;
-  /** 0 = any free one. */
-  readonly port: number;
   /** Asked for anew for every connection, so that a changed file takes effect. */
   readonly limits: () => DownstreamLimits;
   readonly walk: Walk;
-  readonly control: ControlDoor;
+  readonly control: ControlDoor | ControlElsewhere;
   /** Asked for anew for every connection, too. */
   readonly entrance: () => Entrance;
   /** The listener's own certificate, for other machines; absent or null = it has none. */
@@ -29,13 +28,29 @@ export interface ListenerOptions {
   readonly whenShort?: (() => void) | undefined;
 }
 
+export interface ListenerOptions extends ReceptionOptions {
+  /** 0 = any free one. */
+  readonly port: number;
+}
+
+/** Where sockets are received, wherever they were accepted. */
+export interface Reception {
+  /** Sockets open now, tunnels and control links too. */
+  readonly connections: number;
+  /** Takes a socket in: from now on it is a connection of ours. `read`: what another process has read of it, in the clear. */
+  accept(socket: Socket, read?: Buffer): void;
+  /** The system gives no more open files: idle connections make room. */
+  makeRoom(): void;
+  /** Takes no more, ends idle connections at once and others with their answer; what is still open after `drain` is closed. */
+  close(drain: Milliseconds): Promise<void>;
+}
+
 export interface Listener {
   readonly host: string;
   /** The real port. */
   readonly port: number;
-  /** Sockets open now, tunnels and control links too. */
   readonly connections: number;
-  /** Accepts no more, ends idle connections at once and others with their answer; what is still open after `drain` is closed. */
+  /** Accepts no more, and closes its reception. */
   close(drain: Milliseconds): Promise<void>;
 }
 
@@ -44,8 +59,8 @@ const ROOM = 8;
 /** A person hears of the same trouble so often at most. */
 const WARNED_AGAIN_AFTER: Milliseconds = 60_000;
 
-/** Starts to listen. Rejects with the system's error (`EADDRINUSE`, `EACCES`). */
-export function listen(options: ListenerOptions): Promise<Listener> {
+/** A reception without a port of its own. */
+export function openReception(options: ReceptionOptions): Reception {
   const sockets = new Set<Socket>();
   const connections = new Set<DownstreamConnection>();
   /** How many there are from each address of another machine. */
@@ -79,10 +94,10 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     return true;
   };
 
-  const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
+  const accept = (socket: Socket, read?: Buffer) => {
     const entrance = options.entrance();
     const { remoteAddress } = socket;
-    if (!entrance.mayEnter({ remoteAddress, localAddress: () => socket.localAddress })) {
+    if (closing || !entrance.mayEnter({ remoteAddress, localAddress: () => socket.localAddress })) {
       socket.destroy();
       return;
     }
@@ -100,7 +115,10 @@ export function listen(options: ListenerOptions): Promise<Listener> {
       return;
     }
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    socket.once('close', () => {
+      sockets.delete(socket);
+      if (closing && sockets.size === 0) whenEmpty();
+    });
     const house: ConnectionHouse = {
       limits,
       deadlines,
@@ -115,49 +133,70 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     };
     const enter = (speaking: Socket) => connections.add(new DownstreamConnection(speaking, house));
     const context = options.tls?.() ?? null;
-    if (context === null) {
+    if (read !== undefined) socket.unshift(read);
+    if (read !== undefined || context === null) {
       enter(socket);
       return;
     }
     const plainToo = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
     throughTlsDoor(socket, { context, plainToo, deadlines, within: limits.headTimeout * 1000, enter });
-  });
+  };
 
-  /** Accepting failed. Node (libuv) has closed whoever waited, so nobody hangs; those that are open go on, and those that are idle make room. */
-  const onAcceptFailed = (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EMFILE' && error.code !== 'ENFILE') return;
+  const makeRoom = () => {
     warn('files', 'This system allows no more open files: new connections are closed. Raise the limit (ulimit -n).');
     options.whenShort?.();
     for (let i = 0; i < ROOM && idle.oldest !== null; i++) idle.oldest.drop();
   };
 
-  const close = (drain: Milliseconds) =>
-    new Promise<void>(resolve => {
-      closing = true;
-      const late = setTimeout(() => {
-        for (const socket of sockets) socket.destroy();
-      }, drain);
-      server.close(() => {
-        clearTimeout(late);
-        deadlines.close();
-        resolve();
-      });
-      for (const connection of connections) connection.retire();
-    });
+  const { promise: empty, resolve: whenEmpty } = Promise.withResolvers<void>();
+  const close = async (drain: Milliseconds) => {
+    closing = true;
+    const late = setTimeout(() => {
+      for (const socket of sockets) socket.destroy();
+    }, drain);
+    for (const connection of connections) connection.retire();
+    if (sockets.size === 0) whenEmpty();
+    await empty;
+    clearTimeout(late);
+    deadlines.close();
+  };
 
+  return {
+    get connections() {
+      return sockets.size;
+    },
+    accept,
+    makeRoom,
+    close,
+  };
+}
+
+/** Starts to listen. Rejects with the system's error (`EADDRINUSE`, `EACCES`). */
+export function listen(options: ListenerOptions): Promise<Listener> {
+  const reception = openReception(options);
+  const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, socket => reception.accept(socket));
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
+    server.once('error', error => {
+      void reception.close(0);
+      reject(error);
+    });
     server.listen({ host: options.host, port: options.port }, () => {
-      server.off('error', reject);
-      server.on('error', onAcceptFailed);
+      server.removeAllListeners('error');
+      // Accepting failed. Node (libuv) has closed whoever waited, so nobody hangs; those that are open go on, and those that are idle make room.
+      server.on('error', (error: NodeJS.ErrnoException) => {
+        if (error.code === 'EMFILE' || error.code === 'ENFILE') reception.makeRoom();
+      });
       const { address, port } = server.address() as { address: string; port: number };
       resolve({
         host: address,
         port,
         get connections() {
-          return sockets.size;
+          return reception.connections;
         },
-        close,
+        async close(drain) {
+          const closed = new Promise<void>(done => server.close(() => done()));
+          await Promise.all([closed, reception.close(drain)]);
+        },
       });
     });
   });

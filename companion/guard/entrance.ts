@@ -25,9 +25,12 @@ interface Guesses {
 export class LoginBound {
   private readonly byAddress = new Map<string, Guesses>();
   private readonly now: () => EpochMilliseconds;
+  private readonly tell: ((address: string, digest: Buffer) => void) | undefined;
 
-  constructor(now: () => EpochMilliseconds) {
+  /** `tell` hears of every wrong password, for whoever counts elsewhere. */
+  constructor(now: () => EpochMilliseconds, tell?: (address: string, digest: Buffer) => void) {
     this.now = now;
+    this.tell = tell;
   }
 
   /** Whether too many have come from this address. */
@@ -43,6 +46,12 @@ export class LoginBound {
   }
 
   count(address: string, digest: Buffer): void {
+    this.hear(address, digest);
+    this.tell?.(address, digest);
+  }
+
+  /** Counts one that was given elsewhere. */
+  hear(address: string, digest: Buffer): void {
     const place = placeOf(address);
     const guesses = this.byAddress.get(place);
     if (guesses !== undefined) {

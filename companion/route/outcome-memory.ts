@@ -11,11 +11,25 @@ export const UNREACHABLE_FOR: Milliseconds = 30_000;
 const EVERY_SITE = '*';
 const MAX_OUTCOMES = 10_000;
 
+type ChainName = Pick<Chain, 'key'>;
+
+/** What is remembered, or was found out, of one chain. */
+export type Outcome =
+  | {
+      readonly outcome: 'failed';
+      readonly site: string | null;
+      readonly chain: string;
+      readonly lifetime: Milliseconds;
+    }
+  | { readonly outcome: 'worked'; readonly site: string; readonly chain: string };
+
 export interface OutcomeMemory {
   /** The chain failed for this site (null: for every site), and goes last for so long. */
-  failed(site: string | null, chain: Chain, lifetime: Milliseconds): void;
-  /** The chain works for this site, and so its hops work for every site. */
-  worked(site: string, chain: Chain): void;
+  failed(site: string | null, chain: ChainName, lifetime: Milliseconds): void;
+  /** The chain works for this site, and so its hops work for every site. True where something else was remembered until now. */
+  worked(site: string, chain: ChainName): boolean;
+  /** All that is remembered now. */
+  all(): Outcome[];
   /** The chains in the order to try them: all of them, always. */
   order(site: string, chains: readonly Chain[]): readonly Chain[];
 }
@@ -27,7 +41,7 @@ export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
     perf: { now },
     ttlResolution: 0,
   });
-  const key = (site: string, chain: Chain) => `${site}\n${chain.key}`;
+  const key = (site: string, chain: ChainName) => `${site}\n${chain.key}`;
   const isLast = (site: string, chain: Chain) => failures.has(key(site, chain)) || failures.has(key(EVERY_SITE, chain));
 
   return {
@@ -35,9 +49,16 @@ export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
       failures.set(key(site ?? EVERY_SITE, chain), true, { ttl: lifetime });
     },
     worked(site, chain) {
-      if (failures.size === 0) return;
-      failures.delete(key(site, chain));
-      failures.delete(key(EVERY_SITE, chain));
+      if (failures.size === 0) return false;
+      const here = failures.delete(key(site, chain));
+      return failures.delete(key(EVERY_SITE, chain)) || here;
+    },
+    all() {
+      return [...failures.keys()].map(kept => {
+        const [site = '', chain = ''] = kept.split('\n');
+        const lifetime = failures.getRemainingTTL(kept);
+        return { outcome: 'failed', site: site === EVERY_SITE ? null : site, chain, lifetime };
+      });
     },
     order(site, chains) {
       if (failures.size === 0 || chains.length < 2) return chains;

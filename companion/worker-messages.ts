@@ -1,0 +1,79 @@
+// What the companion and its workers say to each other where these are processes of their own. Both are the same version of this program: nothing here is
+// validated, and what is sent is what structured clone can carry.
+import type { Config } from '../shared/config.ts';
+import type { Explanation } from '../shared/control.ts';
+import type { ListEntry, Rule, RuleList, RuleSource } from '../shared/decision/rule.ts';
+import type { Endpoint } from '../shared/endpoint.ts';
+import type { Exchange } from '../shared/exchange.ts';
+import type { Milliseconds } from '../shared/units.ts';
+import type { InForce, News } from './worker.ts';
+
+/** What is to be in force, as it travels. Of a list that the worker has already, only its place among the lists it was sent before. */
+export interface SentConfig {
+  readonly revision: number;
+  readonly config: Config;
+  readonly tls: InForce['tls'];
+  readonly rules: readonly Rule[];
+  readonly lists: readonly (Omit<RuleList, 'entries'> & { readonly entries: readonly ListEntry[] | number })[];
+}
+
+/** News is of use only under the file that it was found out by. */
+export interface DatedNews {
+  readonly revision: number;
+  readonly news: News;
+}
+
+export type ToWorker =
+  | {
+      readonly type: 'begin';
+      readonly sent: SentConfig;
+      readonly at: Endpoint;
+      readonly pseudonym: string;
+      readonly remembered: readonly News[];
+    }
+  | { readonly type: 'put-in-force'; readonly sent: SentConfig }
+  | { readonly type: 'news'; readonly all: readonly DatedNews[] }
+  | { readonly type: 'explain'; readonly id: number; readonly url: string }
+  | { readonly type: 'close'; readonly drain: Milliseconds };
+
+/** In the order in which it happened. */
+export type Happening =
+  | { readonly what: 'opened' | 'ended'; readonly exchange: Exchange }
+  | ({ readonly what: 'news' } & DatedNews);
+
+export type FromWorker =
+  | { readonly type: 'listening' }
+  | { readonly type: 'cannot-listen'; readonly message: string; readonly code: string | undefined }
+  | { readonly type: 'in-force'; readonly revision: number }
+  /** `missed`: exchanges dropped before this batch because the companion did not keep up. */
+  | { readonly type: 'happened'; readonly batch: readonly Happening[]; readonly missed: number }
+  | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation | null }
+  | { readonly type: 'warning'; readonly message: string }
+  /** Comes with the socket. */
+  | { readonly type: 'knock'; readonly read: Uint8Array }
+  /** All has been said. */
+  | { readonly type: 'closed' };
+
+/** How `next` travels to a worker that has `before`. */
+export function pack(
+  revision: number,
+  { config, source, tls }: Omit<InForce, 'matcher'>,
+  before: RuleSource | null,
+): SentConfig {
+  const lists = source.lists.map(list => {
+    const place = before === null ? -1 : before.lists.findIndex(({ entries }) => entries === list.entries);
+    return { ...list, entries: place < 0 ? list.entries : place };
+  });
+  return { revision, config, tls, rules: source.rules, lists };
+}
+
+/** What has travelled, put together again with what was there before. */
+export function unpack({ rules, lists }: SentConfig, before: RuleSource | null): RuleSource {
+  return {
+    rules,
+    lists: lists.map(({ entries, ...list }) => ({
+      ...list,
+      entries: typeof entries === 'number' ? before!.lists[entries]!.entries : entries,
+    })),
+  };
+}

@@ -1,0 +1,162 @@
+// A worker as a process of its own: does what the companion's process says over the channel between them, and tells it what happened. It ends with that
+// process, however that ends.
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import { makeLoopMark } from './chain/http-connect.ts';
+import { hostsOf, mayEnter } from './control/handshake.ts';
+import { explain } from './explain.ts';
+import { reachableAt } from './guard/listen-place.ts';
+import type { ControlElsewhere } from './rooms.ts';
+import { compile, makeWorker, type Worker } from './worker.ts';
+import { type FromWorker, type Happening, type ToWorker, unpack } from './worker-messages.ts';
+
+/** What happened waits so long for company, in milliseconds … */
+const BATCH_AGE = 20;
+/** … unless there is so much of it. */
+const BATCH = 256;
+/** What may wait for a companion that does not keep up; beyond it, what happens is not told. */
+const MAX_WAITING = 20_000;
+/** Sockets on their way to the control room. */
+const MAX_KNOCKING = 64;
+
+/** Serves until the companion's process says goodbye or is gone; the process ends then, and this never resolves. */
+export function runWorker(): Promise<never> {
+  // Signals of a terminal or a service manager reach every process: the companion's own says what they mean.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+  process.on('disconnect', () => process.exit(0));
+  // Somebody who started us may have taken the channel for one that need not be waited for.
+  process.channel?.ref();
+  let serve: ((message: ToWorker) => void) | null = null;
+  process.on('message', (message: ToWorker) => {
+    if (message.type === 'begin') serve = begin(message);
+    else serve?.(message);
+  });
+  return new Promise(() => {});
+}
+
+function say(message: FromWorker, socket?: Socket, sent: () => void = () => {}): void {
+  // With the channel closed we are about to end.
+  if (process.connected) process.send!(message, socket, {}, sent);
+}
+
+function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }): (message: ToWorker) => void {
+  let { revision } = sent;
+  const here = reachableAt(at);
+  const outbox = makeOutbox();
+  const worker: Worker = makeWorker(compile(sent.config, unpack(sent, null), sent.tls), {
+    at: () => at,
+    mark: makeLoopMark(pseudonym),
+    control: controlElsewhere(hostsOf(here.host, here.port)),
+    opened: exchange => outbox.add({ what: 'opened', exchange: { ...exchange } }),
+    ended: exchange => outbox.add({ what: 'ended', exchange }),
+    tell: news => outbox.add({ what: 'news', revision, news }),
+    warn: message => say({ type: 'warning', message }),
+    now: Date.now,
+  });
+  for (const news of remembered) worker.hear(news);
+  worker.listen(at).then(
+    () => say({ type: 'listening' }),
+    ({ message, code }: NodeJS.ErrnoException) => say({ type: 'cannot-listen', message, code }),
+  );
+
+  return message => {
+    switch (message.type) {
+      case 'put-in-force':
+        worker.putInForce(
+          compile(message.sent.config, unpack(message.sent, worker.furnished.source), message.sent.tls),
+        );
+        ({ revision } = message.sent);
+        say({ type: 'in-force', revision });
+        return;
+      case 'news':
+        for (const { revision: under, news } of message.all) if (under === revision) worker.hear(news);
+        return;
+      case 'explain': {
+        const { id, url } = message;
+        let explanation = null;
+        try {
+          explanation = explain(url, worker.furnished, here, Date.now());
+        } catch {
+          // The companion has found the same, and says so.
+        }
+        say({ type: 'explained', id, explanation });
+        return;
+      }
+      case 'close':
+        void worker
+          .close(message.drain)
+          .then(outbox.empty)
+          .then(() => say({ type: 'closed' }));
+        return;
+      default:
+    }
+  };
+}
+
+interface Outbox {
+  add(happening: Happening): void;
+  /** Fulfilled when everything has been sent. */
+  empty(): Promise<void>;
+}
+
+function makeOutbox(): Outbox {
+  let waiting: Happening[] = [];
+  let missed = 0;
+  let underway = false;
+  let timer: NodeJS.Timeout | undefined;
+  let whenEmpty: (() => void) | null = null;
+
+  const send = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    if (underway) return;
+    if (waiting.length === 0) {
+      whenEmpty?.();
+      return;
+    }
+    const batch = waiting.length > BATCH ? waiting.splice(0, BATCH) : waiting;
+    if (batch === waiting) waiting = [];
+    underway = true;
+    say({ type: 'happened', batch, missed }, undefined, () => {
+      underway = false;
+      if (waiting.length >= BATCH || whenEmpty !== null) send();
+      else if (waiting.length > 0) timer ??= setTimeout(send, BATCH_AGE);
+    });
+    missed = 0;
+  };
+
+  return {
+    add(happening) {
+      if (waiting.length >= MAX_WAITING) {
+        missed++;
+        return;
+      }
+      waiting.push(happening);
+      if (waiting.length >= BATCH) send();
+      else timer ??= setTimeout(send, BATCH_AGE);
+    },
+    empty: () =>
+      new Promise(resolve => {
+        whenEmpty = resolve;
+        send();
+      }),
+  };
+}
+
+/** The control room is with the companion: whoever may enter is brought there, socket and all. */
+function controlElsewhere(hosts: ReadonlySet<string>): ControlElsewhere {
+  let knocking = 0;
+  return {
+    mayEnter: (head, socket) => !(socket instanceof TLSSocket) && knocking < MAX_KNOCKING && mayEnter(head, hosts),
+    handOver(socket, read) {
+      knocking++;
+      socket.on('error', () => {});
+      // Otherwise Node lets the server wait for the socket's end over there before it closes.
+      (socket as { server?: unknown }).server = null;
+      say({ type: 'knock', read }, socket, () => {
+        knocking--;
+        socket.destroy();
+      });
+    },
+  };
+}

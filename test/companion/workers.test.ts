@@ -1,0 +1,364 @@
+// A companion with two workers, as the processes that a person would have. To know which worker does a thing, the other one is stopped meanwhile: the
+// port is shared, so the one that runs accepts.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { CODE_PREFIX } from '../../shared/control.ts';
+import type { Exchange } from '../../shared/exchange.ts';
+import { startHop } from '../support/hop.ts';
+import { startOrigin } from '../support/origin.ts';
+import { connectRaw, type RawAnswer } from '../support/raw-client.ts';
+import {
+  EXTENSION_ORIGIN,
+  makePlace,
+  type Place,
+  type Running,
+  spawnDetour,
+  TestLink,
+} from '../support/with-companion.ts';
+
+const CONFIG = `workers: 2
+guard:
+  allow: [127.0.0.0/8]
+dns:
+  hosts:
+    origin.test: 127.0.0.1
+    other.test: 127.0.0.1
+`;
+
+interface Fleet extends AsyncDisposable {
+  readonly running: Running;
+  readonly place: Place;
+  readonly port: number;
+  readonly code: string;
+  /** Process ids of the workers that live. */
+  workers(): number[];
+  /** Does it while only this worker runs. */
+  by<T>(worker: number, work: () => Promise<T>): Promise<T>;
+}
+
+async function startFleet(config = CONFIG): Promise<Fleet> {
+  const place = makePlace(config);
+  const running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
+  const [, first, second, port] = await running.printed(/Pairing code {2}(\d{3}) (\d{3}) {3}\(port (\d+);/);
+  const pid = running.child.pid!;
+  const workers = () =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+  return {
+    running,
+    place,
+    port: Number(port),
+    code: `${first}${second}`,
+    workers,
+    async by(worker, work) {
+      const others = workers().filter(one => one !== worker);
+      for (const other of others) process.kill(other, 'SIGSTOP');
+      try {
+        return await work();
+      } finally {
+        for (const other of others) process.kill(other, 'SIGCONT');
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      await running[Symbol.asyncDispose]();
+      place[Symbol.dispose]();
+    },
+  };
+}
+
+const request = (method: string, url: string, more = '') =>
+  `${method} ${url} HTTP/1.1\r\nHost: ${new URL(url).host}\r\n${more}Connection: close\r\n\r\n`;
+
+/** Asks through the companion, on a connection of its own. */
+async function ask(port: number, url: string, method = 'GET', more = ''): Promise<RawAnswer> {
+  await using client = await connectRaw(port);
+  client.write(request(method, url, more));
+  return await client.readAnswer(method);
+}
+
+async function raw(port: number, text: string): Promise<string> {
+  await using client = await connectRaw(port);
+  client.write(text);
+  return (await client.readAll()).toString('latin1');
+}
+
+const until = async (what: string, is: () => boolean | Promise<boolean>) => {
+  for (let i = 0; i < 250; i++) {
+    if (await is()) return;
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+  throw new Error(`not within five seconds: ${what}`);
+};
+
+const isAlive = (pid: number) => {
+  try {
+    // Killed and not yet waited for is not alive either.
+    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+};
+
+const paired = (fleet: Fleet) => TestLink.open(fleet.port, CODE_PREFIX + fleet.code, EXTENSION_ORIGIN);
+const exchangesOf = (link: TestLink): Exchange[] =>
+  link.heard.flatMap(one => (one.type === 'exchange' ? [one.exchange] : []));
+
+describe.skipIf(process.platform !== 'linux')('two workers', () => {
+  test('share the port, cache each for itself, and the log has every exchange once', async () => {
+    await using origin = await startOrigin((_, response) =>
+      response.setHeader('Cache-Control', 'max-age=60').end('hello'),
+    );
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    await link.ask({ type: 'follow', recent: 0 });
+    const url = `http://origin.test:${origin.port}/page`;
+    const [one, two] = fleet.workers();
+    expect(fleet.workers()).toHaveLength(2);
+    for (const worker of [one!, two!]) {
+      const answers = await fleet.by(worker, async () => [await ask(fleet.port, url), await ask(fleet.port, url)]);
+      expect(answers.map(({ headers }) => headers['cache-status'])).toEqual([
+        'detour; fwd=uri-miss; stored',
+        expect.stringContaining('detour; hit'),
+      ]);
+    }
+    await Promise.all(Array.from({ length: 40 }, () => ask(fleet.port, url)));
+    await until('44 exchanges', () => exchangesOf(link).length >= 44);
+    const ids = exchangesOf(link).map(({ id }) => id);
+    expect(ids.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 44 }, (_, i) => i + 1));
+    expect(origin.requests).toHaveLength(2);
+    const { answer } = (await link.ask({ type: 'site', host: 'origin.test' })) as {
+      answer: { counts: object };
+    } & object;
+    expect(answer.counts).toMatchObject({ requests: 44, cached: 42 });
+  });
+
+  test('A47, A49, A56: pairing, the PAC and the bare 400 are the same through whichever worker accepts', async () => {
+    await using fleet = await startFleet();
+    const [one, two] = fleet.workers() as [number, number];
+    const link = await fleet.by(one, () => paired(fleet));
+    await using _link = link;
+    const hello = link.heard[0]!;
+    if (hello.type !== 'hello') throw new Error('no hello');
+    // The code is used up, whoever asks.
+    await expect(fleet.by(two, () => paired(fleet))).rejects.toThrow('400');
+    const again = await fleet.by(two, () => TestLink.open(fleet.port, `token.${hello.token}`, EXTENSION_ORIGIN));
+    await using _again = again;
+    expect(again.heard[0]).toMatchObject({ type: 'hello', client: 'Chromium' });
+
+    const { pathname, host } = new URL(hello.pacUrl);
+    const upgrade = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n`;
+    for (const worker of [one, two]) {
+      await fleet.by(worker, async () => {
+        const pac = await raw(fleet.port, `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+        expect(pac).toMatch(/^HTTP\/1\.1 200 OK\r\n[\s\S]*FindProxyForURL/);
+        const strangers = [
+          `GET / HTTP/1.1\r\nHost: ${host}\r\nOrigin: http://evil.test\r\n\r\n`,
+          `GET /${'A'.repeat(22)}/proxy.pac HTTP/1.1\r\nHost: ${host}\r\n\r\n`,
+          `GET ${pathname} HTTP/1.1\r\nHost: evil.test:${fleet.port}\r\n\r\n`,
+          `GET /control HTTP/1.1\r\nHost: ${host}\r\n${upgrade}Sec-WebSocket-Protocol: detour.v1, token.${'A'.repeat(43)}\r\n\r\n`,
+          `GET /control HTTP/1.1\r\nHost: ${host}\r\n${upgrade}Origin: http://evil.test\r\nSec-WebSocket-Protocol: detour.v1, token.${hello.token}\r\n\r\n`,
+        ];
+        for (const stranger of strangers) {
+          expect(await raw(fleet.port, stranger), stranger).toBe(
+            'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n',
+          );
+        }
+      });
+    }
+  });
+
+  test('what is read behind the request for the PAC comes along with the socket', async () => {
+    await using origin = await startOrigin();
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    const hello = link.heard[0]!;
+    if (hello.type !== 'hello') throw new Error('no hello');
+    const { pathname, host } = new URL(hello.pacUrl);
+    await using client = await connectRaw(fleet.port);
+    client.write(
+      `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n\r\n${request('GET', `http://origin.test:${origin.port}/behind`)}`,
+    );
+    expect((await client.readAnswer()).text).toContain('FindProxyForURL');
+    expect((await client.readAnswer()).text).toBe('hello');
+    expect(await client.closed()).toBe('ended');
+  });
+
+  test('a changed site is in force in both before the popup hears so', async () => {
+    await using origin = await startOrigin();
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    const url = `http://origin.test:${origin.port}/`;
+    const statuses = async () =>
+      (await Promise.all(Array.from({ length: 16 }, () => ask(fleet.port, url)))).map(({ status }) => status);
+    for (let i = 0; i < 5; i++) {
+      expect(await link.ask({ type: 'set-site', site: 'origin.test', route: 'block' })).toMatchObject({ type: 'done' });
+      expect(new Set(await statuses())).toEqual(new Set([403]));
+      expect(await link.ask({ type: 'set-site', site: 'origin.test', route: null })).toMatchObject({ type: 'done' });
+      expect(new Set(await statuses())).toEqual(new Set([200]));
+    }
+    // A list file counts as well, and so does a list that is no longer named.
+    writeFileSync(`${fleet.place.folder}/blocked.txt`, 'other.test\n');
+    for (const worker of fleet.workers()) await fleet.by(worker, () => ask(fleet.port, url));
+    writeFileSync(fleet.place.configFile, `${CONFIG}lists:\n  - { file: blocked.txt, block: true }\n`);
+    const other = `http://other.test:${origin.port}/`;
+    await until('the list blocks', async () => (await ask(fleet.port, other)).status === 403);
+    for (const worker of fleet.workers())
+      expect((await fleet.by(worker, () => ask(fleet.port, other))).status).toBe(403);
+    expect(await link.ask({ type: 'set-site', site: 'origin.test', route: 'block' })).toMatchObject({ type: 'done' });
+    for (const worker of fleet.workers())
+      expect((await fleet.by(worker, () => ask(fleet.port, other))).status).toBe(403);
+  });
+
+  test('A90: a changed file leaves running transfers of both alone', async () => {
+    await using origin = await startOrigin((_, response) => {
+      response.writeHead(200, { 'Content-Length': 100_000 });
+      response.write('a'.repeat(50_000));
+      setTimeout(() => response.end('b'.repeat(50_000)), 1_000);
+    });
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    const clients = [];
+    for (const worker of fleet.workers()) {
+      const client = await connectRaw(fleet.port);
+      clients.push(client);
+      client.write(request('GET', `http://origin.test:${origin.port}/`));
+      await fleet.by(worker, () => client.readUntil('aaaa'));
+    }
+    writeFileSync(fleet.place.configFile, `${CONFIG}sites:\n  origin.test: block\n`);
+    await link.until(one => one.type === 'state' && one.state.sites.length === 1);
+    expect((await ask(fleet.port, `http://origin.test:${origin.port}/`)).status).toBe(403);
+    for (const client of clients) {
+      const body = (await client.readAll()).toString();
+      expect(body.length).toBe(100_000 - 'aaaa'.length);
+      client.close();
+    }
+  });
+
+  test('a worker that is killed is replaced, and the rest goes on', async () => {
+    await using origin = await startOrigin();
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    await link.ask({ type: 'follow', recent: 0 });
+    const [one, two] = fleet.workers() as [number, number];
+    const openTunnel = async () => {
+      const client = await connectRaw(fleet.port);
+      client.write(`CONNECT origin.test:${origin.port} HTTP/1.1\r\nHost: origin.test:${origin.port}\r\n\r\n`);
+      expect(await client.readUntil('\r\n\r\n')).toContain('200');
+      return client;
+    };
+    await using lost = await fleet.by(one, openTunnel);
+    await using kept = await fleet.by(two, openTunnel);
+    await until('both tunnels are shown', () => exchangesOf(link).length === 2);
+    process.kill(one, 'SIGKILL');
+    await lost.closed();
+    await fleet.running.complained(new RegExp(`Worker ${one} has ended \\(SIGKILL\\); another takes its place`));
+    const [, three] = await fleet.running.complained(/Worker (\d+) listens/);
+    expect(new Set(fleet.workers())).toEqual(new Set([two, Number(three)]));
+
+    // The tunnel that went with it has ended in the log, too; the other one lives.
+    await until('its tunnel has ended', () => exchangesOf(link).length === 3);
+    expect(exchangesOf(link)[2]).toMatchObject({ fault: 'proxy_internal_error', took: expect.any(Number) });
+    kept.write(request('GET', `http://origin.test:${origin.port}/through`));
+    expect((await kept.readAnswer()).status).toBe(200);
+    // The new one goes by what is in force, and is told what changes.
+    await link.ask({ type: 'set-site', site: 'other.test', route: 'block' });
+    const blocked = await fleet.by(Number(three), () => ask(fleet.port, `http://other.test:${origin.port}/`));
+    expect(blocked.status).toBe(403);
+  });
+
+  test('a worker that does not hear a change is ended, and the change is in force', { timeout: 40_000 }, async () => {
+    await using origin = await startOrigin();
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    const [one] = fleet.workers() as [number];
+    process.kill(one, 'SIGSTOP');
+    link.socket.send(JSON.stringify({ type: 'set-site', id: 99, site: 'origin.test', route: 'block' }));
+    await link.until(heard => heard.type === 'done' && heard.id === 99, 15_000);
+    expect(isAlive(one)).toBe(false);
+    expect((await ask(fleet.port, `http://origin.test:${origin.port}/`)).status).toBe(403);
+    const [, three] = await fleet.running.complained(/Worker (\d+) listens/);
+    const blocked = await fleet.by(Number(three), () => ask(fleet.port, `http://origin.test:${origin.port}/`));
+    expect(blocked.status).toBe(403);
+  });
+
+  test('what an unsafe request makes invalid is invalid in both', async () => {
+    await using origin = await startOrigin((_, response) =>
+      response.setHeader('Cache-Control', 'max-age=60').end('hello'),
+    );
+    await using fleet = await startFleet();
+    const url = `http://origin.test:${origin.port}/page`;
+    const [one, two] = fleet.workers() as [number, number];
+    for (const worker of [one, two]) await fleet.by(worker, () => ask(fleet.port, url));
+    const status = async (worker: number) =>
+      (await fleet.by(worker, () => ask(fleet.port, url))).headers['cache-status'];
+    expect(await status(two)).toContain('hit');
+    await fleet.by(one, () => ask(fleet.port, url, 'POST', 'Content-Length: 0\r\n'));
+    await until('the other has heard', async () => !(await status(two))!.includes('hit'));
+    expect(await status(one)).toContain('fwd=uri-miss');
+  });
+
+  test('a chain that failed for one goes last for the other as well', async () => {
+    await using origin = await startOrigin();
+    await using hop = await startHop({ kind: 'http', hosts: { 'origin.test': '127.0.0.1' } });
+    await using fleet = await startFleet(
+      `${CONFIG}hops:\n  away: http://127.0.0.1:1\n  good: http://127.0.0.1:${hop.port}\nroutes:\n  two: [[away], [good]]\nsites:\n  origin.test: two\n`,
+    );
+    await using link = await paired(fleet);
+    await link.ask({ type: 'follow', recent: 0 });
+    const [one, two] = fleet.workers() as [number, number];
+    const attempts = async (worker: number) => {
+      const before = exchangesOf(link).length;
+      await fleet.by(worker, () => ask(fleet.port, `http://origin.test:${origin.port}/${Math.random()}`));
+      await until('its record', () => exchangesOf(link).length > before);
+      return exchangesOf(link)
+        .at(-1)!
+        .attempts.map(({ chain }) => chain[0]);
+    };
+    expect(await attempts(one)).toEqual(['away', 'good']);
+    await until('the other has heard', async () => (await attempts(two)).join() === 'good');
+  });
+
+  test('A91: a signal lets the transfers of both end, and the end is 0', async () => {
+    await using origin = await startOrigin((_, response) => {
+      response.write('first');
+      setTimeout(() => response.end('last'), 800);
+    });
+    await using fleet = await startFleet();
+    const workers = fleet.workers();
+    const clients = [];
+    for (const worker of workers) {
+      const client = await connectRaw(fleet.port);
+      clients.push(client);
+      client.write(request('GET', `http://origin.test:${origin.port}/`));
+      await fleet.by(worker, () => client.readUntil('first'));
+    }
+    fleet.running.child.kill('SIGTERM');
+    for (const worker of workers) process.kill(worker, 'SIGTERM'); // As a service manager would: the companion's process decides.
+    for (const client of clients) {
+      expect((await client.readAll()).toString()).toContain('last');
+      client.close();
+    }
+    expect((await fleet.running.ended).code).toBe(0);
+    expect(workers.filter(isAlive)).toEqual([]);
+  });
+
+  test('the companion killed with -9 takes its workers along', async () => {
+    await using fleet = await startFleet();
+    const workers = fleet.workers();
+    expect(workers.every(isAlive)).toBe(true);
+    fleet.running.child.kill('SIGKILL');
+    await until('they are gone', () => !workers.some(isAlive));
+  });
+
+  test('a port that is taken is said as ever, and a changed number of workers waits for the next start', async () => {
+    await using fleet = await startFleet();
+    using place = makePlace(CONFIG);
+    const second = spawnDetour(['start', '--config', place.configFile, '--port', String(fleet.port)], place);
+    await using _second = second;
+    const { code, err } = await second.ended;
+    expect(code).toBe(1);
+    expect(err).toContain(`127.0.0.1:${fleet.port} is taken`);
+    writeFileSync(fleet.place.configFile, CONFIG.replace('workers: 2', 'workers: 3'));
+    await fleet.running.complained(/workers is now 3; that takes effect at the next start/);
+    expect(fleet.workers()).toHaveLength(2);
+  });
+});
