@@ -41,6 +41,15 @@ describe('defaults', () => {
   });
 });
 
+test('workers is a number of processes or auto', () => {
+  expect(read({}).workers).toBe(1);
+  expect(read({ workers: 64 }).workers).toBe(64);
+  expect(read({ workers: 'auto' }).workers).toBe('auto');
+  expect(faults({ workers: 0 })).toEqual(['workers: must be at least 1']);
+  expect(faults({ workers: 65 })).toEqual(['workers: must be at most 64']);
+  expect(faults({ workers: 'many' })).toEqual(['workers: is neither a number of processes nor auto']);
+});
+
 describe('hops', () => {
   test.each([
     ['socks5://gw.example:1080', { kind: 'socks5', host: 'gw.example', port: 1080 }],
