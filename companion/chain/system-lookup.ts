@@ -6,8 +6,11 @@ import { type AskDns, LookupFailed } from './resolver.ts';
 
 /** getaddrinfo says no TTL; an answer is believed so long. */
 export const SYSTEM_TTL: Seconds = 30;
-/** Of four threads, Node lets two wait in getaddrinfo. More handed to it would only stand in a line that nobody can leave. */
-const AT_ONCE = 2;
+/**
+ * Of Node's threads (4, or as many as the environment said at the start) half may wait in getaddrinfo. More handed to it would only stand in a line that
+ * nobody can leave.
+ */
+const atOnce = () => Math.ceil(Math.min(1_024, Math.max(1, Number(process.env['UV_THREADPOOL_SIZE'] ?? 4) || 1)) / 2);
 
 /** The addresses of a name in the system's order, or its error. */
 export type SystemLookup = (host: string) => Promise<readonly string[]>;
@@ -17,6 +20,7 @@ const getAddresses: SystemLookup = async host =>
 
 /** Lookups by the system; each is answered within `timeout`, also while an earlier one hangs. */
 export function makeSystemAsk(timeout: Milliseconds, lookup: SystemLookup = getAddresses, ttl = SYSTEM_TTL): AskDns {
+  const most = atOnce();
   const waiting = new Set<() => void>();
   let running = 0;
 
@@ -49,7 +53,7 @@ export function makeSystemAsk(timeout: Milliseconds, lookup: SystemLookup = getA
         waiting.delete(run);
         reject(new LookupFailed('dns_timeout', ASKED));
       }, timeout);
-      if (running < AT_ONCE) run();
+      if (running < most) run();
       else waiting.add(run);
     });
 }

@@ -1,6 +1,8 @@
 // Chains over real sockets, with hops that misbehave in every way we know. The real proxies are in real-proxies.test.ts.
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { type ChainOptions, makeDial } from '../../../companion/chain/dial.ts';
 import { LookupFailed } from '../../../companion/chain/resolver.ts';
@@ -62,6 +64,32 @@ async function heard(socket: Socket, rest: Buffer, length: number): Promise<stri
 async function echoes(dialled: Dialled, text = 'through the tunnel'): Promise<void> {
   dialled.socket.write(text);
   expect(await heard(dialled.socket, dialled.rest, text.length)).toBe(text);
+}
+
+const hasIPv6 = Object.values(networkInterfaces()).some(addresses => addresses?.some(one => one.address === '::1'));
+
+/** An address that takes no connection and refuses none, as behind a firewall: a process that is stopped, with its queue full. */
+async function startSilent(host: string, port: number): Promise<AsyncDisposable> {
+  const program = `require('node:net').createServer().listen({ host: '${host}', port: ${port}, backlog: 1 }, () => console.log('up'))`;
+  const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  child.kill('SIGSTOP');
+  const queued: Socket[] = [];
+  for (let full = false; !full;) {
+    const socket = connect({ host, port }).on('error', () => {});
+    queued.push(socket);
+    full = await Promise.race([
+      once(socket, 'connect').then(() => false),
+      new Promise<boolean>(resolve => setTimeout(resolve, 150, true)),
+    ]);
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const socket of queued) socket.destroy();
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    },
+  };
 }
 
 describe('the chain of zero hops', () => {
@@ -136,6 +164,25 @@ describe('the chain of zero hops', () => {
     );
     expect(dialled.socket.remoteAddress).toBe('127.0.0.1');
     expect(performance.now() - begun).toBeLessThan(240);
+  });
+
+  test.runIf(hasIPv6).each([
+    { silent: '::1', other: '127.0.0.1' },
+    { silent: '127.0.0.1', other: '::1' },
+  ])('RFC 8305: while $silent says nothing, $other is tried a quarter of a second later', async ({ silent, other }) => {
+    await using echo = await startEcho({ host: other });
+    await using _ = await startSilent(silent, echo.port);
+    const begun = performance.now();
+    using dialled = await dialTo(
+      chainOf(),
+      { host: 'two.test', port: echo.port },
+      { lookup: async () => [silent, silent, silent, silent, other] },
+    );
+    const took = performance.now() - begun;
+    expect(dialled.socket.remoteAddress).toBe(other);
+    // The other family is next, not the second address of the first.
+    expect(took).toBeGreaterThan(240);
+    expect(took).toBeLessThan(900);
   });
 
   test('A40: an own listener is refused even where guard.allow opens its address', async () => {

@@ -131,6 +131,16 @@ describe.runIf(haveOwnResolvers())('with the resolver watched', () => {
     expect(dns.asked.every(one => one.endsWith('direct.test'))).toBe(true);
   }, 60_000);
 
+  test('names are looked up side by side: eight slow ones take hardly longer than one', async () => {
+    await using world = await startWatched();
+    const { dns, port, origin } = world;
+    const hosts = Array.from({ length: 8 }, (_, i) => `slow${i}.direct.test`);
+    dns.become({ names: Object.fromEntries(hosts.map(host => [host, [LOOPBACK]])), delay: 500 });
+    const began = performance.now();
+    expect(await Promise.all(hosts.map(host => get(port, host, origin.port)))).toEqual(hosts.map(() => 200));
+    expect(performance.now() - began).toBeLessThan(1_400);
+  }, 60_000);
+
   test('A92: with the DNS down a direct site is a clear 504, the others work, and it recovers without a restart', async () => {
     await using world = await startWatched('dns: { serveStale: 0 }\nlimits: { hopTimeout: 2 }\n');
     const { dns, port, origin } = world;
