@@ -196,7 +196,7 @@ export async function startHop(initial: HopScript): Promise<ScriptedHop> {
 
 /** A TCP server on a free loopback port that sends back what it gets, and keeps how many came. `greets` is said first. */
 export async function startEcho(
-  options: { readonly host?: string; readonly greets?: string } = {},
+  options: { readonly host?: string; readonly port?: number; readonly greets?: string } = {},
 ): Promise<AsyncDisposable & { readonly port: number; readonly connections: number }> {
   const sockets = new Set<Socket>();
   let connections = 0;
@@ -207,7 +207,7 @@ export async function startEcho(
     if (options.greets !== undefined) socket.write(options.greets);
     socket.pipe(socket);
   });
-  await new Promise<void>(resolve => server.listen(0, options.host ?? '127.0.0.1', resolve));
+  await new Promise<void>(resolve => server.listen(options.port ?? 0, options.host ?? '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
     get connections() {

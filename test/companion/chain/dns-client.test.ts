@@ -238,10 +238,10 @@ describe('from the DNS to the dial', () => {
       },
     });
     const dial = dialThrough(dns);
-    const began = performance.now();
+    // A private one that would have answered.
+    await using tempting = await startEcho({ host: '127.0.0.2', port: echo.port });
     expect(await dial('mixed.test', echo.port)).toBe('127.0.0.1');
-    // None of the others was tried on the way.
-    expect(performance.now() - began).toBeLessThan(240);
+    expect(tempting.connections).toBe(0);
     expect(await failureOf<Fault>(dial('closed.test', echo.port))).toMatchObject({ kind: 'destination_ip_prohibited' });
     expect(echo.connections).toBe(1);
   });
