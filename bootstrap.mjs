@@ -35,6 +35,7 @@ export const TASKS = {
   dev: { build: true, run: ['test/dev.ts'] },
   check: { build: false, run: ['test/check.ts'] },
   bench: { build: true, run: ['test/bench/bench.ts'] },
+  soak: { build: false, run: ['test/soak/soak.ts'] },
   build: { build: true },
 };
 

@@ -217,7 +217,14 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       clientOf: (origin, token) => pairing.clientOf(origin, token),
       isExtensionOrigin,
       isCode: code => pairing.isCode(code),
-      pair: (origin, family) => pairing.pair(origin, family),
+      pair(origin, family) {
+        try {
+          return pairing.pair(origin, family);
+        } catch (error) {
+          warn(`A browser could not be paired: ${(error as Error).message}`);
+          return null;
+        }
+      },
       isPacSecret: text => sameSecret(text, pacSecret),
     },
     desk: {

@@ -168,7 +168,7 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
     throw error;
   }
   draft.status = 200;
-  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  rooms.recorder.firstByte(draft);
   const { socket: downstream, rest } = incoming.takeOver();
   rooms.recorder.opened(draft);
   await pipe(rooms, draft, downstream, rest, upstream, early);
@@ -200,7 +200,7 @@ async function openUpgrade(
     throw error;
   }
   draft.status = 101;
-  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  rooms.recorder.firstByte(draft);
   const { socket: downstream, rest } = incoming.takeOver();
   rooms.recorder.opened(draft);
   await pipe(rooms, draft, downstream, rest, upgraded, answer.body as Buffer | null);
@@ -252,7 +252,7 @@ function finish(
   draft.cacheStatus = cacheStatus;
   const sending = respond(incoming, answer, { cacheStatus });
   draft.status = answer.head.status;
-  draft.firstByteAfter = rooms.now() - draft.startedAt;
+  rooms.recorder.firstByte(draft);
   return sending;
 }
 

@@ -162,6 +162,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 export interface Recorder {
   /** Begins the record of one exchange. */
   begin(kind: Exchange['kind'], method: string): ExchangeDraft;
+  /** The first byte of an answer goes out, now. */
+  firstByte(draft: ExchangeDraft): void;
   /** A tunnel stands: shows it as open in the log and to followers. */
   opened(draft: ExchangeDraft): void;
   /** Ends it: into the log, to followers, into the counters. Called exactly once. */

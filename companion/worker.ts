@@ -16,6 +16,7 @@ import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
 import type { Resolver } from './chain/resolver.ts';
+import { fitToOpenFiles, openFilesAllowed } from './config/open-files.ts';
 import type { Incoming } from './downstream/connection.ts';
 import { listen, type Listener, openReception, type Reception } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
@@ -106,10 +107,12 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let outcomes = makeOutcomeMemory(elapsed);
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
-  const limits = () => furnished.config.limits;
-  const pool = new ConnectionPool(limits);
+  let limits = first.config.limits;
+  const filesAllowed = openFilesAllowed();
+  let shortAt = -Infinity;
+  const pool = new ConnectionPool(() => limits);
   const loginBound = new LoginBound(now, tell && ((address, digest) => tell({ outcome: 'guessed', address, digest })));
-  const identical = new IdenticalHeads(() => limits().identical);
+  const identical = new IdenticalHeads(() => limits.identical);
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
 
   const furnish = ({ config, source, matcher, tls }: InForce): Furnished => {
@@ -144,6 +147,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       });
       names = { resolver, madeFor };
     }
+    const { lookup } = names.resolver;
+    const dial = makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via });
     const rooms: Rooms = {
       entrance: makeEntrance(config.guard, loginBound),
       acl,
@@ -152,7 +157,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       blockAnswer,
       cache,
       tryChains,
-      dial: makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup: names.resolver.lookup, via: mark.via }),
+      dial: (chain, target, options) => dial(chain, target, options).catch(whenDialFailed),
       refusalOf,
       pool,
       identical,
@@ -166,7 +171,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   };
   furnished = furnish(first);
   const receives = {
-    limits,
+    limits: () => limits,
     walk: {
       request: (incoming: Incoming) => proxyRequest(incoming, furnished.rooms),
       tunnel: (incoming: Incoming) => openTunnel(incoming, furnished.rooms),
@@ -178,6 +183,25 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     entrance: () => furnished.rooms.entrance,
     tls: () => furnished.context,
   };
+  fitLimits(first.config);
+
+  /** What the file says, as far as the system allows it. */
+  function fitLimits(config: Config): void {
+    const fitted = fitToOpenFiles(config.limits, filesAllowed);
+    limits = fitted.limits;
+    if (fitted.warning !== null) parts.warn(fitted.warning);
+  }
+
+  /** Connections that nobody uses hold files that the next one needs. */
+  function whenDialFailed(error: unknown): never {
+    const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+    if (code === 'EMFILE' || code === 'ENFILE') {
+      pool.retire();
+      if (elapsed() - shortAt > 60_000) parts.warn('This system allows no more open files: connections fail.');
+      shortAt = elapsed();
+    }
+    throw error;
+  }
 
   return {
     get furnished() {
@@ -190,6 +214,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       if (rejudged) outcomes = makeOutcomeMemory(elapsed);
       if (JSON.stringify(next.config.cache) !== JSON.stringify(before.cache)) cache = newCache(next.config);
       furnished = furnish(next);
+      if (JSON.stringify(next.config.limits) !== JSON.stringify(before.limits)) fitLimits(next.config);
       // Kept connections were judged and named under the old file.
       if (rejudged) pool.retire();
     },

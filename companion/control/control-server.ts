@@ -40,7 +40,8 @@ export interface Visitors {
   clientOf(origin: string, token: string): { readonly name: string } | null;
   isExtensionOrigin(origin: string): boolean;
   isCode(code: string): boolean;
-  pair(origin: string, family: string): { readonly name: string; readonly token: string };
+  /** Null when the pairing could not be kept. */
+  pair(origin: string, family: string): { readonly name: string; readonly token: string } | null;
   isPacSecret(text: string): boolean;
 }
 
@@ -93,8 +94,8 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
     if (!visitors.isExtensionOrigin(origin) || !visitors.isCode(secret.text)) return null;
     // Of another version: it only learns that, and its code stays good for the right one.
     if (!claimant.understood) return { client: '' };
-    const { name, token } = visitors.pair(origin, familyOf(origin, claimant.userAgent));
-    return { client: name, token };
+    const paired = visitors.pair(origin, familyOf(origin, claimant.userAgent));
+    return paired && { client: paired.name, token: paired.token };
   };
 
   const hello = (client: string | null, token?: string): CompanionMessage => ({

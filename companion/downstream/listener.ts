@@ -182,7 +182,8 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     });
     server.listen({ host: options.host, port: options.port }, () => {
       server.removeAllListeners('error');
-      // Accepting failed. Node (libuv) has closed whoever waited, so nobody hangs; those that are open go on, and those that are idle make room.
+      // Accepting failed; those that are open go on, and those that are idle make room. (Where there are no more files, libuv closes whoever comes,
+      // so that nobody hangs, and mostly says nothing of it: the bound on connections keeps that from happening.)
       server.on('error', (error: NodeJS.ErrnoException) => {
         if (error.code === 'EMFILE' || error.code === 'ENFILE') reception.makeRoom();
       });

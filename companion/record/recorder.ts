@@ -60,6 +60,9 @@ export function makeRecorder(parts: RecorderParts): Recorder {
       };
       return draft;
     },
+    firstByte(draft) {
+      draft.firstByteAfter = parts.elapsed() - (draft as Running)[begunAt];
+    },
     opened(draft) {
       settle(draft);
       parts.opened(draft);

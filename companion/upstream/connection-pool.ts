@@ -7,6 +7,10 @@ import { UpstreamConnection } from './upstream-connection.ts';
 
 /** A request that cannot be sent twice trusts an idle connection only so long. */
 const FRESH_FOR: Milliseconds = 2_000;
+/** A server that ends a connection within so long of its answer does so after each, whatever it says (tinyproxy 1.11 says nothing). */
+const HASTY: Milliseconds = 500;
+/** Servers remembered as such. */
+const MAX_HASTY = 256;
 
 export type PoolLimits = Pick<
   ConfigLimits,
@@ -19,7 +23,9 @@ export class ConnectionPool {
   private readonly limits: () => PoolLimits;
   private readonly idle = new Map<string, UpstreamConnection[]>();
   private readonly all = new Set<UpstreamConnection>();
+  private readonly hasty = new Set<string>();
   private idleCount = 0;
+  private retiring = false;
   private closed = false;
 
   /** The limits are asked for anew for every connection, so that a changed file takes effect. `interval`: how often deadlines are looked at. */
@@ -38,7 +44,7 @@ export class ConnectionPool {
   /** The connection that has waited least, or null. With `once`, only one that waited so little that it will not be closed just now. */
   take(key: string, once: boolean): UpstreamConnection | null {
     const waiting = this.idle.get(key);
-    if (waiting === undefined) return null;
+    if (waiting === undefined || (once && this.hasty.has(key))) return null;
     while (true) {
       const connection = waiting.at(-1);
       if (connection === undefined) {
@@ -73,7 +79,9 @@ export class ConnectionPool {
 
   /** Closes what waits; what runs ends as it will. For changed hops, and at the end. */
   retire(): void {
+    this.retiring = true;
     for (const waiting of this.idle.values()) for (const connection of waiting.toReversed()) connection.destroy();
+    this.retiring = false;
     this.idle.clear();
     this.idleCount = 0;
   }
@@ -106,6 +114,10 @@ export class ConnectionPool {
     const index = waiting.indexOf(connection);
     if (index === -1) return;
     waiting.splice(index, 1);
+    if (!this.retiring && this.deadlines.now - connection.idleSince <= HASTY) {
+      if (this.hasty.size >= MAX_HASTY) this.hasty.clear();
+      this.hasty.add(connection.key);
+    }
     this.idleCount--;
     if (waiting.length === 0) this.idle.delete(connection.key);
   };

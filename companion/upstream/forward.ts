@@ -7,7 +7,7 @@ import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
 import type { ConnectionPool } from './connection-pool.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
-import type { UpstreamConnection } from './upstream-connection.ts';
+import type { SentRequest, UpstreamConnection } from './upstream-connection.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
 export interface Outgoing {
@@ -75,7 +75,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     if (waiting !== null) {
       one.stage = 'reused';
       try {
-        return received(await ask(outgoing, waiting, hop), outgoing, waiting, hop, last, ways);
+        return received(await ask(outgoing, waiting, hop, last, ways), outgoing, waiting, hop, last, ways);
       } catch (error) {
         // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
         if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated')
@@ -92,7 +92,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     });
     one.stage = 'response';
     const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
-    return received(await ask(outgoing, connection, hop), outgoing, connection, hop, last, ways);
+    return received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, last, ways);
   } catch (error) {
     if (streamed && outgoing.connection !== null) {
       outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
@@ -104,12 +104,18 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
 }
 
 /** Sends the request on this connection. */
-function ask(outgoing: Outgoing, connection: UpstreamConnection, hop: NamedHop | null): Promise<Answer> {
+function ask(
+  outgoing: Outgoing,
+  connection: UpstreamConnection,
+  hop: NamedHop | null,
+  last: NamedHop | undefined,
+  ways: Ways,
+): Promise<Answer> {
   const { head, target, body, path, upgrade } = outgoing;
   const framing =
     body !== null && Buffer.isBuffer(body) ? ({ kind: 'length', length: body.length } as const) : head.framing;
   outgoing.connection = connection;
-  return connection.exchange({
+  const request: SentRequest = {
     method: head.method,
     headText: requestHead({ head, host: target.host, port: target.port, path, framing, upgrade }, hop),
     framing,
@@ -117,7 +123,29 @@ function ask(outgoing: Outgoing, connection: UpstreamConnection, hop: NamedHop |
     upgrade: upgrade !== null,
     blame: hop === null ? { target, hop: undefined } : { target: { host: hop.host, port: hop.port }, hop: hop.name },
     interim: outgoing.interim,
-  });
+  };
+  return last === undefined ? connection.exchange(request) : askHops(request, target, connection, ways);
+}
+
+/** The same behind hops, which may lead back here: counted, so that a loop ends. */
+async function askHops(
+  request: SentRequest,
+  target: AdmittedTarget,
+  connection: UpstreamConnection,
+  ways: Ways,
+): Promise<Answer> {
+  const { headText } = request;
+  try {
+    ways.identical.enter(headText, target);
+  } catch (fault) {
+    connection.destroy();
+    throw fault;
+  }
+  try {
+    return await connection.exchange(request);
+  } finally {
+    ways.identical.leave(headText);
+  }
 }
 
 /** What becomes of the answer: a tunnel, a refusal, or an answer without the fields that were for our connection only. */

@@ -21,6 +21,8 @@ export interface PeerOptions {
    */
   readonly deny?: readonly string[];
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** Tinyproxy only: the port on this machine that it sends everything on to. */
+  readonly upstream?: number;
   /** A fixed port instead of a free one: to start it again where it was. */
   readonly port?: number;
 }
@@ -188,13 +190,14 @@ export function startMicrosocks(options: PeerOptions = {}): Promise<Peer> {
 /** Tinyproxy: http, Basic credentials, a filter file for names. */
 export function startTinyproxy(options: PeerOptions = {}): Promise<Peer> {
   return startPeer('tinyproxy', options, (folder, port) => {
-    const { credentials, deny = [] } = options;
+    const { credentials, upstream, deny = [] } = options;
     writeFileSync(join(folder, 'filter'), deny.map(host => `^${host.replaceAll('.', '\\.')}$\n`).join(''));
     const configuration = [
       `Port ${port}`,
       'Listen 127.0.0.1',
       'Timeout 30',
-      'MaxClients 100',
+      'MaxClients 200',
+      ...(upstream === undefined ? [] : [`Upstream http 127.0.0.1:${upstream}`]),
       'LogLevel Connect',
       `LogFile "${folder}/tinyproxy.log"`,
       `PidFile "${folder}/tinyproxy.pid"`,

@@ -167,6 +167,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
           fault: undefined,
           blockedBy: undefined,
         }) as ExchangeDraft,
+      firstByte: draft => void (draft.firstByteAfter = Date.now() - draft.startedAt),
       opened: draft => void opened.push({ ...draft } as Exchange),
       finish: draft => {
         exchanges.push({ ...draft, took: Date.now() - draft.startedAt } as Exchange);
