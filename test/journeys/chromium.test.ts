@@ -7,6 +7,7 @@ import { compileMatcher } from '../../shared/decision/decide.ts';
 import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
+import { tellControlPlane } from './control-plane.ts';
 import { tellEdges } from './edges.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { startJourney } from './journey.ts';
@@ -22,6 +23,7 @@ interface ProxyApi {
 describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellStories(startChromium);
   tellEdges(startChromium);
+  tellControlPlane(startChromium);
   tellLocalNetwork(startChromium);
 
   test('a PAC of 100,000 hosts is set in at most 200 ms', async () => {

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { eventually } from './browsers/browser.ts';
 import { FIREFOX, startFirefox } from './browsers/firefox.ts';
+import { tellControlPlane } from './control-plane.ts';
 import { tellEdges } from './edges.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { type Journey, startJourney } from './journey.ts';
@@ -37,6 +38,7 @@ async function choosePacMode(journey: Journey): Promise<void> {
 describe.skipIf(!FIREFOX)('in Firefox', () => {
   tellStories(startFirefox);
   tellEdges(startFirefox);
+  tellControlPlane(startFirefox);
   tellLocalNetwork(startFirefox);
 
   test('a browser started in PAC mode while the companion is down leaks nothing', { timeout: 120_000 }, async () => {

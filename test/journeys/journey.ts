@@ -4,7 +4,13 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { WebSocket } from 'ws';
-import { CONTROL_PATH, type CompanionMessage, SUBPROTOCOL, TOKEN_PREFIX } from '../../shared/control.ts';
+import {
+  type ClientInfo,
+  CONTROL_PATH,
+  type CompanionMessage,
+  SUBPROTOCOL,
+  TOKEN_PREFIX,
+} from '../../shared/control.ts';
 import type { Exchange } from '../../shared/exchange.ts';
 import { type BrowserOptions, eventually, type TestBrowser, type TestPage } from './browsers/browser.ts';
 import { hostsBy, NAMES, startWorld, type World } from './world.ts';
@@ -19,6 +25,8 @@ export interface Sections {
   readonly routes?: string;
   readonly sites?: string;
   readonly rules?: string;
+  /** Names and where the companion finds them, beside those of the world. */
+  readonly hosts?: Readonly<Record<string, string>>;
 }
 
 export interface Companion {
@@ -32,6 +40,10 @@ export interface Companion {
   kill(signal: NodeJS.Signals): Promise<void>;
   /** Sends a signal that does not end it. */
   signal(signal: NodeJS.Signals): void;
+  /** Who is paired, and whether they have a link now. */
+  clients(): Promise<readonly ClientInfo[]>;
+  /** The key of the command line, as its file holds it. */
+  cliToken(): string;
   /** Takes every pairing back. */
   unpairAll(): Promise<void>;
   /** On the same port, as after a crash. */
@@ -84,7 +96,9 @@ async function startCompanion(sections: Sections): Promise<Companion & AsyncDisp
   const folder = mkdtempSync(path.join(tmpdir(), 'detour-journey-'));
   const configFile = path.join(folder, 'detour.yaml');
   const section = (name: string, text: string | undefined) => (text === undefined ? '' : `${name}:\n${text}`);
-  const hosts = Object.entries(hostsBy('companion')).map(([name, address]) => `    ${name}: ${address}\n`);
+  const hosts = Object.entries({ ...hostsBy('companion'), ...sections.hosts }).map(
+    ([name, address]) => `    ${name}: ${address}\n`,
+  );
   writeFileSync(
     configFile,
     `# The file of one journey.\n${section('hops', sections.hops)}${section('routes', sections.routes)}${section('sites', sections.sites)}` +
@@ -136,10 +150,10 @@ async function startCompanion(sections: Sections): Promise<Companion & AsyncDisp
     },
     kill,
     signal: signal => void child.kill(signal),
+    clients: () => clientsOf(folder),
+    cliToken: () => runningIn(folder).token,
     async unpairAll() {
-      const answer = (await ask(folder, { type: 'clients', id: 1 }, message => message.type === 'clients')).at(-1)!;
-      if (answer.type !== 'clients') throw new Error('no clients');
-      for (const { name } of answer.clients)
+      for (const { name } of await clientsOf(folder))
         await ask(folder, { type: 'unpair', id: 2, name }, message => message.type === 'done');
     },
     startAgain: launch,
@@ -150,16 +164,22 @@ async function startCompanion(sections: Sections): Promise<Companion & AsyncDisp
   };
 }
 
+async function clientsOf(folder: string): Promise<readonly ClientInfo[]> {
+  const answer = (await ask(folder, { type: 'clients', id: 1 }, message => message.type === 'clients')).at(-1)!;
+  if (answer.type !== 'clients') throw new Error('no clients');
+  return answer.clients;
+}
+
+const runningIn = (folder: string) =>
+  JSON.parse(readFileSync(path.join(folder, 'state', 'running.json'), 'utf8')) as { port: number; token: string };
+
 /** Asks over the control link as the command line does; gives back all that came until (and shortly after) the answer. */
 async function ask(
   folder: string,
   question: object,
   isAnswer: (message: CompanionMessage) => boolean,
 ): Promise<CompanionMessage[]> {
-  const running = JSON.parse(readFileSync(path.join(folder, 'state', 'running.json'), 'utf8')) as {
-    port: number;
-    token: string;
-  };
+  const running = runningIn(folder);
   const ws = new WebSocket(`ws://127.0.0.1:${running.port}${CONTROL_PATH}`, [
     SUBPROTOCOL,
     `${TOKEN_PREFIX}${running.token}`,

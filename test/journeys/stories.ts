@@ -205,6 +205,39 @@ export function tellStories(start: Start): void {
     ]);
   });
 
+  test('a WebSocket of a steered page goes by CONNECT, plain and over TLS', { timeout: STORY }, async () => {
+    await using journey = await startJourney(start, { sites: '  site.test: companion\n' });
+    const { world, browser, companion } = journey;
+    const page = await browser.newPage();
+    await journey.pairAndUse(page);
+    const echo = (url: string) =>
+      page.evaluate(
+        at =>
+          new Promise<string>(resolve => {
+            const socket = new WebSocket(at);
+            socket.onopen = () => socket.send(`${'x'.repeat(100_000)} there and back`);
+            socket.onmessage = ({ data }) => {
+              resolve(String(data).slice(-14));
+              socket.close();
+            };
+            socket.onclose = () => resolve('closed');
+          }),
+        url.replace('http', 'ws'),
+      );
+    await page.goto(world.url('site.test'));
+    expect(await echo(world.url('site.test', '/plain'))).toBe('there and back');
+    await page.goto(world.secureUrl('site.test'));
+    expect(await echo(world.secureUrl('site.test', '/tls'))).toBe('there and back');
+    expect(world.of('site.test').filter(seen => seen.headers['upgrade'] === 'websocket')).toMatchObject([
+      { path: '/plain', secure: false, way: 'companion' },
+      { path: '/tls', secure: true, way: 'companion' },
+    ]);
+    const kinds = (await companion.exchanges())
+      .filter(exchange => exchange.url === `site.test:${world.httpPort}`)
+      .map(exchange => [exchange.kind, exchange.status]);
+    expect(kinds).toContainEqual(['connect', 200]);
+  });
+
   test('a browser started while the companion is down leaks nothing', { timeout: STORY }, async () => {
     await using journey = await startJourney(start, { sites: '  site.test: companion\n' });
     await startsWithoutLeak(journey);

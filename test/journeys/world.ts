@@ -4,6 +4,8 @@
 import { createServer as createHttpServer, type IncomingMessage, type RequestListener } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Server } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { WebSocketServer } from 'ws';
 import { makeTestAuthority, type TestAuthority } from '../support/certificates.ts';
 
 /** Ways to the origin, and the address that each resolves *.test to. */
@@ -23,6 +25,7 @@ export const NAMES = [
   'fourth.test',
   'router.site.test',
   'evil.test',
+  'own.test',
 ];
 
 /** Every name at the address that this way resolves it to, for a peer's hosts file or the companion's. */
@@ -79,6 +82,21 @@ export async function startWorld(): Promise<World> {
       response.end(body);
     };
   const opened: Server[] = [];
+  // A WebSocket says everything back.
+  const echo = new WebSocketServer({ noServer: true });
+  echo.on('connection', socket => socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary })));
+  const speakingWebSocket = <S extends Server>(server: S, secure: boolean): S =>
+    server.on('upgrade', (request: IncomingMessage, socket: Duplex, rest: Buffer) => {
+      seen.push({
+        way: wayOf(request),
+        host: (request.headers.host ?? '').replace(/:\d+$/, ''),
+        secure,
+        method: 'GET',
+        path: request.url ?? '/',
+        headers: request.headers,
+      });
+      echo.handleUpgrade(request, socket, rest, one => echo.emit('connection', one, request));
+    });
   const listen = (make: () => Server, host: string, port: number) =>
     new Promise<number>((resolve, reject) => {
       const server = make();
@@ -100,8 +118,8 @@ export async function startWorld(): Promise<World> {
       }
     }
   };
-  const httpPort = await listenEverywhere(() => createHttpServer(answer(false)));
-  const httpsPort = await listenEverywhere(() => createHttpsServer(identity, answer(true)));
+  const httpPort = await listenEverywhere(() => speakingWebSocket(createHttpServer(answer(false)), false));
+  const httpsPort = await listenEverywhere(() => speakingWebSocket(createHttpsServer(identity, answer(true)), true));
   return {
     authority,
     httpPort,
@@ -111,6 +129,7 @@ export async function startWorld(): Promise<World> {
     secureUrl: (host, path = '/') => `https://${host}:${httpsPort}${path}`,
     of: host => seen.filter(request => request.host === host),
     async [Symbol.asyncDispose]() {
+      for (const socket of echo.clients) socket.terminate();
       await Promise.all(
         opened.map(
           server =>

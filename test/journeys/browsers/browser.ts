@@ -31,6 +31,8 @@ export interface TestBrowser extends AsyncDisposable {
   pictureRealPopup(page: TestPage, file: string): Promise<{ width: number; height: number }>;
   /** The icon's title for `page`: what a person reads when pointing at it. */
   iconTitle(page: TestPage): Promise<string>;
+  /** Installs another extension from a folder; gives back its origin. */
+  installOther(folder: string): Promise<string>;
   /** Puts the extension's worker to sleep where it has one that can sleep. */
   sleepWorker(): Promise<void>;
   /** What the browser said of itself so far, for failures. */

@@ -156,6 +156,7 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
         return chrome.action.getTitle({ tabId });
       }, tab);
     },
+    installOther: async folder => `chrome-extension://${await browser.installExtension(folder)}`,
     async sleepWorker() {
       const target = browser.targets().find(isWorker);
       await (await target?.worker())?.close();

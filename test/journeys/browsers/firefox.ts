@@ -13,6 +13,8 @@ export const FIREFOX_EXTENSION = path.resolve('.output/firefox-mv2');
 const ADDON = 'detour@detour.example';
 const UUID = '11111111-2222-4333-8444-555555555555';
 
+const OTHER_UUID = '66666666-7777-4888-8999-aaaaaaaaaaaa';
+
 type Send = (method: string, params?: object) => Promise<Record<string, never>>;
 
 class FirefoxPage implements TestPage {
@@ -125,7 +127,7 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
   const profile = path.join(home, 'profile');
   mkdirSync(profile);
   const prefs = {
-    'extensions.webextensions.uuids': JSON.stringify({ [ADDON]: UUID }),
+    'extensions.webextensions.uuids': JSON.stringify({ [ADDON]: UUID, 'other@detour.example': OTHER_UUID }),
     'xpinstall.signatures.required': false,
     'devtools.console.stdout.content': true,
     'remote.prefs.recommended': true,
@@ -333,6 +335,10 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
         },
         await tabIdOf(page),
       );
+    },
+    async installOther(folder) {
+      await send('webExtension.install', { extensionData: { type: 'path', path: folder } });
+      return `moz-extension://${OTHER_UUID}`;
     },
     // An MV2 background page is persistent: there is nothing to put to sleep.
     sleepWorker: async () => {},
