@@ -101,6 +101,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const { now, mark, tell } = parts;
   let listener: Listener | null = null;
   let reception: Reception | null = null;
+  let closed = false;
   let furnished!: Furnished;
   const newCache = (config: Config) =>
     createCache(config.cache, tell && (url => tell({ outcome: 'invalidated', url })));
@@ -223,6 +224,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       return listener.port;
     },
     adopt(socket, read) {
+      if (closed) return void socket.destroy();
       reception ??= openReception({ ...receives, host: (parts.at() ?? first.config.listen).host });
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
@@ -236,6 +238,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     },
     remembered: () => outcomes.all(),
     async close(drain) {
+      closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
       pool.close();
     },

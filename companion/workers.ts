@@ -17,6 +17,8 @@ const TIME_TO_START: Milliseconds = 30_000;
 const TIME_TO_EXPLAIN: Milliseconds = 1_000;
 /** After the drain a worker has so long to say its last words. */
 const TIME_TO_END: Milliseconds = 2_000;
+/** Messages that may wait for a worker which takes none; beyond it the worker is taken for lost. */
+const MAX_UNHEARD = 5_000;
 /** So many ends within a minute are made good at once; after that it takes longer each time. */
 const QUICK_REPLACEMENTS = 3;
 const LONGEST_DELAY: Milliseconds = 30_000;
@@ -171,6 +173,7 @@ class Member {
   /** Who waits until a revision is in force here. */
   private readonly waiting = new Map<number, () => void>();
   private missed = 0;
+  private unheard = 0;
 
   constructor(worker: ClusterWorker, parts: WorkersParts, told: (news: readonly DatedNews[], from: Member) => void) {
     this.worker = worker;
@@ -255,7 +258,9 @@ class Member {
   }
 
   send(message: ToWorker): void {
-    if (this.worker.isConnected()) this.worker.process.send(message, () => {});
+    if (!this.worker.isConnected()) return;
+    if (++this.unheard > MAX_UNHEARD) return this.kill();
+    this.worker.process.send(message, () => this.unheard--);
   }
 
   kill(): void {
