@@ -3,7 +3,7 @@
 import { defineConfig } from 'rolldown';
 
 export default defineConfig({
-  input: { detour: 'companion/main.ts' },
+  input: { detour: 'companion/main.ts', 'owner-reader': 'companion/guard/owner-reader.ts' },
   platform: 'node',
   // ws would otherwise look for two native helpers that we do not ship.
   transform: {

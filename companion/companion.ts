@@ -23,6 +23,7 @@ import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
 import { findOpenListener, reachableAt } from './guard/listen-place.ts';
+import { findOwnerUnknown } from './guard/owner.ts';
 import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } from './guard/pairing.ts';
 import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
@@ -66,7 +67,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       at ?? (options.port === undefined ? config.listen : { ...config.listen, port: options.port }),
     );
   const warn = (message: string) => say(message, 'warning');
-  const store = await openConfigStore(configFile, warn, [config => findOpenListener(config, at ?? undefined), judge]);
+  const store = await openConfigStore(configFile, warn, [
+    config => findOpenListener(config, at ?? undefined),
+    config => findOwnerUnknown(config),
+    judge,
+  ]);
   const initial = await store.read();
   const folder = openStateFolder(options.stateFolder, warn);
   const cliToken = newToken();

@@ -39,6 +39,20 @@ export interface Entrance {
   readonly demand: ((head: RequestHead, from: string) => void) | null;
 }
 
+/** Both ends of a connection, as the socket names them. */
+export interface SocketEnds {
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localAddress: string;
+  readonly localPort: number;
+}
+
+/** Says whether a program of our own user has the other end of a connection on this machine. */
+export interface OwnerCheck {
+  /** Tells exactly once, within seconds; what cannot be known is a no. */
+  ask(ends: SocketEnds, tell: (isMine: boolean) => void): void;
+}
+
 // chain ---------------------------------------------------------------------------------------------------------------------------
 
 /** A named hop. */

@@ -22,6 +22,7 @@ import { listen, type Listener, openReception, type Reception } from './downstre
 import { blockAnswer } from './filter/block-page.ts';
 import { makeAcl } from './guard/acl.ts';
 import { LoginBound, makeEntrance } from './guard/entrance.ts';
+import { makeOwnerCheck } from './guard/owner.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
 import { makeOutcomeMemory, type Outcome, type OutcomeMemory } from './route/outcome-memory.ts';
@@ -112,6 +113,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const filesAllowed = openFilesAllowed();
   let shortAt = -Infinity;
   const pool = new ConnectionPool(() => limits);
+  // The file is refused where the system has no user ids.
+  const owner = makeOwnerCheck(process.getuid?.() ?? -1);
   const loginBound = new LoginBound(now, tell && ((address, digest) => tell({ outcome: 'guessed', address, digest })));
   const identical = new IdenticalHeads(() => limits.identical);
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
@@ -183,6 +186,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     control: parts.control,
     entrance: () => furnished.rooms.entrance,
     tls: () => furnished.context,
+    owner: () => (furnished.config.guard.owner === 'on' ? owner : null),
   };
   fitLimits(first.config);
 
@@ -240,6 +244,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     async close(drain) {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
+      owner.close();
       pool.close();
     },
   };

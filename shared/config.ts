@@ -553,6 +553,13 @@ const Guard = strict({
     ),
     false,
   ),
+  owner: v.optional(
+    described(
+      v.picklist(['on', 'off'], 'is not on or off'),
+      'Keeps other users of this machine out, on Linux: only programs of your own user may come.',
+    ),
+    'off',
+  ),
   users: v.nullish(
     described(
       mapOf(userName, v.pipe(credential, v.nonEmpty('is empty')) as v.GenericSchema<unknown, string>, 'users'),

@@ -3,10 +3,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
-import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
+import type { ControlDoor, ControlElsewhere, Entrance, OwnerCheck } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
 import { isThisMachine } from './first-bytes.ts';
 import { IdleQueue } from './idle-queue.ts';
+import { throughOwnerDoor } from './owner-door.ts';
 import { throughTlsDoor } from './tls-door.ts';
 
 export interface ReceptionOptions {
@@ -20,6 +21,8 @@ export interface ReceptionOptions {
   readonly entrance: () => Entrance;
   /** The listener's own certificate, for other machines; absent or null = it has none. */
   readonly tls?: (() => SecureContext | null) | undefined;
+  /** Keeps other users of this machine out; absent or null = they may enter. */
+  readonly owner?: (() => OwnerCheck | null) | undefined;
   /** How often deadlines are looked at. */
   readonly interval?: Milliseconds | undefined;
   /** Hears, now and then, of what a person could change. */
@@ -131,15 +134,26 @@ export function openReception(options: ReceptionOptions): Reception {
       },
       forget: connection => connections.delete(connection),
     };
-    const enter = (speaking: Socket) => connections.add(new DownstreamConnection(speaking, house));
     const context = options.tls?.() ?? null;
+    const owner = options.owner?.() ?? null;
     if (read !== undefined) socket.unshift(read);
-    if (read !== undefined || context === null) {
-      enter(socket);
+    // With bytes read it has come through these doors in another process.
+    if (read !== undefined || (context === null && owner === null)) {
+      connections.add(new DownstreamConnection(socket, house));
       return;
     }
-    const plainToo = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
-    throughTlsDoor(socket, { context, plainToo, deadlines, within: limits.headTimeout * 1000, enter });
+    const isFromHere = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
+    const enter = (speaking: Socket) => {
+      if (closing) speaking.destroy();
+      else connections.add(new DownstreamConnection(speaking, house));
+    };
+    const openTls = () => {
+      const within = limits.headTimeout * 1000;
+      if (context === null) enter(socket);
+      else throughTlsDoor(socket, { context, plainToo: isFromHere, deadlines, within, enter });
+    };
+    if (owner === null || !isFromHere) openTls();
+    else throughOwnerDoor(socket, owner, openTls);
   };
 
   const makeRoom = () => {

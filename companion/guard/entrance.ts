@@ -36,13 +36,7 @@ export class LoginBound {
   /** Whether too many have come from this address. */
   isReached(address: string): boolean {
     if (this.byAddress.size === 0) return false;
-    const place = placeOf(address);
-    const guesses = this.byAddress.get(place);
-    if (guesses === undefined) return false;
-    const passed = this.now() - guesses.since;
-    if (passed >= 0 && passed < WRONG_FOR) return guesses.wrong >= MAX_WRONG;
-    this.byAddress.delete(place);
-    return false;
+    return (this.guessesFrom(placeOf(address))?.wrong ?? 0) >= MAX_WRONG;
   }
 
   count(address: string, digest: Buffer): void {
@@ -53,7 +47,7 @@ export class LoginBound {
   /** Counts one that was given elsewhere. */
   hear(address: string, digest: Buffer): void {
     const place = placeOf(address);
-    const guesses = this.byAddress.get(place);
+    const guesses = this.guessesFrom(place);
     if (guesses !== undefined) {
       if (guesses.last.equals(digest)) return;
       guesses.wrong++;
@@ -62,6 +56,16 @@ export class LoginBound {
     }
     if (this.byAddress.size >= MAX_COUNTED) this.byAddress.delete(this.byAddress.keys().next().value!);
     this.byAddress.set(place, { since: this.now(), wrong: 1, last: digest });
+  }
+
+  /** What counts still. */
+  private guessesFrom(place: string): Guesses | undefined {
+    const guesses = this.byAddress.get(place);
+    if (guesses === undefined) return undefined;
+    const passed = this.now() - guesses.since;
+    if (passed >= 0 && passed < WRONG_FOR) return guesses;
+    this.byAddress.delete(place);
+    return undefined;
   }
 }
 
