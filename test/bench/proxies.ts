@@ -139,6 +139,11 @@ export async function startProxy(
   }
   const servedAfter = performance.now() - began;
   const pid = child.pid!;
+  const elsewhere = [pid, ...childrenOf(pid)].flatMap(coresOf).find(cores => cores !== PROXY_CORE);
+  if (elsewhere !== undefined) {
+    await stop();
+    throw new Error(`${subject.name} runs on the cores ${elsewhere}, not on ${PROXY_CORE} alone`);
+  }
   return {
     subject,
     port: port!,
@@ -237,6 +242,19 @@ function childrenOf(pid: number): number[] {
     }
   }
   return found.flatMap(child => [child, ...childrenOf(child)]);
+}
+
+/** Where each thread of a process may run, as `0` or `0-1`. */
+function coresOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap(thread => {
+    try {
+      const text = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+      return [/^Cpus_allowed_list:\s*(\S+)/m.exec(text)![1]!];
+    } catch {
+      // It has ended meanwhile.
+      return [];
+    }
+  });
 }
 
 /** The fields of /proc/PID/stat behind the name, which may have spaces: state, ppid, … */

@@ -162,6 +162,8 @@ const trafficServer: Subject = {
       set('http.server_ports', 'STRING', `${port}:ip-in=127.0.0.1`),
       set('exec_thread.autoconfig', 'INT', 0),
       set('exec_thread.limit', 'INT', 1),
+      // Whatever taskset said, it gives its threads to cores itself: 4 gives its first one to the first core, which is the proxies'.
+      set('exec_thread.affinity', 'INT', 4),
       set('accept_threads', 'INT', 0),
       set('task_threads', 'INT', 1),
       set('admin.user_id', 'STRING', '#-1'),
