@@ -1,12 +1,15 @@
 // A companion with two workers, as the processes that a person would have. To know which worker does a thing, the other one is stopped meanwhile: the
 // port is shared, so the one that runs accepts.
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { connect as connectTls } from 'node:tls';
 import { describe, expect, test } from 'vitest';
 import { CODE_PREFIX } from '../../shared/control.ts';
 import type { Exchange } from '../../shared/exchange.ts';
+import { makeTestAuthority } from '../support/certificates.ts';
 import { startHop } from '../support/hop.ts';
 import { startOrigin } from '../support/origin.ts';
-import { connectRaw, type RawAnswer, type RawClient } from '../support/raw-client.ts';
+import { connectRaw, type RawAnswer, type RawClient, rawClientOn } from '../support/raw-client.ts';
 import {
   EXTENSION_ORIGIN,
   makePlace,
@@ -25,6 +28,8 @@ dns:
     other.test: 127.0.0.1
 `;
 
+const BARE_400 = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
+
 interface Fleet extends AsyncDisposable {
   readonly running: Running;
   readonly place: Place;
@@ -36,8 +41,9 @@ interface Fleet extends AsyncDisposable {
   by<T>(worker: number, work: () => Promise<T>): Promise<T>;
 }
 
-async function startFleet(config = CONFIG): Promise<Fleet> {
+async function startFleet(config = CONFIG, files: Record<string, string> = {}): Promise<Fleet> {
   const place = makePlace(config);
+  for (const [name, text] of Object.entries(files)) writeFileSync(`${place.folder}/${name}`, text, { mode: 0o600 });
   const running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
   const [, first, second, port] = await running.printed(/Pairing code {2}(\d{3}) (\d{3}) {3}\(port (\d+);/);
   const pid = running.child.pid!;
@@ -174,9 +180,7 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
         expect((await client.readAnswer()).text).toContain('FindProxyForURL');
         expect((await client.readAnswer()).text).toBe('hello');
         for (const stranger of strangers) {
-          expect(await raw(fleet.port, stranger), stranger).toBe(
-            'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n',
-          );
+          expect(await raw(fleet.port, stranger), stranger).toBe(BARE_400);
         }
       });
     }
@@ -325,6 +329,38 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
       for (let i = 0; i < 20; i++) expect(await logIn(`wrong${i}`)).toBe(407);
     });
     await until('the other has heard', async () => (await fleet.by(two, () => logIn('right'))) === 429);
+  });
+
+  test('TLS is spoken by every worker; the control room is reached in the clear only', async () => {
+    await using origin = await startOrigin();
+    const certificate = await (await makeTestAuthority()).issue('proxy.test');
+    await using fleet = await startFleet(
+      CONFIG.replace('guard:\n', 'guard:\n  tls: { cert: cert.pem, key: key.pem }\n'),
+      {
+        'cert.pem': certificate.cert,
+        'key.pem': certificate.key,
+      },
+    );
+    await using link = await paired(fleet);
+    const hello = link.heard[0]!;
+    if (hello.type !== 'hello') throw new Error('no hello');
+    const { pathname, host } = new URL(hello.pacUrl);
+    const secure = async (text: string) => {
+      const socket = connectTls({ port: fleet.port, host: '127.0.0.1', rejectUnauthorized: false });
+      await once(socket, 'secureConnect');
+      await using client = rawClientOn(socket);
+      client.write(text);
+      return (await client.readAll()).toString('latin1');
+    };
+    for (const worker of fleet.workers()) {
+      await fleet.by(worker, async () => {
+        expect(await secure(request('GET', `http://origin.test:${origin.port}/`))).toContain('hello');
+        expect((await ask(fleet.port, `http://origin.test:${origin.port}/`)).text).toBe('hello');
+        const pac = `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
+        expect(await secure(pac)).toBe(BARE_400);
+        expect(await raw(fleet.port, pac)).toContain('FindProxyForURL');
+      });
+    }
   });
 
   test('A91: a signal lets the transfers of both end, and the end is 0', async () => {
