@@ -408,6 +408,13 @@ const RuleSchema = v.pipe(
   })),
 );
 
+/** Neither a share of another machine nor a URL; a drive letter is no scheme. */
+const localPath = v.pipe(
+  text(),
+  v.nonEmpty('is empty'),
+  v.check(path => !/^([\\/]{2}|[a-z][a-z0-9+.-]+:)/i.test(path), 'is not a path on this machine'),
+);
+
 /** A list file and what it does. */
 export interface ListSource {
   readonly file: string;
@@ -419,14 +426,7 @@ export interface ListSource {
 const ListSchema = v.pipe(
   strict(
     {
-      file: described(
-        v.pipe(
-          text(),
-          v.nonEmpty('is empty'),
-          v.check(path => !/^(\\\\|[a-z][a-z0-9+.-]+:)/i.test(path), 'is not a path on this machine'),
-        ),
-        'Path, relative to this file.',
-      ),
+      file: described(localPath, 'Path, relative to this file.'),
       format: v.optional(
         described(
           v.literal('hosts', 'is not a list format: hosts'),
@@ -601,13 +601,7 @@ const CacheConfig = strict({
 });
 
 const LogConfig = strict({
-  file: v.optional(
-    described(
-      v.nullable(v.pipe(text(), v.nonEmpty('is empty'))),
-      'A path turns on a rotating JSON-lines log, redacted.',
-    ),
-    null,
-  ),
+  file: v.optional(described(v.nullable(localPath), 'A path turns on a rotating JSON-lines log, redacted.'), null),
   size: v.optional(described(bytes, 'It rotates at this size.'), 8 * MiB),
   keep: v.optional(described(count(1, 100), 'Rotated files that are kept.'), 3),
   recent: v.optional(described(count(10, 100_000), 'Exchanges remembered in memory.'), 1_000),

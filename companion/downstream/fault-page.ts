@@ -1,4 +1,5 @@
 // What a failed exchange looks like to the browser: a small page for a document, a line of text for anything else, and Proxy-Status for programs.
+import { hash } from 'node:crypto';
 import type { Fault } from '../../shared/fault.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
@@ -6,6 +7,15 @@ import { stringItem } from '../message/structured-fields.ts';
 
 // An import of node:http by name loads all that it exports, fetch and WebSocket too: 30 ms of every start (seen in Node 24).
 const { STATUS_CODES } = process.getBuiltinModule('node:http');
+
+const STYLE = `
+  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 38rem; margin: 15vh auto 0; padding: 0 1.5rem; color: #1d2430; background: #fff }
+  h1 { font-size: 1.4rem; font-weight: 600; line-height: 1.3 }
+  p.small { color: #5c6675; font-size: .875rem }
+  @media (prefers-color-scheme: dark) { body { color: #e8ebf0; background: #15181d } p.small { color: #98a2b3 } }
+`;
+/** Of the style above, for the page's policy; made when the first page is. */
+let styleHash: string | undefined;
 
 /** The answer for a fault and our Proxy-Status member; null where nobody is left to read it. */
 export function faultAnswer(fault: Fault, request: RequestHead): { answer: Answer; proxyStatus: string } | null {
@@ -25,7 +35,10 @@ export function faultAnswer(fault: Fault, request: RequestHead): { answer: Answe
   if (fault.kind === 'proxy_authentication_required')
     fields.append('Proxy-Authenticate', 'Basic realm="Detour", charset="UTF-8"');
   if (page)
-    fields.append('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'");
+    fields.append(
+      'Content-Security-Policy',
+      `default-src 'none'; style-src 'sha256-${(styleHash ??= hash('sha256', STYLE, 'base64'))}'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'`,
+    );
   return {
     answer: {
       head: {
@@ -68,12 +81,7 @@ function faultPage(fault: Fault, status: number): string {
 <meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <title>${status} · Detour</title>
-<style>
-  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 38rem; margin: 15vh auto 0; padding: 0 1.5rem; color: #1d2430; background: #fff }
-  h1 { font-size: 1.4rem; font-weight: 600; line-height: 1.3 }
-  p.small { color: #5c6675; font-size: .875rem }
-  @media (prefers-color-scheme: dark) { body { color: #e8ebf0; background: #15181d } p.small { color: #98a2b3 } }
-</style>
+<style>${STYLE}</style>
 <h1>${escaped(fault.message)}</h1>
 <p class="small">Detour · ${status} · ${escaped(fault.proxyStatusError)}</p>
 </html>

@@ -1,4 +1,5 @@
 // What a blocked http request gets: a document a page that says who blocked it and how to let it through, anything else an empty answer of its type.
+import { hash } from 'node:crypto';
 import type { Because } from '../../shared/decision/rule.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
@@ -21,6 +22,16 @@ const EMPTY = new Map<string, readonly [type: string, body: Buffer]>(
   }),
 );
 
+const STYLE = `
+:root { color-scheme: light dark; font: 16px/1.55 system-ui, sans-serif; }
+body { max-width: 40rem; margin: 12vh auto; padding: 0 1.5rem; }
+h1 { font-size: 1.4rem; overflow-wrap: anywhere; }
+pre { padding: .8rem 1rem; border-radius: .5rem; background: color-mix(in srgb, currentColor 8%, transparent); overflow-x: auto; }
+small { opacity: .7; }
+`;
+/** Of the style above, for the page's policy; made when the first page is. */
+let styleHash: string | undefined;
+
 /** Status 403 with the page or the empty answer (BlockAnswer of rooms.ts). The walk adds Proxy-Status. */
 export function blockAnswer(request: RequestHead, host: string, blockedBy: Because): Answer {
   const destination = destinationOf(request);
@@ -28,8 +39,9 @@ export function blockAnswer(request: RequestHead, host: string, blockedBy: Becau
     const [type, body] = EMPTY.get(destination) ?? ['text/plain', NOTHING];
     return answer(type, body);
   }
-  const policy =
-    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *; base-uri 'none'; form-action 'none'";
+  styleHash ??= hash('sha256', STYLE, 'base64');
+  // A frame may show it: it has nothing to click on, and a person should see who blocked.
+  const policy = `default-src 'none'; style-src 'sha256-${styleHash}'; frame-ancestors *; base-uri 'none'; form-action 'none'`;
   return answer('text/html; charset=utf-8', Buffer.from(blockPage(host, blockedBy)), policy);
 }
 
@@ -71,13 +83,7 @@ function blockPage(host: string, by: Because): string {
       : `Line ${by.line} of the list <code>${escape(by.list)}</code>${by.text === undefined ? '' : ` (<code>${escape(by.text)}</code>)`} blocks it; the list is <code>${escape(by.rule)}</code> in your file.`;
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Blocked: ${escape(host)}</title>
-<style>
-:root { color-scheme: light dark; font: 16px/1.55 system-ui, sans-serif; }
-body { max-width: 40rem; margin: 12vh auto; padding: 0 1.5rem; }
-h1 { font-size: 1.4rem; overflow-wrap: anywhere; }
-pre { padding: .8rem 1rem; border-radius: .5rem; background: color-mix(in srgb, currentColor 8%, transparent); overflow-x: auto; }
-small { opacity: .7; }
-</style>
+<style>${STYLE}</style>
 <h1>Detour blocked ${escape(host)}</h1>
 <p>${rule}</p>
 <p>To let it through, add this line under <code>rules:</code> in your Detour file, above other rules for this host:</p>

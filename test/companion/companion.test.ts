@@ -36,33 +36,33 @@ describe('the control door', () => {
 
   test.each([
     [
-      'A47 an origin-form request of a page',
+      'A47: an origin-form request of a page',
       'GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nOrigin: http://evil.test\r\n\r\n',
     ],
-    ['A48 a rebound name', 'GET /control HTTP/1.1\r\nHost: evil.test:PORT\r\n\r\n'],
-    ['A49 no token', upgrade('Sec-WebSocket-Protocol: detour.v1\r\n')],
-    ['A49 a wrong token', upgrade(`Sec-WebSocket-Protocol: detour.v1, token.${'A'.repeat(43)}\r\n`)],
+    ['A48: a rebound name', 'GET /control HTTP/1.1\r\nHost: evil.test:PORT\r\n\r\n'],
+    ['A49: no token', upgrade('Sec-WebSocket-Protocol: detour.v1\r\n')],
+    ['A49: a wrong token', upgrade(`Sec-WebSocket-Protocol: detour.v1, token.${'A'.repeat(43)}\r\n`)],
     [
-      'A50 a simple POST',
+      'A50: a simple POST',
       'POST /control HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}',
     ],
     [
-      'A51 a preflight',
+      'A51: a preflight',
       'OPTIONS /control HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nOrigin: http://evil.test\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Private-Network: true\r\n\r\n',
     ],
     [
-      'A52 a token in the URL',
+      'A52: a token in the URL',
       `GET /control?token=${'A'.repeat(43)} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`,
     ],
-    ['A52 Origin null', upgrade('Origin: null\r\nSec-WebSocket-Protocol: detour.v1, code.000000\r\n')],
-    ['A56 a guessed PAC', 'GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
-    ['A56 a path that climbs', 'GET /../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
+    ['A52: Origin null', upgrade('Origin: null\r\nSec-WebSocket-Protocol: detour.v1, code.000000\r\n')],
+    ['A56: a guessed PAC', 'GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
+    ['A56: a path that climbs', 'GET /../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n'],
   ])('%s gets the bare 400 and nothing else', async (_number, request) => {
     await using running = await startTestCompanion();
     expect(await exchange(running.port, request.replaceAll('PORT', String(running.port)))).toBe(BARE_400);
   });
 
-  test('A53 a code is for extensions: a web page cannot pair, and does not use it up', async () => {
+  test('A53: a code is for extensions: a web page cannot pair, and does not use it up', async () => {
     await using running = await startTestCompanion();
     const { code } = running.companion.newCode();
     for (const origin of ['http://evil.test', 'https://chrome-extension.evil.test', undefined]) {
@@ -73,7 +73,7 @@ describe('the control door', () => {
     expect(link.socket.protocol).toBe('detour.v1');
   });
 
-  test('A53 a token is bound to its Origin', async () => {
+  test('A53: a token is bound to its Origin', async () => {
     await using running = await startTestCompanion();
     const { link, token } = await TestLink.pair(running.companion);
     await using _link = link;
@@ -84,7 +84,7 @@ describe('the control door', () => {
     expect(again.heard[0]).toMatchObject({ type: 'hello', client: 'Chromium' });
   });
 
-  test('A54 a code is good once, for five tries and five minutes', async () => {
+  test('A54: a code is good once, for five tries and five minutes', async () => {
     let now = 1_000_000;
     await using running = await startTestCompanion(TEST_CONFIG, undefined, () => now);
     const wrong = async () =>
@@ -107,7 +107,7 @@ describe('the control door', () => {
     await expect(TestLink.open(running.port, CODE_PREFIX + used.code, EXTENSION_ORIGIN)).rejects.toThrow('400');
   });
 
-  test('A55 the control port cannot be reached through the proxy', async () => {
+  test('A55: the control port cannot be reached through the proxy', async () => {
     await using running = await startTestCompanion(
       `${TEST_CONFIG}sites:\n  me.test: companion\n`.replace('  hosts:', '  hosts:\n    me.test: 127.0.0.1'),
     );

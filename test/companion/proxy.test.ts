@@ -10,6 +10,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { Fault } from '../../shared/fault.ts';
 import type { Chain } from '../../companion/rooms.ts';
 import { startOrigin, startRawOrigin } from '../support/origin.ts';
+import { hashOfStyle } from '../support/page-style.ts';
 import { connectRaw } from '../support/raw-client.ts';
 import { directDial, hopOf, startProxy } from '../support/with-proxy.ts';
 
@@ -427,7 +428,7 @@ describe('faults', () => {
     });
   });
 
-  test('what a fault says is escaped on its page (A59)', async () => {
+  test('A59: what a fault says is escaped on its page, which runs no script and loads nothing', async () => {
     await using proxy = await startProxy({
       rooms: {
         dial: () => Promise.reject(new Fault('hop_refused', { hop: '<b>"&', detail: '<script>' })),
@@ -438,6 +439,11 @@ describe('faults', () => {
     const page = await client.readAnswer();
     expect(page.text).not.toContain('<script>');
     expect(page.text).not.toContain('<b>');
+    const policy = page.headers['content-security-policy']!;
+    expect(policy).toContain("default-src 'none'");
+    expect(policy).not.toContain('unsafe-inline');
+    expect(policy).toContain(hashOfStyle(page.text));
+    expect(page.headers['x-content-type-options']).toBe('nosniff');
     expect(page.headers['proxy-status']).toContain('error=http_request_denied; next-hop="<b>\\"&"');
   });
 

@@ -202,12 +202,18 @@ describe('sites and rules', () => {
     ]);
   });
 
-  test.each(['\\\\server\\share\\hosts', 'file:///etc/hosts', 'data:text/plain,x', 'https://lists.example/x'])(
-    'a list is a path on this machine: not %s',
-    file => {
-      expect(faults({ lists: [{ file, block: true }] })).toEqual(['lists/0/file: is not a path on this machine']);
-    },
-  );
+  test.each([
+    '\\\\server\\share\\hosts',
+    '//server/share/hosts',
+    'file:///etc/hosts',
+    'FILE:hosts',
+    'blob:x',
+    'data:text/plain,x',
+    'https://lists.example/x',
+  ])('A57: a list and the log file are paths on this machine: not %s', file => {
+    expect(faults({ lists: [{ file, block: true }] })).toEqual(['lists/0/file: is not a path on this machine']);
+    expect(faults({ log: { file } })).toEqual(['log/file: is not a path on this machine']);
+  });
 });
 
 describe('keys and values', () => {

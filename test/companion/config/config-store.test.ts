@@ -123,7 +123,7 @@ describe('reading', () => {
     }
   });
 
-  test('a mode that lets others read is taken back, with a word', async () => {
+  test('A58: a mode that lets others read is taken back, with a word', async () => {
     await using folder = await makeFolder();
     await fs.writeFile(folder.file, 'hops: { a: "http://me:s3cret@a:1" }\n');
     await fs.chmod(folder.file, 0o644);

@@ -28,7 +28,7 @@ function makeFolder() {
 
 const MINE = { host: '127.0.0.1', port: 0, token: 'mine', configFile: '/x/detour.yaml' };
 
-test('A58 folder and files are the owner’s, and wider modes are taken back with a warning', () => {
+test('A58: folder and files are the owner’s, and wider modes are taken back with a warning', () => {
   using place = makeFolder();
   const folder = openStateFolder(place.at('deep/state'), place.warn);
   expect(fs.statSync(folder).mode & 0o777).toBe(0o700);
@@ -52,7 +52,7 @@ test('a file is written whole: nothing else is left beside it', () => {
   expect(readStateFile(place.folder, 'b', place.warn)).toBeNull();
 });
 
-test('A56 links, folders and giants in the place of a file are refused', () => {
+test('A56: links, folders and giants in the place of a file are refused', () => {
   using place = makeFolder();
   fs.writeFileSync(place.at('other'), 'other');
   fs.symlinkSync('other', place.at('link'));

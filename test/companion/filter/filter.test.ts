@@ -9,6 +9,7 @@ import { parseList } from '../../../companion/filter/list-parser.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { RequestHead } from '../../../companion/message/message.ts';
 import type { ListSource } from '../../../shared/config.ts';
+import { hashOfStyle } from '../../support/page-style.ts';
 
 const block: ListSource['action'] = { do: 'block' };
 
@@ -120,7 +121,7 @@ test('the line that the page tells to add lets the host through', () => {
   }
 });
 
-test('a blocked document gets a page that names list and line, with everything escaped', () => {
+test('A59: a blocked document gets a page that names list and line, with everything escaped', () => {
   const { head, body } = blockAnswer(asked('Accept', 'text/html,*/*'), '<b>.test', {
     rule: 'lists[0]',
     list: 'a&b.txt',
@@ -129,7 +130,10 @@ test('a blocked document gets a page that names list and line, with everything e
   });
   const page = String(body);
   expect(head.status).toBe(403);
-  expect(head.fields.get('content-security-policy')).toContain("default-src 'none'");
+  const policy = head.fields.get('content-security-policy')!;
+  expect(policy).toContain("default-src 'none'");
+  expect(policy).not.toContain('unsafe-inline');
+  expect(policy).toContain(hashOfStyle(page));
   expect(page).toContain('Line 7 of the list <code>a&#38;b.txt</code>');
   expect(page).toContain('lists[0]');
   expect(page).not.toContain('<b>');
