@@ -58,6 +58,8 @@ const ROLES: Record<string, number> = {
   'content-length': CONTENT_LENGTH,
   'transfer-encoding': TRANSFER_ENCODING,
   connection: CONNECTION,
+  // What it says counts as Connection's: old clients and hops mean it so (RFC 9112 Appendix C.2.2), and so does llhttp.
+  'proxy-connection': CONNECTION,
 };
 for (const name of COMMON_NAMES.split(' ')) {
   const lower = name.toLowerCase();
@@ -114,7 +116,11 @@ function parseFieldLines(text: string, at: number, direction: Direction, maxFiel
           said.hosts++;
           said.host = value;
         } else if (known.role === CONTENT_LENGTH) said.contentLength = joined(said.contentLength, value);
-        else said.transferEncoding = joined(said.transferEncoding, value);
+        else {
+          // No recipient agrees with another on what a tab means here.
+          if (text.slice(end, lf).includes('\t')) throw malformed('a tab behind the transfer coding');
+          said.transferEncoding = joined(said.transferEncoding, value);
+        }
       }
     }
     at = lf + 1;
@@ -133,6 +139,13 @@ function trimEnd(text: string): string {
   return text.slice(0, end);
 }
 
+/** Without the spaces and tabs around it, and only those: String.trim would take a no-break space, and more, for one. */
+function trimmed(text: string): string {
+  let start = 0;
+  while (start < text.length && (text.charCodeAt(start) === 32 || text.charCodeAt(start) === 9)) start++;
+  return trimEnd(text.slice(start));
+}
+
 function malformedIn(direction: Direction): (detail: string) => Malformed {
   return direction === 'request' ? malformedRequest : malformedResponse;
 }
@@ -146,7 +159,7 @@ function tooLarge(direction: Direction): FaultKind {
 /** Whether a comma-separated list of tokens has this one (lower case), whatever its case. */
 export function listHas(list: string, token: string): boolean {
   if (list.length === token.length) return list === token || list.toLowerCase() === token;
-  for (const part of list.split(',')) if (part.trim().toLowerCase() === token) return true;
+  for (const part of list.split(',')) if (trimmed(part).toLowerCase() === token) return true;
   return false;
 }
 
@@ -162,7 +175,7 @@ function framingSaid(version: number, direction: Direction): Framing | null {
     if (contentLength !== null) throw malformed('Content-Length and Transfer-Encoding together');
     if (version === 10) throw malformed('Transfer-Encoding in HTTP/1.0');
     if (transferEncoding === 'chunked') return CHUNKED;
-    const codings = transferEncoding.split(',').map(coding => coding.trim().toLowerCase());
+    const codings = transferEncoding.split(',').map(coding => trimmed(coding).toLowerCase());
     if (codings.includes('')) throw malformed('an empty transfer coding');
     const unknown = codings.find(coding => coding !== 'chunked');
     if (unknown !== undefined) {
@@ -184,7 +197,7 @@ function framingSaid(version: number, direction: Direction): Framing | null {
 function parseContentLength(text: string, malformed: (detail: string) => Malformed): number {
   let one = text;
   if (text.includes(',')) {
-    const all = text.split(',').map(part => part.trim());
+    const all = text.split(',').map(trimmed);
     one = all[0]!;
     if (all.some(other => other !== one)) throw malformed('Content-Length says different lengths');
   }
@@ -229,6 +242,8 @@ function readRequestHead(text: string, limits: HeadLimits): RequestHead {
   if (second === -1 || second > lf) throw malformedRequest('the request line has no version');
   const method = text.slice(0, space);
   if (!isToken(method)) throw malformedRequest('the method is not a token');
+  // The beginning of HTTP/2 (RFC 9113 §3.4), and of nothing else.
+  if (method === 'PRI') throw new Malformed('http_version_not_supported');
   const version = parseVersion(text.slice(second + 1, lf - 1), 'request');
   const target = parseRequestTarget(method, text.slice(space + 1, second));
   const lines = parseFieldLines(text, lf + 1, 'request', limits.fields);
@@ -290,17 +305,20 @@ function readResponseHead(text: string, limits: HeadLimits, method: string): Res
   const stated = framingSaid(version, 'response');
   const framing = bodyless ? NO_BODY : (stated ?? UNTIL_CLOSE);
   const { connection } = said;
+  const keepAlive =
+    framing !== UNTIL_CLOSE &&
+    (version === 11
+      ? connection === null || !listHas(connection, 'close')
+      : connection !== null && listHas(connection, 'keep-alive') && !listHas(connection, 'close'));
+  // Another answer is owed, so the connection cannot end here (RFC 9110 §15.2).
+  if (!keepAlive && status < 200 && status !== 101) throw malformedResponse('an interim answer ends the connection');
   return {
     status,
     reason,
     version,
     fields: new Fields(lines),
     framing: framing.kind === 'length' && framing.length === 0 ? NO_BODY : framing,
-    keepAlive:
-      framing !== UNTIL_CLOSE &&
-      (version === 11
-        ? connection === null || !listHas(connection, 'close')
-        : connection !== null && listHas(connection, 'keep-alive') && !listHas(connection, 'close')),
+    keepAlive,
   };
 }
 

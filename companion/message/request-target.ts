@@ -98,9 +98,12 @@ export function parseAuthority(text: string, defaultPort: number): Endpoint {
   return endpoint;
 }
 
+/** Visible ASCII that no host has (RFC 3986 §3.2.2), though URL parsers let some of it pass. */
+const NO_HOST = /["<>^`{|}]/;
+
 /** A host as it may stand in a URI: an IPv6 address only in brackets. */
 function hostOf(text: string): string {
-  const host = text.includes(':') && text.charCodeAt(0) !== 91 ? null : normalizeHost(text);
+  const host = (text.includes(':') && text.charCodeAt(0) !== 91) || NO_HOST.test(text) ? null : normalizeHost(text);
   if (host === null) throw bad('the host is not a name or an address');
   return host;
 }

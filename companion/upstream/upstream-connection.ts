@@ -229,7 +229,11 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   private switched(head: ResponseHead, rest: Buffer, running: Running): void {
     if (!running.request.upgrade) throw new Malformed('http_upgrade_failed', 'it switched without being asked');
     const connection = head.fields.get('connection');
-    if (connection === undefined || !listHas(connection, 'upgrade') || !head.fields.has('upgrade')) {
+    if (
+      connection === undefined ||
+      !listHas(connection, 'upgrade') ||
+      !/[^ \t,]/.test(head.fields.get('upgrade') ?? '')
+    ) {
       throw new Malformed('http_upgrade_failed', 'its 101 does not say to what');
     }
     this.running = null;
