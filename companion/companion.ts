@@ -22,7 +22,7 @@ import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
-import { findOpenListener, reachableAt } from './guard/listen-place.ts';
+import { findOpenListener, isOpen, reachableAt } from './guard/listen-place.ts';
 import { findOwnerUnknown } from './guard/owner.ts';
 import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } from './guard/pairing.ts';
 import { makeIntakes } from './record/intake.ts';
@@ -46,7 +46,10 @@ export interface CompanionOptions {
 }
 
 export interface Companion {
+  /** Where this machine's programs reach it. */
   readonly at: Endpoint;
+  /** Where other machines reach it; null = nowhere. */
+  readonly openAt: Endpoint | null;
   readonly pacUrl: string;
   readonly configFile: string;
   readonly isPaired: boolean;
@@ -292,6 +295,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const kept = opened.move();
   return {
     at: here,
+    openAt: isOpen(listening) ? listening : null,
     pacUrl,
     configFile,
     get isPaired() {

@@ -116,6 +116,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   // The file is refused where the system has no user ids.
   const owner = makeOwnerCheck(process.getuid?.() ?? -1);
   const loginBound = new LoginBound(now, tell && ((address, digest) => tell({ outcome: 'guessed', address, digest })));
+  loginBound.whenReached = address =>
+    parts.warn(`${address} has given too many wrong passwords, and is not listened to for a minute.`);
   const identical = new IdenticalHeads(() => limits.identical);
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
 

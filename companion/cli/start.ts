@@ -72,6 +72,9 @@ function greeting(companion: Companion): string {
   const { DETOUR_CHROME_DIR: chrome, DETOUR_FIREFOX_DIR: firefox } = process.env;
   const lines = [
     `${style('bold', 'Detour')} listens on ${formatEndpoint(companion.at)}`,
+    ...(companion.openAt === null
+      ? []
+      : [`              and for other machines on ${formatEndpoint(companion.openAt)}`]),
     `File          ${companion.configFile}`,
   ];
   if (chrome !== undefined || firefox !== undefined) {

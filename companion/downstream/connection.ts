@@ -346,8 +346,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     this.finishWith(BARE_400);
   }
 
+  /** From this machine, and not by TLS, whose socket no other process could take over. */
   private get isFromHere(): boolean {
     const { remoteAddress, localAddress } = this.socket;
+    if ('encrypted' in this.socket) return false;
     return remoteAddress !== undefined && (isThisMachine(remoteAddress) || remoteAddress === localAddress);
   }
 

@@ -101,6 +101,8 @@ export function openReception(options: ReceptionOptions): Reception {
     const entrance = options.entrance();
     const { remoteAddress } = socket;
     if (closing || !entrance.mayEnter({ remoteAddress, localAddress: () => socket.localAddress })) {
+      if (!closing && remoteAddress !== undefined)
+        warn('clients', `${remoteAddress} was kept out: its network is not among guard.clients.`);
       socket.destroy();
       return;
     }
@@ -153,7 +155,11 @@ export function openReception(options: ReceptionOptions): Reception {
       else throughTlsDoor(socket, { context, plainToo: isFromHere, deadlines, within, enter });
     };
     if (owner === null || !isFromHere) openTls();
-    else throughOwnerDoor(socket, owner, openTls);
+    else
+      throughOwnerDoor(socket, owner, isMine => {
+        if (isMine) return openTls();
+        warn('owner', 'A connection was kept out (guard.owner): it was not made by a program of your own user.');
+      });
   };
 
   const makeRoom = () => {

@@ -2,8 +2,8 @@
 import type { Socket } from 'node:net';
 import type { OwnerCheck } from '../rooms.ts';
 
-/** `enter` hears of the socket if it may enter and is still there; else it is closed without a byte. */
-export function throughOwnerDoor(socket: Socket, check: OwnerCheck, enter: () => void): void {
+/** `tell` hears whether the socket, if it is still there, may enter; if not, it has been closed without a byte. */
+export function throughOwnerDoor(socket: Socket, check: OwnerCheck, tell: (isMine: boolean) => void): void {
   const { remoteAddress, remotePort, localAddress, localPort } = socket;
   if (!remoteAddress || !remotePort || !localAddress || !localPort) {
     socket.destroy();
@@ -13,11 +13,8 @@ export function throughOwnerDoor(socket: Socket, check: OwnerCheck, enter: () =>
   socket.on('error', onError);
   check.ask({ remoteAddress, remotePort, localAddress, localPort }, isMine => {
     if (socket.destroyed) return;
-    if (!isMine) {
-      socket.destroy();
-      return;
-    }
-    socket.off('error', onError);
-    enter();
+    if (isMine) socket.off('error', onError);
+    else socket.destroy();
+    tell(isMine);
   });
 }

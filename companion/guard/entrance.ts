@@ -25,6 +25,8 @@ interface Guesses {
 export class LoginBound {
   private readonly byAddress = new Map<string, Guesses>();
   private readonly now: () => EpochMilliseconds;
+  /** Hears which address is not listened to any more. */
+  whenReached: ((address: string) => void) | null = null;
   private readonly tell: ((address: string, digest: Buffer) => void) | undefined;
 
   /** `tell` hears of every wrong password, for whoever counts elsewhere. */
@@ -52,6 +54,7 @@ export class LoginBound {
       if (guesses.last.equals(digest)) return;
       guesses.wrong++;
       guesses.last = digest;
+      if (guesses.wrong === MAX_WRONG) this.whenReached?.(address);
       return;
     }
     if (this.byAddress.size >= MAX_COUNTED) this.byAddress.delete(this.byAddress.keys().next().value!);

@@ -8,8 +8,7 @@ import type { ConfigComplaint } from './acl.ts';
 const isWide = ({ address, prefix }: Cidr) => prefix < (address.includes(':') ? 7 : 8);
 
 /**
- * What is wrong with `listen`, at its place in the file. A name could lead anywhere, so of names `localhost` alone counts as this machine. `at` is
- * where the companion listens now, which a changed file must still be good for.
+ * What is wrong with `listen`, at its place in the file. `at` is where the companion listens now, which a changed file must still be good for.
  */
 export function findOpenListener({ listen, guard }: Pick<Config, 'listen' | 'guard'>, at = listen): ConfigComplaint[] {
   const open = isOpen(at) ? at : isOpen(listen) ? listen : null;
@@ -31,7 +30,8 @@ export function findOpenListener({ listen, guard }: Pick<Config, 'listen' | 'gua
   ];
 }
 
-function isOpen({ host }: Endpoint): boolean {
+/** Whether other machines may reach what listens there. A name could lead anywhere, so of names `localhost` alone counts as this machine. */
+export function isOpen({ host }: Endpoint): boolean {
   return host !== 'localhost' && host !== '::1' && !/^127\.\d+\.\d+\.\d+$/.test(host);
 }
 

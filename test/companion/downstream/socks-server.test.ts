@@ -1,8 +1,10 @@
 // SOCKS from the client's side: the handshake as bytes, then over real sockets through the walk, then as curl speaks it.
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { SocksServer, socksNo } from '../../../companion/downstream/socks-server.ts';
+import { normalizeHost } from '../../../shared/endpoint.ts';
 import { Fault, type FaultKind } from '../../../shared/fault.ts';
 import { closedPort, startEcho, startHop } from '../../support/hop.ts';
 import { startOrigin } from '../../support/origin.ts';
@@ -181,6 +183,41 @@ describe.each([
     old[1] = command;
     expect(shake(4, old, null, piece)).toMatchObject({ sent: NO4, over: true });
   });
+});
+
+test('A33: whatever comes, it ends within what it may hold, and means the same in pieces as at once', () => {
+  const anyHandshake = fc.tuple(
+    fc.constantFrom<4 | 5>(4, 5),
+    fc.array(
+      fc.oneof(
+        fc.constantFrom(
+          HELLO,
+          Buffer.from([5, 2, 0, 2]),
+          login('me', 'pass'),
+          name5('a.test', 80),
+          ip5('1.2.3.4', 443),
+        ),
+        fc.constantFrom(name4('a.test', 80), ip4('1.2.3.4', 443), Buffer.from([4, 1]), Buffer.alloc(20)),
+        fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.from(bytes)),
+      ),
+      { maxLength: 5 },
+    ),
+    fc.constantFrom(null, onlyMe),
+    fc.integer({ min: 1, max: 7 }),
+  );
+  fc.assert(
+    fc.property(anyHandshake, ([version, pieces, isRight, piece]) => {
+      const bytes = Buffer.concat([Buffer.from([version]), Buffer.concat(pieces).subarray(1)]);
+      const whole = shake(version, bytes, isRight);
+      const cut = shake(version, bytes, isRight, piece);
+      // Of what comes behind a no, nothing is read.
+      expect(whole.over ? { ...cut, rest: whole.rest } : cut).toEqual(whole);
+      // The longest there is: greeting, login, request.
+      if (bytes.length > 257 + 513 + 262) expect(whole.rest).not.toBe('waits');
+      if (whole.target !== undefined) expect(normalizeHost(whole.target.host)).toBe(whole.target.host);
+    }),
+    { numRuns: 2_000 },
+  );
 });
 
 test.each([

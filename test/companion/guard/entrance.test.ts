@@ -117,6 +117,9 @@ describe('where a password is asked for', () => {
       expect((await ask(client, origin.url('/'), basic('ann', `guess-${i}`))).status).not.toBe(200);
     }
     expect((await ask(client, origin.url('/'), basic('ann', 's3cret-word'))).status).toBe(429);
+    expect(companion.said).toContain(
+      '127.0.0.1 has given too many wrong passwords, and is not listened to for a minute.',
+    );
     await using socks = await connectRaw(companion.port);
     socks.write('\x05\x01\x02\x01\x03ann\x0bs3cret-word');
     expect(await socks.readAll()).toEqual(Buffer.from([5, 2, 1, 1]));
@@ -254,6 +257,18 @@ describe('A46: a listener that other machines reach', () => {
 });
 
 describe.runIf(lan !== undefined)('another machine', () => {
+  test('A46: by itself it listens on loopback alone: at its other addresses nobody answers', async () => {
+    await using companion = await startTestCompanion();
+    const socket = connect({ port: companion.port, host: lan! });
+    const ended = await new Promise(resolve =>
+      socket
+        .once('connect', () => resolve('connected'))
+        .once('error', error => resolve((error as NodeJS.ErrnoException).code)),
+    );
+    socket.destroy();
+    expect(ended).toBe('ECONNREFUSED');
+  });
+
   const open = (more = '') =>
     `listen: 0.0.0.0:0\n${withGuard(`  otherMachines: true\n  users: { ann: s3cret-word }\n  clients: [${lan}/32]\n${more}`)}`;
 
@@ -264,6 +279,10 @@ describe.runIf(lan !== undefined)('another machine', () => {
       client.write(bytes);
       expect(await client.readAll()).toEqual(Buffer.alloc(0));
     }
+    // Once, however many come.
+    expect(companion.said.filter(one => one.includes('guard.clients'))).toEqual([
+      `${lan} was kept out: its network is not among guard.clients.`,
+    ]);
   });
 
   test('gets through with its password where it is named', async () => {

@@ -168,6 +168,7 @@ describe.runIf(isLinux)('guard.owner: on', () => {
       await expect(as(NOBODY, ...args)).rejects.toMatchObject({ code: expect.toBeOneOf([52, 56, 97]), stdout: '' });
     }
     expect(origin.requests).toHaveLength(1);
+    expect(companion.said.filter(one => one.includes('guard.owner'))).toHaveLength(1);
   });
 
   test.runIf(isRoot)('is off by itself, and can be turned on in the running companion', async () => {
