@@ -8,6 +8,8 @@ setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
 setInterval(() => {
+  // The second one waits for what the first has found to be swept.
+  collect();
   collect();
   const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
   const handles: Record<string, number> = {};

@@ -1,4 +1,4 @@
-// `npm run soak [-- --minutes N] [--seed N]`: mixed load and attacks against a companion in a process of its own, for 20 minutes, and then the question
+// `npm run soak [-- --minutes N --crashes N --seed N]`: mixed load and attacks against a companion in a process of its own, for 20 minutes, and then the question
 // what is left of it: memory, open files, handles. Prints what it sees, draws it into .artifacts/soak.html, and ends with 1 where anything is wrong.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -6,11 +6,16 @@ import { runSoak } from './run-soak.ts';
 import { drawSoak } from './draw-soak.ts';
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '20' }, seed: { type: 'string', default: String(Date.now() % 1e6) } },
+  options: {
+    minutes: { type: 'string', default: '20' },
+    crashes: { type: 'string', default: '30' },
+    seed: { type: 'string', default: String(Date.now() % 1e6) },
+  },
 });
 const report = await runSoak({
   seconds: Number(values.minutes) * 60,
   seed: Number(values.seed),
+  crashes: Number(values.crashes),
   say: line => process.stdout.write(`${line}\n`),
 });
 mkdirSync('.artifacts', { recursive: true });

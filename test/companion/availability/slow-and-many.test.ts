@@ -23,6 +23,17 @@ async function until(ready: () => boolean, within = 10_000): Promise<void> {
 }
 const get = (url: string) => `GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`;
 
+/** Resolves when the socket takes more, or is gone. */
+function drained(socket: Socket): Promise<void> {
+  return new Promise(resolve => {
+    const go = () => {
+      socket.off('drain', go).off('close', go);
+      resolve();
+    };
+    socket.on('drain', go).on('close', go);
+  });
+}
+
 /** Sockets of a crowd, gone after the test. */
 const crowd = new Set<Socket>();
 afterEach(() => {
@@ -123,7 +134,7 @@ describe('A86: a slow client', () => {
       peer.write(`HTTP/1.1 200 OK\r\nContent-Length: ${64 * MiB}\r\n\r\n`);
       for (let i = 0; i < 64 && !peer.socket.destroyed; i++) {
         if (peer.socket.write(piece)) continue;
-        await new Promise(resolve => peer.socket.once('drain', resolve).once('close', resolve));
+        await drained(peer.socket);
       }
     });
     await using companion = await spawnCompanion({ config: SHORT });
@@ -327,7 +338,7 @@ describe('A89: an origin that never ends', () => {
     const piece = Buffer.from(text.repeat(Math.ceil(65_536 / text.length)), 'latin1');
     while (!socket.destroyed && socket.writable) {
       if (socket.write(piece)) await new Promise(resolve => setImmediate(resolve));
-      else await new Promise(resolve => socket.once('drain', resolve).once('close', resolve));
+      else await drained(socket);
     }
   }
 
@@ -386,8 +397,7 @@ describe('A89: an origin that never ends', () => {
       peer.write('HTTP/1.1 200 OK\r\n\r\n');
       while (!peer.socket.destroyed) {
         sent += piece.length;
-        if (!peer.socket.write(piece))
-          await new Promise(resolve => peer.socket.once('drain', resolve).once('close', resolve));
+        if (!peer.socket.write(piece)) await drained(peer.socket);
       }
     });
     await using companion = await spawnCompanion();

@@ -1,0 +1,30 @@
+// Holds docs/limits.md to the code.
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import * as v from 'valibot';
+import { ConfigSchema } from '../shared/config.ts';
+
+const page = readFileSync('docs/limits.md', 'utf8');
+const config = v.parse(ConfigSchema, {}) as unknown as Record<string, Record<string, unknown>>;
+const UNITS: Record<string, number> = { KiB: 1024, MiB: 1024 ** 2 };
+
+test('every setting under limits: stands in docs/limits.md', () => {
+  for (const key of Object.keys(config['limits']!)) expect(page).toContain(`| \`limits.${key}\` |`);
+});
+
+test('every setting in docs/limits.md is there, with that default', () => {
+  const rows = [...page.matchAll(/^\| `(\w+)\.(\w+)` \| ([\d.]+)(?: (\w+))? \|/gm)];
+  expect(rows.length).toBeGreaterThan(20);
+  for (const [, section, key, number, unit] of rows) {
+    expect([key, config[section!]![key!]]).toEqual([key, Number(number) * (unit === undefined ? 1 : UNITS[unit]!)]);
+  }
+});
+
+test('every fixed bound in docs/limits.md stands where it says', () => {
+  const rows = [...page.matchAll(/^\|.*\| ((?:`[A-Z_]+`(?:, )?)+) in (\S+\.ts) \|$/gm)];
+  expect(rows.length).toBeGreaterThan(20);
+  for (const [, names, file] of rows) {
+    const source = readFileSync(file!, 'utf8');
+    for (const [, name] of names!.matchAll(/`([A-Z_]+)`/g)) expect(source).toMatch(new RegExp(`const ${name}\\b`));
+  }
+});
