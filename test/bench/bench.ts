@@ -19,8 +19,9 @@ import {
   spawnPinned,
   startProxy,
   type Subject,
+  takenOfProxyCore,
 } from './proxies.ts';
-import { reportText, round3, rowsOf, type Sample } from './report.ts';
+import { median, reportText, round3, rowsOf, type Sample } from './report.ts';
 import { subjects } from './subjects.ts';
 
 const { values: options } = parseArgs({
@@ -47,6 +48,8 @@ const IDLE_TUNNELS = 2000;
 const MOST_MINUTES = 30;
 /** Of the time for all, what the last measures and the start need. */
 const MINUTES_FOR_REST = 7;
+/** More than this share of the proxies' core for others, and the run says so. */
+const MOST_OF_OTHERS = 0.05;
 /** So few errors are the load's own: connections cut at its end. */
 const ERRORS_ALLOWED = 0.001;
 
@@ -58,6 +61,7 @@ const minutes = () => (performance.now() - began) / 60_000;
 const say = (text: string) => void process.stderr.write(text);
 const pause = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds));
 const samples = new Map<string, Map<string, Sample[]>>();
+let ended = false;
 
 function keep(measure: string, subject: string, sample: Sample): void {
   let bySubject = samples.get(measure);
@@ -83,7 +87,7 @@ async function main(): Promise<void> {
   if (isWanted('memory')) await sampleMemory(chosen, origin);
 
   const rows = rowsOf(samples, chosen);
-  const about = `Medians of ${rounds} round${rounds === 1 ? '' : 's'}. Node ${process.version}, ${cpus()[0]?.model}, ${new Date().toISOString().slice(0, 16)}Z.`;
+  const about = aboutRun();
   process.stdout.write(`\n${reportText(rows, samples, chosen)}\n\n${about} It took ${minutes().toFixed(1)} minutes.\n`);
   if (options.json !== undefined) {
     const figures = {
@@ -107,6 +111,21 @@ async function main(): Promise<void> {
     say(`plot: ${options.plot}\n`);
   }
   if (rows.some(row => row.broken.size > 0)) process.exitCode = 1;
+}
+
+/** What these figures are, and whether the machine was quiet enough for them. */
+function aboutRun(): string {
+  const others = [...samples.values()].flatMap(bySubject =>
+    [...bySubject.values()]
+      .flat()
+      .flatMap(({ figures }) => (figures['others'] === undefined ? [] : [figures['others']])),
+  );
+  const share = others.length === 0 ? 0 : median(others);
+  const loud =
+    share > MOST_OF_OTHERS
+      ? ` NOT TO BE RELIED ON: other programs took ${Math.round(share * 100)} % of the proxies' core meanwhile.`
+      : '';
+  return `Medians of ${rounds} round${rounds === 1 ? '' : 's'}. Node ${process.version}, ${cpus()[0]?.model}, ${new Date().toISOString().slice(0, 16)}Z.${loud}`;
 }
 
 async function chooseSubjects(): Promise<Subject[]> {
@@ -143,6 +162,7 @@ async function startOrigin(): Promise<OriginPorts> {
 async function start(subject: Subject, origin: OriginPorts, parent: number | null = null): Promise<Running> {
   const proxy = await startProxy(subject, folder, origin, parent);
   running.add(proxy);
+  if (ended) throw new Error('stopped');
   return proxy;
 }
 
@@ -218,11 +238,14 @@ async function settleHit(proxy: Running): Promise<void> {
 async function sampleOf(measure: Measure, way: Way, proxy: Running | null, origin: OriginPorts): Promise<Sample> {
   const reachedBefore = await countsOf(origin);
   const cpuBefore = proxy?.cpu() ?? 0;
+  const takenBefore = takenOfProxyCore();
+  const at = performance.now();
   try {
     const load = await measure.run(way, measure.seconds * scale);
     // The last connections close; that is part of the work.
     await pause(50);
     const cpu = (proxy?.cpu() ?? 0) - cpuBefore;
+    const others = (takenOfProxyCore() - takenBefore - cpu) / 1000 / (performance.now() - at);
     const reached = differenceOf(await countsOf(origin), reachedBefore);
     const figures: Record<string, number> = {
       operations: load.operations,
@@ -233,6 +256,7 @@ async function sampleOf(measure: Measure, way: Way, proxy: Running | null, origi
     if (proxy !== null) {
       figures['cpu'] = cpu / load.operations;
       figures['busy'] = cpu / 1e6 / load.seconds;
+      figures['others'] = Math.max(0, others);
     }
     if (typeof load.p50 === 'number') figures['p50'] = load.p50;
     if (typeof load.p99 === 'number') figures['p99'] = load.p99;
@@ -326,7 +350,6 @@ async function memoryOf(subject: Subject, origin: OriginPorts): Promise<Sample> 
   }
 }
 
-let ended = false;
 async function end(): Promise<void> {
   if (ended) return;
   ended = true;
@@ -339,7 +362,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
 try {
   await main();
 } catch (error) {
-  say(`\nbench: ${(error as Error).message}\n`);
+  if (!ended) say(`\nbench: ${(error as Error).message}\n`);
   process.exitCode = 1;
 } finally {
   await end();

@@ -272,6 +272,13 @@ function cpuOf(pid: number): number {
   return (ticks / TICKS_PER_SECOND) * 1e6;
 }
 
+/** CPU time that programs took of the proxies' core since the machine started, and what the host took of it, in microseconds. */
+export function takenOfProxyCore(): number {
+  const line = new RegExp(`^cpu${PROXY_CORE} (.*)$`, 'm').exec(readFileSync('/proc/stat', 'latin1'))![1]!;
+  const [user, nice, system, , , , , steal] = line.trim().split(' ').map(Number);
+  return ((user! + nice! + system! + steal!) / TICKS_PER_SECOND) * 1e6;
+}
+
 function memoryOf(pid: number): number {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
   return Number(/^Pss: +(\d+) kB/m.exec(text)![1]) * 1024;
