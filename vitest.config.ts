@@ -12,7 +12,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['test/*.test.ts', 'test/{shared,companion,bench}/**/*.test.ts'],
+          include: ['test/*.test.ts', 'test/{shared,companion,conformance,bench}/**/*.test.ts'],
           testTimeout: 20 * SECOND,
           hookTimeout: 20 * SECOND,
         },
