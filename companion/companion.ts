@@ -103,8 +103,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     return compile(config, { rules, lists: loaded.lists }, tls.pem);
   };
   let door: ControlServer | null = null;
-  const record: Pick<WorkerParts, 'opened' | 'ended'> = {
+  const record: Pick<WorkerParts, 'opened' | 'moved' | 'ended'> = {
     opened: exchange => log.opened(exchange),
+    moved: exchange => log.moved(exchange),
     ended: exchange => {
       log.add(exchange);
       logFile?.add(exchange);

@@ -233,12 +233,11 @@ async function pipe(
   upstream: Parameters<typeof tunnel>[2],
   early: Buffer | null,
 ): Promise<void> {
-  const counts = await tunnel(downstream, rest, upstream, early, {
+  await tunnel(downstream, rest, upstream, early, {
     idle: rooms.limits.tunnelIdleTimeout * 1000,
     deadlines: rooms.pool.deadlines,
+    running: draft,
   });
-  draft.bytesUp += counts.up;
-  draft.bytesDown += counts.down;
 }
 
 /** Sends the answer. Null when all of it is on its way, else a promise for the end of its body. */

@@ -38,7 +38,7 @@ export type ToWorker =
 
 /** In the order in which it happened. */
 export type Happening =
-  | { readonly what: 'opened' | 'ended'; readonly exchange: Exchange }
+  | { readonly what: 'opened' | 'moved' | 'ended'; readonly exchange: Exchange }
   | ({ readonly what: 'news' } & DatedNews);
 
 export type FromWorker =

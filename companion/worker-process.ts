@@ -48,6 +48,7 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
     mark: makeLoopMark(pseudonym),
     control: controlElsewhere(hostsOf(here.host, here.port)),
     opened: exchange => outbox.add({ what: 'opened', exchange: { ...exchange } }),
+    moved: exchange => outbox.add({ what: 'moved', exchange: { ...exchange } }),
     ended: exchange => outbox.add({ what: 'ended', exchange }),
     tell: news => outbox.add({ what: 'news', revision, news }),
     warn: message => say({ type: 'warning', message }),

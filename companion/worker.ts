@@ -67,6 +67,8 @@ export interface WorkerParts {
   readonly control: ControlDoor | ControlElsewhere;
   /** A tunnel stands. */
   readonly opened: (exchange: Exchange) => void;
+  /** Bytes have gone through one that stands. */
+  readonly moved: (exchange: Exchange) => void;
   readonly ended: (exchange: Exchange) => void;
   /** Where there are other workers: takes to them what this one has found out. */
   readonly tell?: ((news: News) => void) | undefined;
@@ -119,7 +121,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   loginBound.whenReached = address =>
     parts.warn(`${address} has given too many wrong passwords, and is not listened to for a minute.`);
   const identical = new IdenticalHeads(() => limits.identical);
-  const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened: parts.opened, ended: parts.ended });
+  const { opened, moved, ended } = parts;
+  const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
 
   const furnish = ({ config, source, matcher, tls }: InForce): Furnished => {
     const routes = resolveRoutes(config);

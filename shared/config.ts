@@ -625,6 +625,13 @@ const Limits = strict({
     described(bytes, 'So much more of a request body must come within every bodyTimeout; 0 = any byte will do.'),
     1 * KiB,
   ),
+  halfClosedTimeout: v.optional(
+    described(
+      seconds,
+      'A client that has closed its side and is owed an answer is taken for gone after so many seconds.',
+    ),
+    10,
+  ),
   tunnelIdleTimeout: v.optional(described(seconds, 'A tunnel without traffic is closed after so many seconds.'), 3_600),
   hopTimeout: v.optional(described(seconds, 'One hop must stand within so many seconds.'), 5),
   routeTimeout: v.optional(described(seconds, 'All chains together must stand within so many seconds.'), 20),

@@ -5,9 +5,16 @@ import { style } from './style.ts';
 
 /** Follows until the companion ends or the person has seen enough. */
 export async function followLog(link: ControlLink, recent: number, json: boolean): Promise<number> {
+  // A standing tunnel comes again and again with its bytes so far: for a terminal, once is enough.
+  const standing = new Set<number>();
   link.onMessage = message => {
     if (message.type !== 'exchange') return;
-    process.stdout.write(json ? `${JSON.stringify(message.exchange)}\n` : logLines(message.exchange));
+    const { exchange } = message;
+    if (json) return void process.stdout.write(`${JSON.stringify(exchange)}\n`);
+    if (exchange.took !== undefined) standing.delete(exchange.id);
+    else if (standing.has(exchange.id)) return;
+    else standing.add(exchange.id);
+    process.stdout.write(logLines(exchange));
   };
   process.once('SIGINT', () => link.close());
   await link.request({ type: 'follow', recent });

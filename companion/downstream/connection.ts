@@ -28,6 +28,7 @@ export type DownstreamLimits = Pick<
   | 'idleTimeout'
   | 'bodyTimeout'
   | 'bodyProgress'
+  | 'halfClosedTimeout'
   | 'drainTimeout'
 >;
 
@@ -127,6 +128,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   private paused = false;
   private body: IncomingBody | null = null;
   private advancing = false;
+  /** The client has said its last word. It may listen on, if it is owed something. */
+  private ended = false;
+  /** What runs is a tunnel to be. */
+  private tunnels = false;
   private lingered = 0;
   /** The deadline of the body moves on when so much of it has come. */
   private progressAt: Bytes = 0;
@@ -246,6 +251,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       if (step.target === undefined) continue;
       this.deadline = Infinity;
       this.phase = 'exchange';
+      this.tunnels = true;
       this.pending = bytes.length > 0 ? own(bytes) : null;
       this.house.idle.leave(this);
       const head: RequestHead = {
@@ -271,8 +277,9 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       this.takeUp(chunk);
     }
     this.advancing = false;
-    if (this.phase !== 'head') return;
-    if (this.pending === null) this.resumeReading();
+    if (this.phase !== 'head' || this.pending !== null) return;
+    if (this.ended) this.finishWith(null);
+    else this.resumeReading();
   }
 
   private takeUp(chunk: Buffer): void {
@@ -290,7 +297,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     } catch (error) {
       return this.refuse(error);
     }
-    this.deadline = Infinity;
+    this.deadline = this.patience;
     this.phase = 'exchange';
     house.idle.leave(this);
     const rest = at < chunk.length ? own(chunk.subarray(at)) : null;
@@ -298,6 +305,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
     if (target.form === 'authority') {
       this.pending = rest;
+      this.tunnels = true;
       house.walk.tunnel(new Incoming(head, null, this)).catch(this.onBug);
       return;
     }
@@ -310,6 +318,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
       this.reads.flows = true;
       this.bodyMoved(0);
+      if (this.ended)
+        this.body.connectionEnded(new Fault('http_request_error', { detail: 'its body is cut off' }), true);
     }
     house.walk.request(new Incoming(head, body, this))?.catch(this.onBug);
   }
@@ -383,9 +393,25 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
 
   private readonly onEnd = (): void => {
     if (this.phase === 'closing') return;
-    // A client that has said its last word while it is owed an answer is taken for gone: browsers close, they do not half-close.
-    this.browserLeft();
+    if (!this.isOwed) return this.browserLeft();
+    this.ended = true;
+    if (this.phase === 'exchange') this.deadline = Math.min(this.deadline, this.patience);
+    else if (this.pending === null) this.finishWith(null);
   };
+
+  /**
+   * Whether a client that has ended its side may be listening still (RFC 9112 §9.6): it has asked for something whole, or has not read all of it.
+   * A closed browser looks the same until something is written to it. A tunnel into which nothing has been said is nobody's.
+   */
+  private get isOwed(): boolean {
+    if (this.phase === 'exchange') return this.body === null && (!this.tunnels || this.pending !== null);
+    return this.phase === 'head' && this.socket.writableLength > 0;
+  }
+
+  /** Until when a request that is being worked on may take, as far as its client goes. */
+  private get patience(): Milliseconds {
+    return this.ended ? this.house.deadlines.in(this.house.limits.halfClosedTimeout * 1000) : Infinity;
+  }
 
   private readonly onError = (): void => this.browserLeft();
   private readonly onClose = (): void => this.browserLeft();
@@ -444,7 +470,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   /** Writes; false asks to wait for whenDrained, and starts the clock of a reader that has stopped reading. */
   write(bytes: Buffer | string): boolean {
     const more = typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
-    this.deadline = more ? Infinity : this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    this.deadline = more ? this.patience : this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
     return more;
   }
 
@@ -485,9 +511,17 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     if (bytes === null) this.socket.end();
     else if (typeof bytes === 'string') this.socket.end(bytes, 'latin1');
     else this.socket.end(bytes);
-    this.deadline = this.house.deadlines.in(LINGER);
+    if (this.socket.writableLength > 0) {
+      // A slow reader has the time for its last bytes that it had for those before.
+      this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+      this.socket.once('finish', this.linger);
+    } else this.linger();
     this.socket.resume();
   }
+
+  private readonly linger = (): void => {
+    if (this.phase === 'closing') this.deadline = this.house.deadlines.in(LINGER);
+  };
 
   /** The answer broke off: the client must not take it for whole. A body that ends with the connection can only be told so by a reset. */
   breakOff(byReset: boolean): void {
@@ -556,7 +590,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   bodyEnded(rest: Buffer | null): void {
     this.body = null;
     this.reads.flows = false;
-    this.deadline = Infinity;
+    this.deadline = this.patience;
     this.pending = rest;
   }
 

@@ -5,6 +5,7 @@ import type { EpochMilliseconds } from '../../shared/units.ts';
 
 export interface IntakeParts {
   readonly opened: (exchange: Exchange) => void;
+  readonly moved: (exchange: Exchange) => void;
   readonly ended: (exchange: Exchange) => void;
   readonly now: () => EpochMilliseconds;
 }
@@ -12,6 +13,8 @@ export interface IntakeParts {
 /** The records of one process. */
 export interface Intake {
   opened(exchange: Exchange): void;
+  /** Bytes have gone through an open tunnel. */
+  moved(exchange: Exchange): void;
   ended(exchange: Exchange): void;
   /** The process is gone: its tunnels have ended. */
   gone(): void;
@@ -28,6 +31,10 @@ export function makeIntakes(parts: IntakeParts): () => Intake {
         const known = { ...exchange, id: ++last };
         open.set(exchange.id, known);
         parts.opened(known);
+      },
+      moved({ id, bytesUp, bytesDown }) {
+        const known = open.get(id);
+        if (known) parts.moved(Object.assign(known, { bytesUp, bytesDown }));
       },
       ended(exchange) {
         const known = open.get(exchange.id);

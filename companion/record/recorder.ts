@@ -1,10 +1,13 @@
 // Begins and ends the record of an exchange: its number, its times, its place in the log. The walk fills in what happened.
 import type { Exchange } from '../../shared/exchange.ts';
-import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { ExchangeDraft, Recorder } from '../rooms.ts';
 
 /** Longest URL that is remembered; what is longer ends in an ellipsis. */
 const MAX_REMEMBERED_URL = 2_048;
+
+/** How often standing tunnels are looked at. */
+const LOOK_EVERY: Milliseconds = 3_000;
 
 export interface RecorderParts {
   /** The clock on the wall. */
@@ -15,8 +18,12 @@ export interface RecorderParts {
   readonly siteOf: (host: string) => string;
   /** Shows a standing tunnel. */
   readonly opened: (exchange: Exchange) => void;
+  /** Shows again, every few seconds, a standing tunnel through which bytes have gone. */
+  readonly moved: (exchange: Exchange) => void;
   /** Takes what has ended. */
   readonly ended: (exchange: Exchange) => void;
+  /** How often standing tunnels are looked at, where not every three seconds. */
+  readonly lookEvery?: Milliseconds | undefined;
 }
 
 const begunAt = Symbol('begunAt');
@@ -25,6 +32,18 @@ type Running = ExchangeDraft & { [begunAt]: Milliseconds };
 /** A recorder. Its numbers count up from 1. */
 export function makeRecorder(parts: RecorderParts): Recorder {
   let last = 0;
+  /** Standing tunnels, each with the bytes that were shown of it. One timer looks at all, while there are any. */
+  const standing = new Map<ExchangeDraft, Bytes>();
+  let timer: ReturnType<typeof setInterval> | null = null;
+
+  const look = () => {
+    for (const [draft, shown] of standing) {
+      const bytes = draft.bytesUp + draft.bytesDown;
+      if (bytes === shown) continue;
+      standing.set(draft, bytes);
+      parts.moved(draft);
+    }
+  };
 
   const settle = (draft: ExchangeDraft) => {
     if (draft.site === '') draft.site = parts.siteOf(draft.host);
@@ -66,8 +85,14 @@ export function makeRecorder(parts: RecorderParts): Recorder {
     opened(draft) {
       settle(draft);
       parts.opened(draft);
+      standing.set(draft, draft.bytesUp + draft.bytesDown);
+      timer ??= setInterval(look, parts.lookEvery ?? LOOK_EVERY).unref();
     },
     finish(draft) {
+      if (standing.delete(draft) && standing.size === 0) {
+        clearInterval(timer!);
+        timer = null;
+      }
       settle(draft);
       draft.took = Math.max(0, parts.elapsed() - (draft as Running)[begunAt]);
       parts.ended(draft);

@@ -35,6 +35,11 @@ export class TrafficLog {
     this.tell({ ...exchange });
   }
 
+  /** Bytes have gone through a tunnel that stands. */
+  moved(exchange: Exchange): void {
+    if (this.open.has(exchange.id)) this.tell({ ...exchange });
+  }
+
   /** An exchange has ended. */
   add(exchange: Exchange): void {
     const known = this.open.get(exchange.id);

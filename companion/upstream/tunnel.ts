@@ -9,6 +9,8 @@ export interface TunnelOptions {
   /** Closed after so long without a byte either way. */
   readonly idle: Milliseconds;
   readonly deadlines: Deadlines;
+  /** Counts along while the bytes move. */
+  readonly running?: { bytesUp: Bytes; bytesDown: Bytes } | undefined;
 }
 
 /** What went through. */
@@ -56,23 +58,28 @@ class Tunnel implements Waiting {
 
   start(downstreamFirst: Buffer | null, upstreamFirst: Buffer | null): void {
     const { downstream, upstream } = this;
+    const { running } = this.options;
     this.options.deadlines.add(this);
     // A side that says no more may still listen; Node looks at this when the end comes.
     downstream.allowHalfOpen = true;
     upstream.allowHalfOpen = true;
     if (downstreamFirst !== null && downstreamFirst.length > 0) {
       this.up += downstreamFirst.length;
+      if (running !== undefined) running.bytesUp += downstreamFirst.length;
       upstream.write(downstreamFirst);
     }
     if (upstreamFirst !== null && upstreamFirst.length > 0) {
       this.down += upstreamFirst.length;
+      if (running !== undefined) running.bytesDown += upstreamFirst.length;
       downstream.write(upstreamFirst);
     }
     this.join(downstream, upstream, bytes => {
       this.up += bytes;
+      if (running !== undefined) running.bytesUp += bytes;
     });
     this.join(upstream, downstream, bytes => {
       this.down += bytes;
+      if (running !== undefined) running.bytesDown += bytes;
     });
   }
 

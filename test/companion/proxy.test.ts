@@ -579,7 +579,7 @@ describe('faults', () => {
 describe('a browser that leaves', () => {
   test('while the origin thinks ends the request there, and has a row (A88)', async () => {
     await using origin = await startRawOrigin(() => {});
-    await using proxy = await startProxy();
+    await using proxy = await startProxy({ limits: { halfClosedTimeout: 0.2 } });
     await using client = await connectRaw(proxy.port);
     client.write(get(origin.url('/')));
     await until(() => origin.open.size === 1, 'the request');
@@ -592,7 +592,7 @@ describe('a browser that leaves', () => {
     await using origin = await startOrigin((_, response) => {
       response.write('a');
     });
-    await using proxy = await startProxy();
+    await using proxy = await startProxy({ limits: { halfClosedTimeout: 0.2 } });
     await using client = await connectRaw(proxy.port);
     client.write(get(origin.url('/')));
     await client.readUntil('a');
@@ -615,6 +615,7 @@ describe('a browser that leaves', () => {
   test('while a connection is made ends that', async () => {
     let aborted = false;
     await using proxy = await startProxy({
+      limits: { halfClosedTimeout: 0.2 },
       rooms: {
         dial: (_chain, _target, { signal }) =>
           new Promise((_, reject) => {

@@ -90,58 +90,73 @@ describe('CONNECT', () => {
     'A28: HTTP/1.0 in it': 'HTTP/1.0 200 Connection established\r\nProxy-Agent: x\r\n\r\n',
     'A28: nothing but its status line': 'HTTP/1.1 200\r\n\r\n',
   };
-  test.each(Object.entries(tunnels))('%s: a hop’s yes is a tunnel, and the first bytes arrive untouched (A29)', async (_, yes) => {
-    for (const cut of CUTS) {
-      await using hop = await startRawOrigin(async peer => {
-        await peer.readUntil('\r\n\r\n');
-        // Glued to the yes: what looks like a chunk, or a body, is the target's.
-        await say(peer, `${yes}5\r\nfirst`, cut);
-        const heard = await peer.read(4);
-        peer.write(`heard ${heard.toString()}`);
-        peer.end();
-      });
-      await using companion = await startBehind([{ port: hop.port, hop: { kind: 'http' } }]);
-      await using client = await connectRaw(companion.port);
-      client.write(`${connectTo('origin.test:443')}ping`);
-      expect(await client.readUntil('\r\n\r\n')).toBe('HTTP/1.1 200 Connection established\r\n\r\n');
-      expect((await client.readAll()).toString(), cut).toBe('5\r\nfirstheard ping');
-    }
-  });
+  test.each(Object.entries(tunnels))(
+    '%s: a hop’s yes is a tunnel, and the first bytes arrive untouched (A29)',
+    async (_, yes) => {
+      for (const cut of CUTS) {
+        await using hop = await startRawOrigin(async peer => {
+          await peer.readUntil('\r\n\r\n');
+          // Glued to the yes: what looks like a chunk, or a body, is the target's.
+          await say(peer, `${yes}5\r\nfirst`, cut);
+          const heard = await peer.read(4);
+          peer.write(`heard ${heard.toString()}`);
+          peer.end();
+        });
+        await using companion = await startBehind([{ port: hop.port, hop: { kind: 'http' } }]);
+        await using client = await connectRaw(companion.port);
+        client.write(`${connectTo('origin.test:443')}ping`);
+        expect(await client.readUntil('\r\n\r\n')).toBe('HTTP/1.1 200 Connection established\r\n\r\n');
+        expect((await client.readAll()).toString(), cut).toBe('5\r\nfirstheard ping');
+      }
+    },
+  );
 
   const huge = 'x'.repeat(4 * 1024 * 1024);
   const refusals: [string, Partial<HopScript>, number][] = [
     ['a 302', { refuse: 'HTTP/1.1 302 Found\r\nLocation: http://login.test/\r\nContent-Length: 4\r\n\r\nEVIL' }, 502],
     ['a 403 with a body without end', { refuse: `HTTP/1.1 403 No\r\n\r\n${huge}` }, 502],
-    ['a 407 with a body', { refuse: `HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="EVIL"\r\nContent-Length: 4\r\n\r\nEVIL` }, 502],
+    [
+      'a 407 with a body',
+      { refuse: `HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="EVIL"\r\nContent-Length: 4\r\n\r\nEVIL` },
+      502,
+    ],
     ['a 503 in chunks', { refuse: 'HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nEVIL\r\n0\r\n\r\n' }, 502],
     ['a 101', { refuse: 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nEVIL' }, 502],
     ['a head without end', { refuse: `HTTP/1.1 200 OK\r\nX: ${huge}` }, 502],
     ['interim answers without end', { refuse: 'HTTP/1.1 100 Continue\r\n\r\n'.repeat(1_000) }, 502],
-    ['a head that drips', { drip: 200 }, 504],
+    ['a head that drips', { refuse: 'HTTP/1.1 200 OK\r\n\r\n', drip: 200 }, 504],
     ['silence', { silent: 'when-asked' }, 504],
     ['another protocol', { says: 'SSH-2.0-x\r\n' }, 502],
     ['a bare LF', { refuse: 'HTTP/1.1 200 OK\n\nEVIL' }, 502],
     ['its end', { closeAfter: 1 }, 502],
     ['a reset', { reset: true }, 502],
   ];
-  test.each(refusals)('A28: %s in place of a yes is a fault here; not a byte of it reaches the client', async (_, script, status) => {
-    await using hop = await startHop({ kind: 'http', ...script });
-    await using companion = await startBehind([hop]);
-    await using client = await connectRaw(companion.port);
-    client.write(`${connectTo('origin.test:443')}${get('http://origin.test/smuggled')}`);
-    const answer = await client.readAnswer();
-    expect(answer.status).toBe(status);
-    expect(answer.headers['proxy-authenticate']).toBeUndefined();
-    expect(answer.head + answer.text).not.toMatch(/EVIL|xxxx/);
-    expect((await client.readAll()).toString()).toBe('');
-    await until(() => hop.open === 0, 'the end of the connection to the hop');
-    expect(hop.requests.join()).not.toContain('smuggled');
-  });
+  test.each(refusals)(
+    'A28: %s in place of a yes is a fault here; not a byte of it reaches the client',
+    async (_, script, status) => {
+      await using hop = await startHop({ kind: 'http', ...script });
+      await using companion = await startBehind([hop]);
+      await using client = await connectRaw(companion.port);
+      client.write(`${connectTo('origin.test:443')}${get('http://origin.test/smuggled')}`);
+      const answer = await client.readAnswer();
+      expect(answer.status).toBe(status);
+      expect(answer.headers['proxy-authenticate']).toBeUndefined();
+      expect(answer.head + answer.text).not.toMatch(/EVIL|xxxx/);
+      expect((await client.readAll()).toString()).toBe('');
+      await until(() => hop.open === 0, 'the end of the connection to the hop');
+      expect(hop.requests.join()).not.toContain('smuggled');
+    },
+  );
 });
 
 describe('a SOCKS hop', () => {
   test('A29, A34: data glued to its yes comes through whole, whatever kind of address it was bound to', async () => {
-    const bounds = [[1, 1, 2, 3, 4, 0, 80], [3, 4, 97, 46, 98, 99, 0, 80], [3, 0, 0, 80], [4, ...Array.from({ length: 16 }, () => 7), 0, 80]];
+    const bounds = [
+      [1, 1, 2, 3, 4, 0, 80],
+      [3, 4, 97, 46, 98, 99, 0, 80],
+      [3, 0, 0, 80],
+      [4, ...Array.from({ length: 16 }, () => 7), 0, 80],
+    ];
     await using echo = await startEcho();
     for (const bound of bounds) {
       for (const drip of [undefined, 2]) {
@@ -301,7 +316,10 @@ describe('Upgrade', () => {
       await using client = await connectRaw(proxy.port);
       await say(
         client,
-        get(origin.url('/'), `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: ${protocols}\r\nHTTP2-Settings: AAMAAABk\r\n`),
+        get(
+          origin.url('/'),
+          `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: ${protocols}\r\nHTTP2-Settings: AAMAAABk\r\n`,
+        ),
         cut,
       );
       expect((await client.readAnswer()).status).toBe(200);
@@ -350,7 +368,11 @@ describe('Upgrade', () => {
     ['without Connection: upgrade', upgrade, 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n'],
     ['without Upgrade', upgrade, 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n'],
     ['with nothing', upgrade, 'HTTP/1.1 101 Switching Protocols\r\n\r\n'],
-    ['with Transfer-Encoding and a length', upgrade, SWITCH.replace('\r\n\r\n', '\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n')],
+    [
+      'with Transfer-Encoding and a length',
+      upgrade,
+      SWITCH.replace('\r\n\r\n', '\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n'),
+    ],
   ] as const)('A31: a 101 %s is a 502; nothing behind it reaches anyone', async (_, request, answer) => {
     for (const cut of CUTS) {
       await using origin = await startRawOrigin(async (peer, index) => {

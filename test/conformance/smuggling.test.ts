@@ -38,10 +38,16 @@ async function answered(bytes: string, cut: Cut = 'in one piece', method = 'GET'
   await using second = await connectRaw(proxy.port);
   second.write(get(origin.url('/')));
   const other = await second.readAnswer();
-  return { answer, status: answer instanceof Error ? 0 : answer.status, next: other.text, extra: first.peek().toString() };
+  return {
+    answer,
+    status: answer instanceof Error ? 0 : answer.status,
+    next: other.text,
+    extra: first.peek().toString(),
+  };
 }
 
-const chunkedPost = (url: string, more: string, body: string) => post(url, `Transfer-Encoding: chunked\r\n${more}`, body);
+const chunkedPost = (url: string, more: string, body: string) =>
+  post(url, `Transfer-Encoding: chunked\r\n${more}`, body);
 const CHUNKED_BODY = '3\r\nabc\r\n0\r\n\r\n';
 
 describe.each(CUTS)('requests that could be read in two ways, %s', cut => {
@@ -73,7 +79,21 @@ describe.each(CUTS)('requests that could be read in two ways, %s', cut => {
 
   test('A3, R39: a Content-Length that is no plain number is refused', () =>
     allRefused(
-      ['+3', '-3', '3 3', '0x3', '3.0', '3e0', '', '12345678901234567890', '99999999999999999999', '３', '3;', '"3"', ' ,3'].map(
+      [
+        '+3',
+        '-3',
+        '3 3',
+        '0x3',
+        '3.0',
+        '3e0',
+        '',
+        '12345678901234567890',
+        '99999999999999999999',
+        '３',
+        '3;',
+        '"3"',
+        ' ,3',
+      ].map(
         length => (url: string) => post(url, `Content-Length: ${Buffer.from(length).toString('latin1')}\r\n`, 'abc'),
       ),
       [400],
@@ -82,9 +102,20 @@ describe.each(CUTS)('requests that could be read in two ways, %s', cut => {
 
   test('A4, R36: a Transfer-Encoding that does not end in one chunked is refused', () =>
     allRefused(
-      ['chunked, gzip', 'gzip, chunked', 'xchunked', 'chunked, chunked', 'gzip', 'identity', 'chunked;q=1', 'chunked,', '"chunked"', 'chunk\x0bed'].map(
-        coding => (url: string) => post(url, `Transfer-Encoding: ${coding}\r\n`, CHUNKED_BODY),
-      ).concat([url => post(url, 'Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n', CHUNKED_BODY)]),
+      [
+        'chunked, gzip',
+        'gzip, chunked',
+        'xchunked',
+        'chunked, chunked',
+        'gzip',
+        'identity',
+        'chunked;q=1',
+        'chunked,',
+        '"chunked"',
+        'chunk\x0bed',
+      ]
+        .map(coding => (url: string) => post(url, `Transfer-Encoding: ${coding}\r\n`, CHUNKED_BODY))
+        .concat([url => post(url, 'Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n', CHUNKED_BODY)]),
       [400, 501],
       cut,
     ));
@@ -104,9 +135,18 @@ describe.each(CUTS)('requests that could be read in two ways, %s', cut => {
 
   test('A6: a field name with a byte that none may have is refused', () =>
     allRefused(
-      ['X\x01Y: z', 'X\x7fY: z', 'Content\xadLength: 3', 'Content\xe2\x80\x90Length: 3', 'X(Y: z', 'X@Y: z', ': z', 'X Y: z', '"X": z', 'X\xa0: z'].map(
-        line => (url: string) => get(url, `${line}\r\n`),
-      ),
+      [
+        'X\x01Y: z',
+        'X\x7fY: z',
+        'Content\xadLength: 3',
+        'Content\xe2\x80\x90Length: 3',
+        'X(Y: z',
+        'X@Y: z',
+        ': z',
+        'X Y: z',
+        '"X": z',
+        'X\xa0: z',
+      ].map(line => (url: string) => get(url, `${line}\r\n`)),
       [400],
       cut,
     ));
@@ -156,7 +196,8 @@ describe.each(CUTS)('requests that could be read in two ways, %s', cut => {
     allRefused(
       [
         url => `POST ${url} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n${CHUNKED_BODY}`,
-        url => `POST ${url} HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n${CHUNKED_BODY}`,
+        url =>
+          `POST ${url} HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n${CHUNKED_BODY}`,
       ],
       [400],
       cut,
@@ -272,7 +313,11 @@ describe.each(CUTS)('chunks that are none, %s', cut => {
     await using proxy = await startProxy();
     await using client = await connectRaw(proxy.port);
     const long = body.length > 1000;
-    await say(client, chunkedPost(origin.url('/'), '', body) + get(origin.url('/smuggled')), long ? 'in one piece' : cut);
+    await say(
+      client,
+      chunkedPost(origin.url('/'), '', body) + get(origin.url('/smuggled')),
+      long ? 'in one piece' : cut,
+    );
     const answer = await client.readAnswer();
     expect(answer.status).toBe(400);
     expect((await client.readAll()).toString()).toBe('');
@@ -391,7 +436,10 @@ describe('answers that could be read in two ways', () => {
 });
 
 describe('one message after another', () => {
-  test.each(['HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno', 'HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n'])(
+  test.each([
+    'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno',
+    'HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n',
+  ])(
     'A14: an early answer (%j) to a body that is still coming ends the connection; the rest of the body is no request',
     async answer => {
       let heard = '';
@@ -463,7 +511,13 @@ describe('one message after another', () => {
   test('A18: user information in a URL is refused, and is in no log', async () => {
     await using origin = await startListeningOrigin();
     await using proxy = await startProxy();
-    for (const target of ['u:hunter2@127.0.0.1', 'hunter2@127.0.0.1', ':hunter2@127.0.0.1', 'u:hunter2%40x@127.0.0.1', 'a@hunter2@127.0.0.1']) {
+    for (const target of [
+      'u:hunter2@127.0.0.1',
+      'hunter2@127.0.0.1',
+      ':hunter2@127.0.0.1',
+      'u:hunter2%40x@127.0.0.1',
+      'a@hunter2@127.0.0.1',
+    ]) {
       await expectRefused(proxy, origin, get(`http://${target}:${origin.port}/`), [400], 'in one piece');
     }
     expect(JSON.stringify(proxy.exchanges)).not.toContain('hunter2');
@@ -591,7 +645,14 @@ describe('fields', () => {
     await using proxy = await startProxy();
     const many = Array.from({ length: 10_000 }, (_, i) => `X-${i}: y\r\n`).join('');
     const list = (name: string) => `${name}: ${'a,'.repeat(100_000)}\r\n`;
-    for (const more of [`X: ${'y'.repeat(1_000_000)}\r\n`, many, list('Via'), list('X-Forwarded-For'), list('Connection'), 'A: b\r\n'.repeat(201)]) {
+    for (const more of [
+      `X: ${'y'.repeat(1_000_000)}\r\n`,
+      many,
+      list('Via'),
+      list('X-Forwarded-For'),
+      list('Connection'),
+      'A: b\r\n'.repeat(201),
+    ]) {
       await expectRefused(proxy, origin, get(origin.url('/'), more), [431], 'in one piece');
     }
     const before = process.memoryUsage().rss;
@@ -621,13 +682,16 @@ describe('fields', () => {
     expect(performance.now() - started).toBeLessThan(5_000);
   });
 
-  const bad = 'Content-Length: 9\r\nHost: evil\r\nAuthorization: evil\r\nSet-Cookie: evil\r\nTransfer-Encoding: evil\r\nConnection: x-good\r\nCookie: evil\r\nX-Forwarded-For: evil\r\nProxy-Authorization: evil\r\nX-Good: kept\r\n';
+  const bad =
+    'Content-Length: 9\r\nHost: evil\r\nAuthorization: evil\r\nSet-Cookie: evil\r\nTransfer-Encoding: evil\r\nConnection: x-good\r\nCookie: evil\r\nX-Forwarded-For: evil\r\nProxy-Authorization: evil\r\nX-Good: kept\r\n';
 
   test('A22, R5, R19: trailers that would frame, route or authenticate are dropped on the way to the origin; none is merged', async () => {
     await using origin = await startOrigin((_, response) => response.end());
     await using proxy = await startProxy();
     await using client = await connectRaw(proxy.port);
-    client.write(chunkedPost(origin.url('/'), 'Trailer: X-Good\r\n', `3\r\nabc\r\n0\r\n${bad}\r\n`) + get(origin.url('/next')));
+    client.write(
+      chunkedPost(origin.url('/'), 'Trailer: X-Good\r\n', `3\r\nabc\r\n0\r\n${bad}\r\n`) + get(origin.url('/next')),
+    );
     await client.readAnswer();
     await client.readAnswer();
     expect(origin.requests[0]!.trailers).toEqual({ 'x-good': 'kept' });

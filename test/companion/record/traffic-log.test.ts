@@ -29,6 +29,10 @@ function exchangeOf(id: number, more: Partial<Exchange> = {}): Exchange {
 
 const ids = (exchanges: readonly Exchange[]) => exchanges.map(one => one.id);
 const turn = () => new Promise(resolve => setTimeout(resolve, 5));
+async function until(ready: () => boolean): Promise<void> {
+  for (let i = 0; i < 500 && !ready(); i++) await turn();
+  expect(ready()).toBe(true);
+}
 
 describe('the ring', () => {
   test('keeps the last so many, oldest first', () => {
@@ -142,6 +146,20 @@ describe('a follower', () => {
     expect(heard).toEqual([undefined, 9]);
   });
 
+  test('is told of the bytes of a tunnel that stands, and of none that has ended', async () => {
+    const log = new TrafficLog(10);
+    const heard: number[] = [];
+    log.follow(0, batch => void heard.push(...batch.map(one => one.bytesDown)));
+    const tunnel = { ...exchangeOf(1, { took: undefined, bytesDown: 0 }) };
+    log.opened(tunnel);
+    log.moved(Object.assign(tunnel, { bytesDown: 7 }));
+    log.add(Object.assign(tunnel, { bytesDown: 9, took: 1 }));
+    log.moved(tunnel);
+    await turn();
+    expect(heard).toEqual([0, 7, 9]);
+    expect(log.recent(10)).toHaveLength(1);
+  });
+
   test('that is slow loses the oldest and hears how many; the walk never waits', async () => {
     const log = new TrafficLog(10);
     const heard: number[] = [];
@@ -188,14 +206,17 @@ describe('the recorder', () => {
     const clock = startClock();
     let ticks = 0;
     const ended: Exchange[] = [];
+    const moved: Exchange[] = [];
     const recorder = makeRecorder({
       now: clock.now,
       elapsed: () => ticks,
       siteOf: host => `site of ${host}`,
       opened: () => {},
+      moved: exchange => void moved.push({ ...exchange }),
       ended: exchange => void ended.push(exchange),
+      lookEvery: 10,
     });
-    return { clock, ended, recorder, tick: (by: number) => (ticks += by) };
+    return { clock, ended, moved, recorder, tick: (by: number) => (ticks += by) };
   }
 
   test('numbers from one and measures by a clock that does not jump', () => {
@@ -207,6 +228,28 @@ describe('the recorder', () => {
     recorder.finish(draft);
     expect(ended[0]).toMatchObject({ id: 1, startedAt: at, took: 250 });
     expect(recorder.begin('connect', 'CONNECT').id).toBe(2);
+  });
+
+  test('shows a standing tunnel again when bytes have gone through it, and only then', async () => {
+    const { moved, recorder } = start();
+    const draft = recorder.begin('connect', 'CONNECT');
+    const quiet = recorder.begin('connect', 'CONNECT');
+    recorder.opened(draft);
+    recorder.opened(quiet);
+    draft.bytesDown += 5;
+    await until(() => moved.length === 1);
+    draft.bytesUp += 2;
+    await until(() => moved.length === 2);
+    await new Promise(resolve => setTimeout(resolve, 50));
+    expect(moved.map(one => [one.id, one.bytesUp, one.bytesDown])).toEqual([
+      [1, 0, 5],
+      [1, 2, 5],
+    ]);
+    recorder.finish(draft);
+    draft.bytesUp += 2;
+    await new Promise(resolve => setTimeout(resolve, 50));
+    expect(moved).toHaveLength(2);
+    recorder.finish(quiet);
   });
 
   test('names the site where the walk did not get as far', () => {
