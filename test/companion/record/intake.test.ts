@@ -26,6 +26,7 @@ function recording() {
   const log = new TrafficLog(10);
   const openIntake = makeIntakes({
     opened: one => log.opened(one),
+    moved: one => log.moved(one),
     ended: one => log.add(one),
     now: () => 5_000,
   });
@@ -67,4 +68,17 @@ test('the tunnels of a process that is gone have ended, and are said to have fai
     { id: 2, took: 1 },
   ]);
   expect(log.counts('site.test')).toMatchObject({ requests: 2, failed: 1 });
+});
+
+test('the bytes of an open tunnel are seen while it stands, whichever process carries it', () => {
+  const { log, openIntake } = recording();
+  const [one, two] = [openIntake(), openIntake()];
+  two.opened(exchange(1, { took: undefined, bytesDown: 0 }));
+  one.opened(exchange(1, { took: undefined, bytesDown: 0 }));
+  one.moved(exchange(1, { took: undefined, bytesUp: 3, bytesDown: 9 }));
+  one.moved(exchange(7, { bytesDown: 100 }));
+  expect(log.recent(5).map(({ id, bytesUp, bytesDown }) => [id, bytesUp, bytesDown])).toEqual([
+    [1, 0, 0],
+    [2, 3, 9],
+  ]);
 });
