@@ -138,6 +138,13 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
     } & object;
     expect(answer.counts).toMatchObject({ requests: 44, cached: 42 });
 
+    // `detour explain` speaks of the worker that has it, whichever that is.
+    const visited = `http://origin.test:${origin.port}/visited`;
+    await fleet.by(two!, () => ask(fleet.port, visited, 'GET', 'Upgrade-Insecure-Requests: 1\r\n'));
+    expect(await link.ask({ type: 'explain', url: visited })).toMatchObject({
+      explanation: { cache: expect.stringMatching(/^hit/) },
+    });
+
     // What an unsafe request makes invalid is invalid in both.
     const status = async (worker: number) =>
       (await fleet.by(worker, () => ask(fleet.port, url))).headers['cache-status'];
