@@ -129,6 +129,19 @@ function parseFieldLines(text: string, at: number, direction: Direction, maxFiel
   return lines;
 }
 
+/** RFC 9110 §8.6: Content-Length said several times becomes one line with one number, so that nobody is told a list. `list` is valid. */
+function oneLength(lines: string[], list: string): void {
+  let seen = false;
+  for (let i = 1; i < lines.length; i += 3) {
+    if (lines[i] !== 'content-length') continue;
+    if (seen) {
+      lines.splice(i - 1, 3);
+      i -= 3;
+    } else lines[i + 1] = trimmed(list.slice(0, list.indexOf(',')));
+    seen = true;
+  }
+}
+
 function joined(before: string | null, value: string): string {
   return before === null ? value : `${before},${value}`;
 }
@@ -167,8 +180,8 @@ const NO_BODY: Framing = { kind: 'none' };
 const CHUNKED: Framing = { kind: 'chunked' };
 const UNTIL_CLOSE: Framing = { kind: 'close' };
 
-/** RFC 9112 §6.3, what the fields say: null where neither Content-Length nor Transfer-Encoding is there. */
-function framingSaid(version: number, direction: Direction): Framing | null {
+/** RFC 9112 §6.3, what the fields say: null where neither Content-Length nor Transfer-Encoding is there. A repeated length is made one in `lines`. */
+function framingSaid(version: number, direction: Direction, lines: string[]): Framing | null {
   const { contentLength, transferEncoding } = said;
   const malformed = malformedIn(direction);
   if (transferEncoding !== null) {
@@ -190,7 +203,9 @@ function framingSaid(version: number, direction: Direction): Framing | null {
     return CHUNKED;
   }
   if (contentLength === null) return null;
-  return { kind: 'length', length: parseContentLength(contentLength, malformed) };
+  const length = parseContentLength(contentLength, malformed);
+  if (contentLength.includes(',')) oneLength(lines, contentLength);
+  return { kind: 'length', length };
 }
 
 /** RFC 9110 §8.6: digits only; the same number several times counts as once. */
@@ -255,7 +270,7 @@ function readRequestHead(text: string, limits: HeadLimits): RequestHead {
   } else if (said.host !== '') parseAuthority(said.host, 80);
   else if (target.form === 'absolute' || target.form === 'authority') throw malformedRequest('an empty Host');
 
-  const framing = framingSaid(version, 'request') ?? NO_BODY;
+  const framing = framingSaid(version, 'request', lines) ?? NO_BODY;
   if (method === 'CONNECT' && (framing.kind === 'chunked' || (framing.kind === 'length' && framing.length > 0))) {
     throw malformedRequest('CONNECT with a body');
   }
@@ -302,7 +317,7 @@ function readResponseHead(text: string, limits: HeadLimits, method: string): Res
   const bodyless =
     method === 'HEAD' || status < 200 || status === 204 || status === 304 || (method === 'CONNECT' && status < 300);
   // An answer without a body may say how long it would have been, in words that must be valid all the same.
-  const stated = framingSaid(version, 'response');
+  const stated = framingSaid(version, 'response', lines);
   const framing = bodyless ? NO_BODY : (stated ?? UNTIL_CLOSE);
   const { connection } = said;
   const keepAlive =

@@ -65,6 +65,9 @@ describe('a request head', () => {
     ['A4 chunked twice', `${POST}Transfer-Encoding: chunked, chunked\r\n\r\n`],
     ['A4 chunked twice in two lines', `${POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n`],
     ['A4 an empty coding', `${POST}Transfer-Encoding:\r\n\r\n`],
+    ['A4 a tab behind chunked', `${POST}Transfer-Encoding: chunked\t\r\n\r\n`],
+    ['A4 a tab and a space behind chunked', `${POST}Transfer-Encoding: chunked\t \r\n\r\n`],
+    ['A2 a no-break space in a list of lengths', `${POST}Content-Length: 3,\xa03\r\n\r\n`],
     ['A5 a space before the colon', `${GET}X : 1\r\n\r\n`],
     ['A5 a tab before the colon', `${GET}X\t: 1\r\n\r\n`],
     ['A6 a control in a name', `${GET}X\x01: 1\r\n\r\n`],
@@ -95,6 +98,8 @@ describe('a request head', () => {
     ['A18 user information', 'GET http://u:p@a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
     ['A19 a backslash in the authority', 'GET http://a.test\\@b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
     ['A19 a backslash in the path', 'GET http://a.test/\\b HTTP/1.1\r\nHost: a.test\r\n\r\n'],
+    ['A19 a quote in the host', 'GET http://a."test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
+    ['A19 braces in the host', 'GET http://{a}.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
     ['A19 an escaped host', 'GET http://a%00.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
     ['A19 a zone', 'GET http://[fe80::1%25eth0]/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
     ['A19 a tab in the target', 'GET http://a.test/\tb HTTP/1.1\r\nHost: a.test\r\n\r\n'],
@@ -131,6 +136,8 @@ describe('a request head', () => {
 
   test.each([
     ['A4 an unknown coding', `${POST}Transfer-Encoding: gzip, chunked\r\n\r\n`],
+    ['A4 a no-break space before chunked', `${POST}Transfer-Encoding: \xa0chunked\r\n\r\n`],
+    ['A4 a no-break space behind chunked', `${POST}Transfer-Encoding: chunked\xa0\r\n\r\n`],
     ['A4 an unknown coding alone', `${POST}Transfer-Encoding: xchunked\r\n\r\n`],
     ['A4 a coding with a parameter', `${POST}Transfer-Encoding: chunked;a=b\r\n\r\n`],
     ['A43 ftp', 'GET ftp://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n'],
@@ -142,6 +149,7 @@ describe('a request head', () => {
 
   test('of another HTTP version is refused as such (R29)', () => {
     expect(refusedRequest('GET http://a.test/ HTTP/2.0\r\nHost: a.test\r\n\r\n')).toBe('http_version_not_supported');
+    expect(refusedRequest('PRI http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n')).toBe('http_version_not_supported');
     expect(refusedRequest('GET http://a.test/ HTTP/1.2\r\nHost: a.test\r\n\r\n')).toBe('http_version_not_supported');
   });
 
@@ -151,6 +159,13 @@ describe('a request head', () => {
       length: 3,
     });
     expect(requestOf(`${POST}Content-Length: 3, 3\r\n\r\nabc`).framing).toEqual({ kind: 'length', length: 3 });
+    // Whoever reads the fields later, as for the answer to a HEAD, finds one number.
+    const several = 'content-length: 3 , 3\r\nX: 1\r\nContent-Length: 3\r\ncontent-length: 3\r\nY: 2\r\n\r\n';
+    expect(linesOf(responseOf(`HTTP/1.1 200 OK\r\n${several}`, 'HEAD').fields)).toEqual([
+      ['content-length', '3'],
+      ['X', '1'],
+      ['Y', '2'],
+    ]);
   });
 
   test.each(['chunked', 'Chunked', 'CHUNKED', 'chunked ', '\tchunked'])('knows the coding %j (A4)', coding => {
@@ -185,6 +200,8 @@ describe('a request head', () => {
     expect(requestOf(`${GET}\r\n`).keepAlive).toBe(true);
     expect(requestOf(`${GET}Connection: Close\r\n\r\n`).keepAlive).toBe(false);
     expect(requestOf(`${GET}Connection: x, close\r\n\r\n`).keepAlive).toBe(false);
+    expect(requestOf(`${GET}Connection: x,\xa0close\r\n\r\n`).keepAlive).toBe(true);
+    expect(requestOf(`${GET}Proxy-Connection: close\r\n\r\n`).keepAlive).toBe(false);
     expect(requestOf('GET http://a.test/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n').keepAlive).toBe(false);
   });
 
@@ -278,6 +295,7 @@ describe('a response head', () => {
     ['a status of four digits', 'HTTP/1.1 2000 OK\r\n\r\n'],
     ['a status below 100', 'HTTP/1.1 099 OK\r\n\r\n'],
     ['a status with letters', 'HTTP/1.1 2x0 OK\r\n\r\n'],
+    ['an interim answer that closes (R38)', 'HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n'],
     ['a field name that is none', 'HTTP/1.1 200 OK\r\nX Y: 1\r\n\r\n'],
     ['an empty line first', '\r\nHTTP/1.1 200 OK\r\n\r\n'],
   ])('with %s is malformed', (_, text) => {
