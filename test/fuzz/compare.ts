@@ -1,8 +1,10 @@
 // Judges one case: do we and llhttp agree? The rule: what llhttp refuses, we refuse, but for the exceptions of WIDER; where both accept, every
 // boundary and every byte is the same; where only we refuse, the reason is one of STRICTER. docs/parser.md tells the same to people.
+import { decodeConnectReply } from '../../companion/chain/http-connect.ts';
 import { readByLlhttp, KNOWN_METHODS } from './llhttp.ts';
 import { readByOurs } from './ours.ts';
 import type { Case, Message, Outcome } from './outcome.ts';
+import { wrongRebuilt } from './rebuilt.ts';
 
 /** Reasons for which we refuse what llhttp takes, with where it is written. */
 export const STRICTER: Readonly<Record<string, string>> = {
@@ -87,7 +89,36 @@ export function judge(given: Case): Verdict {
     const difference = differenceOfCuts(ours, readByOurs({ ...given, cuts: [] }));
     if (difference !== null) return disagreement(`cut and whole differ: ${difference}`);
   }
-  return compare(given, ours, readByLlhttp(given), true);
+  const theirs = readByLlhttp(given);
+  const verdict = compare(given, ours, theirs, true);
+  if (verdict.kind === 'disagreement') return verdict;
+  if (given.methods[0] === 'CONNECT') {
+    const wrong = wrongConnectReply(given, theirs);
+    if (wrong !== null) return disagreement(wrong);
+  }
+  let answered = 0;
+  for (const message of ours.messages) {
+    const asked = given.methods[answered] ?? 'GET';
+    if (message.status >= 200) answered++;
+    if (!message.complete || message.status === 101 || asked === 'CONNECT') continue;
+    const text = message.rebuild?.() ?? null;
+    const wrong = text === null ? null : wrongRebuilt(text, message, asked);
+    if (wrong !== null) return disagreement(wrong);
+  }
+  return verdict;
+}
+
+/** A hop's answer to CONNECT has a reader of its own: where llhttp takes the answer, too, both say the same status and the same begin of the tunnel. */
+function wrongConnectReply(given: Case, theirs: Outcome): string | null {
+  const reply = decodeConnectReply(given.bytes);
+  if (typeof reply === 'string') return null;
+  // A 101 is nothing that a hop may say here: we read on, llhttp takes it for the answer.
+  const first = theirs.messages.find(({ status }) => status >= 200 || status === 101);
+  if (first === undefined) return theirs.ending === 'open' ? `a hop answers ${reply.status}, llhttp waits` : null;
+  if (first.status === 101) return null;
+  if (first.status !== reply.status) return `a hop answers ${reply.status}, for llhttp ${first.status}`;
+  const end = given.bytes.length - reply.rest.length;
+  return first.end === -1 || first.end === end ? null : `a hop's tunnel begins at ${end}, for llhttp at ${first.end}`;
 }
 
 function disagreement(say: string): Verdict {

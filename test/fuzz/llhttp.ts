@@ -149,7 +149,8 @@ export function readByLlhttp(given: Case): Outcome {
       const result = parser.execute(rest);
       if (typeof result !== 'number') {
         outcome.ending = result.code === 'HPE_CLOSED_CONNECTION' ? 'closed' : 'refused';
-        if (outcome.ending === 'refused' && current !== null && (current as Message).complete) (current as Message).keepAlive = true; // prettier-ignore
+        const before = messages.at(-1);
+        if (outcome.ending === 'refused' && before?.complete) before.keepAlive = true;
         outcome.why = result.reason;
         return outcome;
       }
@@ -160,24 +161,25 @@ export function readByLlhttp(given: Case): Outcome {
         return outcome;
       }
       rest = rest.subarray(result);
-      if (rest.length > 0 && (current === null || !(current as Message).complete)) {
-        // With an upgrade asked for, Node takes an error in the body for the upgrade.
+      const last = messages.at(-1);
+      if (!upgrading || last === undefined || !last.complete) {
+        if (rest.length === 0) break;
+        // Node takes an error for the upgrade where one was asked for.
         outcome.ending = 'refused';
         outcome.why = 'an error behind an upgrade';
         return outcome;
       }
-      if (!upgrading || current === null || !(current as Message).complete) break;
       // It stops behind a message that asks for an upgrade, and stays there. Declined, what follows is the next message.
       upgrading = false;
-      if (!(current as Message).keepAlive) {
+      if (!last.keepAlive) {
         outcome.ending = 'closed';
         return outcome;
       }
       begin();
     }
   }
-  const last = current as Message | null;
-  if (last === null) return outcome;
+  const last = messages.at(-1);
+  if (last === undefined) return outcome;
   if (!last.complete) {
     if (side === 'response') parser.finish();
   } else if (!last.keepAlive) {

@@ -1,7 +1,7 @@
 // Our own parser over a stream of bytes, with the real pieces put together as downstream/connection.ts and upstream/upstream-connection.ts do it:
 // HeadReader, the head's parser, a body taken whole where it is there whole, else IncomingBody; then the next message where the last one ended.
 import { BodyReader } from '../../companion/message/body-reader.ts';
-import type { Fields } from '../../companion/message/headers.ts';
+import { Fields } from '../../companion/message/headers.ts';
 import {
   type HeadLimits,
   HeadReader,
@@ -12,6 +12,7 @@ import {
 import { type Carrier, IncomingBody } from '../../companion/message/incoming-body.ts';
 import { Malformed } from '../../companion/message/malformed.ts';
 import type { BodySink, Framing, ResponseHead } from '../../companion/message/message.ts';
+import { rebuiltRequest, rebuiltResponse } from './rebuilt.ts';
 import { type Case, type Message, type Outcome, piecesOf } from './outcome.ts';
 
 /** Sizes must not decide here. */
@@ -111,6 +112,8 @@ class Stream implements Carrier, BodySink {
     const space = text.indexOf(' ');
     const target = text.slice(space + 1, text.indexOf(' ', space + 1));
     this.begin(head.method, target, 0, '', head.version, head.fields, head.keepAlive);
+    const message = this.current!;
+    message.rebuild = () => rebuiltRequest(head, message.body, fieldsOf(message.trailers));
     const { form } = head.target;
     const said =
       form === 'authority'
@@ -134,6 +137,8 @@ class Stream implements Carrier, BodySink {
     const head = parseResponseHead(this.reader.text, LIMITS, asked);
     if (head.status === 101) switches(head);
     this.begin('', '', head.status, head.reason, head.version, head.fields, head.keepAlive);
+    const message = this.current!;
+    message.rebuild = () => rebuiltResponse(head, message.body, asked);
     if (head.status === 101 || (asked === 'CONNECT' && head.status >= 200 && head.status < 300)) {
       this.outcome.ending = 'tunnel';
     } else if (head.status >= 200) this.answered++;
@@ -223,6 +228,10 @@ function switches(head: ResponseHead): void {
   ) {
     throw new Malformed('http_upgrade_failed', 'its 101 does not say to what');
   }
+}
+
+function fieldsOf(lines: readonly string[]): Fields | null {
+  return lines.length === 0 ? null : Fields.of(...lines);
 }
 
 const NO_LINES: readonly string[] = [];

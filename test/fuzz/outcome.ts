@@ -33,6 +33,8 @@ export interface Message {
   headAt: number;
   bodyAt: number;
   end: number;
+  /** Ours: writes it anew, once it is complete; null where it goes nowhere. */
+  rebuild?: () => string | null;
 }
 
 /**
