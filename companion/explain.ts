@@ -36,6 +36,8 @@ export function explain(
         ? 'Browser: not steered; no rule names it, so the browser goes its own way.'
         : `Browser: not steered, because of ${sayBecause(browserDecision.because)}.`,
   );
+  if (browserDecision.steered && browserDecision.local)
+    steps.push('Browser: its pages may reach this machine and its network (local: true).');
   if (!browserDecision.steered)
     steps.push(`If it comes to the companion all the same, it goes by the default route "${decision.route}".`);
   const said = { url, decision: browserDecision, steps };

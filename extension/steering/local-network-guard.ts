@@ -15,8 +15,9 @@ const MAX_DEPTH = 128;
 /** First of the rules for one host alone; below it two for each depth. */
 const FIRST_ALONE = 2 * MAX_DEPTH + 2;
 const ALL_IDS = Array.from({ length: FIRST_ALONE + 2 * MAX_ALONE }, (_, i) => i + 1);
-/** Hosts remembered of documents that were loaded confined (Firefox). */
-const MAX_REMEMBERED = 2_000;
+/** Tabs of which it is remembered what was loaded confined, and hosts in each (Firefox). */
+const MAX_TABS = 500;
+const MAX_HOSTS = 200;
 const LOOPBACK = ['localhost', '127.0.0.1', '[::1]'];
 // `append` keeps the page's own policy; `set` would destroy it.
 const CONFINE = {
@@ -146,17 +147,27 @@ function makeJudge(
   browser: Browser,
   steered: Steered,
 ): (details: WebRequest.OnBeforeRequestDetailsType) => Verdict | Promise<Verdict> {
-  /** Hosts whose documents were loaded while they were confined: those stay so, whatever is switched, until they are loaded anew. */
-  const loadedConfined = new Set<string>();
-  const isConfined = (host: string) => !isLoopback(host) && (loadedConfined.has(host) || steered.confines(host));
+  /** By tab, the hosts of documents that were loaded confined: those stay so, whatever is switched, until the tab goes elsewhere. */
+  const loaded = new Map<number, Set<string>>();
+  browser.tabs.onRemoved.addListener(id => void loaded.delete(id));
+  const remember = (tab: number, host: string, isNew: boolean) => {
+    if (isNew) loaded.delete(tab);
+    if (host === '' || isLoopback(host) || !steered.confines(host)) return;
+    const hosts = loaded.get(tab) ?? new Set();
+    if (hosts.size < MAX_HOSTS) hosts.add(host);
+    loaded.set(tab, hosts);
+    if (loaded.size > MAX_TABS) loaded.delete(loaded.keys().next().value!);
+  };
+  /** A worker that several tabs share has none of its own. */
+  const wasLoaded = (tab: number, host: string) =>
+    tab >= 0 ? loaded.get(tab)?.has(host) === true : [...loaded.values()].some(hosts => hosts.has(host));
 
   return details => {
     const host = hostOf(details.url);
-    if (details.type === 'main_frame' || details.type === 'sub_frame') {
-      loadedConfined.delete(host);
-      if (host !== '' && isConfined(host)) loadedConfined.add(host);
-      if (loadedConfined.size > MAX_REMEMBERED) loadedConfined.delete(loadedConfined.values().next().value!);
-    }
+    if (details.type === 'main_frame' || details.type === 'sub_frame')
+      remember(details.tabId, host, details.type === 'main_frame');
+    const isConfined = (one: string) =>
+      !isLoopback(one) && (steered.confines(one) || (loaded.size > 0 && wasLoaded(details.tabId, one)));
     // Links and sign-in callbacks stay.
     if (details.type === 'main_frame') return undefined;
     const isPrivate = isPrivateHost(host);

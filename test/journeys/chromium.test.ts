@@ -9,8 +9,10 @@ import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
 import { tellControlPlane } from './control-plane.ts';
 import { tellEdges } from './edges.ts';
+import { attackFrom } from './attack.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { startJourney } from './journey.ts';
+import { startVictim } from './victim.ts';
 import { tellStories } from './stories.ts';
 
 interface Axe {
@@ -25,6 +27,48 @@ describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellEdges(startChromium);
   tellControlPlane(startChromium);
   tellLocalNetwork(startChromium);
+
+  test('what was there before a site was steered reaches no further than it did: an open page, a stored service worker, a page whose site goes off', async () => {
+    // The web counts as public, as it does in life; so the browser itself guards what is not steered.
+    await using journey = await startJourney(startChromium, {}, world => ({
+      args: [`--ip-address-space-overrides=127.0.0.1:${world.httpPort}=public,127.0.0.1:${world.httpsPort}=public`],
+    }));
+    const { world, browser } = journey;
+    await using victim = await startVictim(world.authority, ['plain.test']);
+    const page = await browser.newPage();
+    await journey.pairAndUse(page);
+    expect(await page.goto(world.secureUrl('site.test', '/unsteered'))).toBeNull();
+    await attackFrom(page, victim, 'plain.test', 'unsteered');
+    const script = 'onmessage=({data})=>{fetch(data,{mode:"no-cors"});new WebSocket(data.replace("http","ws")+"-ws")}';
+    await page.evaluate(
+      async code =>
+        void (await navigator.serviceWorker.register(`/script.js?${encodeURIComponent(code)}`, { scope: '/stored/' })),
+      script,
+    );
+    const askWorker = async (tag: string) =>
+      eventually('the worker is asked', () =>
+        page.evaluate(async url => {
+          const worker = (await navigator.serviceWorker.getRegistration('/stored/'))?.active;
+          worker?.postMessage(url);
+          return worker !== null && worker !== undefined;
+        }, `http://127.0.0.1:${victim.port}/${tag}/stored-worker`),
+      );
+    await askWorker('unsteered');
+    const popup = await journey.popup(page);
+    await popup.switchSite(true);
+    await attackFrom(page, victim, 'plain.test', 'open');
+    await askWorker('open');
+    const second = await browser.newPage();
+    expect(await second.goto(world.secureUrl('site.test', '/steered'))).toBeNull();
+    expect(world.of('site.test').at(-1)?.way).toBe('companion');
+    await attackFrom(second, victim, 'plain.test', 'steered');
+    await askWorker('steered');
+    await new Promise(resolve => setTimeout(resolve, 2_500));
+    await popup.switchSite(false);
+    await attackFrom(second, victim, 'plain.test', 'off-again');
+    await new Promise(resolve => setTimeout(resolve, 1_500));
+    for (const tag of ['unsteered', 'open', 'steered', 'off-again']) expect(victim.reachedBy(tag), tag).toEqual([]);
+  });
 
   test('a PAC of 100,000 hosts is set in at most 200 ms', async () => {
     await using journey = await startJourney(startChromium);

@@ -65,12 +65,13 @@ export interface Journey extends AsyncDisposable {
 export async function startJourney(
   start: (options: BrowserOptions) => Promise<TestBrowser>,
   sections: Sections = {},
-  options: Partial<BrowserOptions> = {},
+  options: Partial<BrowserOptions> | ((world: World) => Partial<BrowserOptions>) = {},
 ): Promise<Journey> {
   await using opened = new AsyncDisposableStack();
   const world = opened.use(await startWorld());
   const companion = opened.use(await startCompanion(sections));
-  const browser = opened.use(await start({ directNames: NAMES, authority: world.authority.pem, ...options }));
+  const more = typeof options === 'function' ? options(world) : options;
+  const browser = opened.use(await start({ directNames: NAMES, authority: world.authority.pem, ...more }));
   const kept = opened.move();
   const popup = async (page: TestPage) => new Popup(await browser.popupFor(page));
   return {

@@ -28,7 +28,7 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       });
       const { world, browser, companion, pictures } = journey;
       await using victim = await startVictim(world.authority, ['plain.test']);
-      const page = await browser.newPage();
+      let page = await browser.newPage();
       await journey.pairAndUse(page);
       const attack = async (url: string, tag: string, from: TestPage = page) => {
         expect(await from.goto(url), url).toBeNull();
@@ -52,7 +52,7 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       );
 
       await page.goto(world.url('site.test', '/before'));
-      const popup = await journey.popup(page);
+      let popup = await journey.popup(page);
       await popup.switchSite(true);
       await popup.page.screenshot(pictures('local-network-off'));
       await attack(world.url('site.test', '/steered'), 'steered');
@@ -79,8 +79,16 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       await attack(`http://127.0.0.1:${world.httpPort}/`, 'itself');
       await arrives('itself', some);
 
-      // Let, and taken back: at the next load.
-      await page.goto(world.url('site.test', '/closed'));
+      // A browser that starts again guards before anything has been said.
+      await browser.restart();
+      page = await browser.newPage();
+      await attack(world.url('site.test', '/early'), 'early');
+      await wait(LONG_ENOUGH);
+      expect(world.of('site.test').at(-1)).toMatchObject({ path: '/early', way: 'companion' });
+      expect(victim.reachedBy('early')).toEqual([]);
+
+      // Let, and taken back: from the next load on.
+      popup = await journey.popup(page);
       await popup.letLocal(true);
       await popup.page.screenshot(pictures('local-network-on'));
       expect(readFileSync(companion.configFile, 'utf8')).toContain('site.test: { route: companion, local: true }');
@@ -89,8 +97,13 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       expect(world.of('site.test').at(-1)!.way).toBe('companion');
       await popup.letLocal(false);
       await attack(world.url('site.test', '/again'), 'again');
+      // Nor does a page that is open gain by its site's going off.
+      await popup.switchSite(false);
+      await attackFrom(page, victim, 'plain.test', 'off-again');
       await wait(LONG_ENOUGH);
       expect(victim.reachedBy('again')).toEqual([]);
+      // A new worker's script comes the direct way now, from what is this very machine here; in life it is public.
+      expect(victim.reachedBy('off-again').filter(way => !way.includes('worker'))).toEqual([]);
     },
   );
 }

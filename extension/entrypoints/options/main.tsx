@@ -53,10 +53,13 @@ function Options({ snapshot }: { snapshot: Snapshot }) {
         <section class="card">
           <h2>Sites</h2>
           <ul class="sites" data-testid="sites">
-            {state.sites.slice(0, MOST_SHOWN).map(({ site, route }) => (
+            {state.sites.slice(0, MOST_SHOWN).map(({ site, route, local }) => (
               <li key={site}>
                 <b>{site}</b>
-                <span class="grow">{route === 'off' ? 'not steered' : route}</span>
+                <span class="grow">
+                  {route === 'off' ? 'not steered' : route}
+                  {local === true && ', may reach your local network'}
+                </span>
                 <button
                   type="button"
                   class="quiet"

@@ -48,6 +48,8 @@ export interface BrowserOptions {
   readonly authority: string;
   /** Firefox: let the extension into private windows. */
   readonly privateWindows?: boolean;
+  /** Chromium: more of its command line. */
+  readonly args?: readonly string[];
   readonly prefs?: Record<string, string | number | boolean>;
   /** A window that a person can see and use. */
   readonly visible?: boolean;

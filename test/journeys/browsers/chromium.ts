@@ -29,6 +29,8 @@ class ChromiumPage implements TestPage {
     return this.page.evaluate(fn as never, ...(args as never)) as Promise<R>;
   }
   async click(selector: string): Promise<void> {
+    // A tab in the background draws nothing, so nothing in it can be found to click on.
+    await this.page.bringToFront();
     await (await this.page.waitForSelector(selector, { visible: true, timeout: 5_000 }))!.click();
   }
   async type(text: string): Promise<void> {
@@ -84,6 +86,7 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
         '--disable-features=HttpsUpgrades',
         `--load-extension=${CHROMIUM_EXTENSION}`,
         `--host-resolver-rules=${options.directNames.map(name => `MAP ${name} 127.0.0.1`).join(', ')}`,
+        ...(options.args ?? []),
       ],
     });
     browser.process()?.stderr?.on('data', (data: Buffer) => (said = (said + data.toString()).slice(-65_536)));
