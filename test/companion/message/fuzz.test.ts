@@ -13,6 +13,7 @@ import { caseAt, judged, noFigures, runCases } from '../../fuzz/run.ts';
 
 const corpus = readCorpus();
 const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 1_000_000_007);
+process.stdout.write(`fuzz: fresh cases of seed ${SEED}; FUZZ_SEED=${SEED} has them again\n`);
 
 describe('the kept cases', () => {
   test.each(corpus.map(entry => [entry.side, entry.name, entry] as const))('%s: %s', (_side, _name, entry) => {
@@ -23,7 +24,7 @@ describe('the kept cases', () => {
 });
 
 describe.each(['request', 'response'] as const)('fresh %ss', side => {
-  test(`agree with llhttp, or are refused for a listed reason (seed ${SEED})`, () => {
+  test('agree with llhttp, or are refused for a listed reason', () => {
     const figures = noFigures();
     const { failure } = runCases(side, SEED, 0, Infinity, performance.now() + 5_000, figures);
     const small = failure && minimise(failure.given, smaller => judged(smaller).kind === 'disagreement');
@@ -34,7 +35,7 @@ describe.each(['request', 'response'] as const)('fresh %ss', side => {
     expect(figures.refused).toBeGreaterThan(figures.cases / 10);
   });
 
-  test(`pass a running companion as what they are, or not at all (seed ${SEED})`, async () => {
+  test('pass a running companion as what they are, or not at all', async () => {
     const { failures, said } = await runLive(side, SEED, 60);
     expect(failures.map(({ given, verdict }) => `${verdict.say}: ${JSON.stringify(given.bytes.toString('latin1'))}`)).toEqual([]); // prettier-ignore
     expect(said).toMatch(/^60 in /);
