@@ -302,7 +302,14 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     house.idle.leave(this);
     const rest = at < chunk.length ? own(chunk.subarray(at)) : null;
     const { target, framing } = head;
-    if (target.form === 'origin' || target.form === 'asterisk') return this.knockAtControl(head, rest);
+    if (target.form === 'origin' || target.form === 'asterisk') {
+      try {
+        return this.knockAtControl(head, rest);
+      } catch (error) {
+        this.leave();
+        return this.onBug(error as Error);
+      }
+    }
     if (target.form === 'authority') {
       this.pending = rest;
       this.tunnels = true;

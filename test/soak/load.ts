@@ -7,7 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { TOKEN_PREFIX } from '../../shared/control.ts';
 import type { Milliseconds } from '../../shared/units.ts';
-import { connectRaw } from '../support/raw-client.ts';
+import { connectRaw, type RawClient } from '../support/raw-client.ts';
 import { type Place, TestLink } from '../support/with-companion.ts';
 import type { FarSide } from './origin.ts';
 
@@ -73,6 +73,7 @@ export class Load {
     this.visit('broken origin', 1, 100, async tally => this.askBroken(tally, `/broken/${upTo(30)}`));
     this.visit('reset origin', 1, 100, async tally => this.askBroken(tally, '/reset'));
     this.visit('short tunnel', 3, 30, async tally => this.tunnel(tally, 1, 0));
+    this.visit('SOCKS tunnel', 2, 60, async tally => this.tunnel(tally, 2, 50, true));
     this.visit('long tunnel', 4, 500, async tally => this.tunnel(tally, 40, 200));
     this.visit('idle tunnel', 6, 500, async tally => this.tunnel(tally, 2, 5_000));
     this.visit('client leaves', 3, 15, async tally => this.leave(tally));
@@ -241,10 +242,11 @@ export class Load {
   }
 
   /** A tunnel: so many pings, with so much time between. */
-  private async tunnel(tally: Tally, pings: number, pause: Milliseconds): Promise<void> {
+  private async tunnel(tally: Tally, pings: number, pause: Milliseconds, bySocks = false): Promise<void> {
     const { hosts, far, random, port } = this.world;
     const host = hosts[Math.floor(random() * hosts.length)]!;
     await using client = await this.connected(async raw => {
+      if (bySocks) return shakeHands(raw, host, far.echoPort);
       raw.write(`CONNECT ${host}:${far.echoPort} HTTP/1.1\r\nHost: ${host}:${far.echoPort}\r\n\r\n`);
       const { status } = await raw.readAnswer('HEAD', PATIENCE);
       if (status !== 200) throw new Error(`CONNECT to ${host} by ${port}: ${status}`);
@@ -268,7 +270,7 @@ export class Load {
   }
 
   /** A fresh connection on which `begin` gets through; in a flood it may be closed before it is heard, and is opened again. */
-  private async connected(begin: (client: Awaited<ReturnType<typeof connectRaw>>) => Promise<void>) {
+  private async connected(begin: (client: RawClient) => Promise<void>): Promise<RawClient> {
     for (let tries = 1; ; tries++) {
       const client = await connectRaw(this.world.port);
       try {
@@ -406,6 +408,16 @@ export class Load {
       socket.on('error', () => {});
     });
   }
+}
+
+/** SOCKS5 without a password, to a name (RFC 1928). */
+async function shakeHands(client: RawClient, host: string, to: number): Promise<void> {
+  client.write(Buffer.from([5, 1, 0]));
+  await client.read(2, PATIENCE);
+  const name = Buffer.from(host);
+  client.write(Buffer.concat([Buffer.from([5, 1, 0, 3, name.length]), name, Buffer.from([to >> 8, to & 255])]));
+  const reply = await client.read(10, PATIENCE);
+  if (reply[1] !== 0) throw new Error(`SOCKS to ${host}: ${reply[1]}`);
 }
 
 interface Came {

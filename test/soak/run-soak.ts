@@ -65,7 +65,9 @@ const RSS_BOUND = 256;
 const SLOPE_AFTER = 240;
 /** After the load: longer than any idle timeout of the configuration below. */
 const REST: Milliseconds = 9_000;
-const NAMES = ['direct.test', 'squid.test', 'tinyproxy.test', 'microsocks.test'];
+const NAMES = ['direct.test', 'squid.test', 'tinyproxy.test', 'microsocks.test', 'winding.test'];
+/** Hops that together could take longer than a route may: such a route has a clock of its own. */
+const WINDING = '[[squid, tinyproxy], [squid, tinyproxy], [microsocks]]';
 
 export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions): Promise<SoakReport> {
   await using stack = new AsyncDisposableStack();
@@ -86,7 +88,7 @@ export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions):
     port: companion.port,
     place,
     far,
-    hosts: ['direct.test', ...peers.map(one => `${one.name}.test`)],
+    hosts: ['direct.test', ...peers.map(one => `${one.name}.test`), ...(peers.length === 3 ? ['winding.test'] : [])],
     configOf,
     random: diceOf(seed),
   });
@@ -192,14 +194,15 @@ function configText(turn: number, peers: readonly Peer[]): string {
   const hops = peers.map(peer => `  ${peer.name}: ${peer.url}\n`).join('');
   const routes = peers.map(peer => `  ${peer.name}: [[${peer.name}]]\n`).join('');
   const sites = peers.map(peer => `  ${peer.name}.test: ${peer.name}\n`).join('');
+  const winding = peers.length === 3;
   // Every third changes what hops mean, so that kept connections are let go.
   const more = turn % 3 === 2 ? '  spare: http://192.0.2.1:3128\n' : '';
   return `# turn ${turn}
 hops:
 ${hops}${more}routes:
-${routes}sites:
+${routes}${winding ? `  winding: ${WINDING}\n` : ''}sites:
   direct.test: companion
-${sites}rules:
+${sites}${winding ? '  winding.test: winding\n' : ''}rules:
   - { host: blocked-${turn % 50}.test, block: true }
 guard:
   allow: [127.0.0.0/8]
