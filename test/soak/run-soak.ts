@@ -1,6 +1,6 @@
 // One soak: starts the far side, real proxies as hops, and the companion; lets the load in; looks once a second; and judges what is left at the end.
 import { spawn } from 'node:child_process';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Milliseconds } from '../../shared/units.ts';
@@ -18,6 +18,8 @@ export interface SoakOptions {
   readonly say: (line: string) => void;
   /** So many companions are killed in the middle of their work beside it, and their files looked at (A93). */
   readonly crashes?: number;
+  /** Processes that carry the traffic. With more than one, the heap is the companion's own alone; memory and files are those of all. */
+  readonly workers?: number;
 }
 
 /** One look, once a second. */
@@ -69,7 +71,7 @@ const NAMES = ['direct.test', 'squid.test', 'tinyproxy.test', 'microsocks.test',
 /** Hops that together could take longer than a route may: such a route has a clock of its own. */
 const WINDING = '[[squid, tinyproxy], [squid, tinyproxy], [microsocks]]';
 
-export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions): Promise<SoakReport> {
+export async function runSoak({ seconds, seed, say, crashes = 0, workers = 1 }: SoakOptions): Promise<SoakReport> {
   await using stack = new AsyncDisposableStack();
   const far = stack.use(await startFarSide());
   const peers: Peer[] = [];
@@ -78,7 +80,7 @@ export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions):
     const name = start.name.slice('start'.length).toLowerCase() as 'squid' | 'tinyproxy' | 'microsocks';
     if (havePeers(name)) peers.push(stack.use(await start({ hosts })));
   }
-  const configOf = (turn: number) => configText(turn, peers);
+  const configOf = (turn: number) => configText(turn, peers, workers);
   const place = stack.use(makePlace(configOf(0)));
   const companion = await startCompanion(place);
   stack.defer(() => companion.kill());
@@ -100,6 +102,7 @@ export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions):
     const look: Look = {
       at: began === 0 ? -1 : (performance.now() - began) / 1000,
       ...inside,
+      rss: companion.memory(),
       cpu: inside.cpu - cpuBefore,
       files: companion.files(),
       upstream: far.open,
@@ -188,7 +191,7 @@ export async function runSoak({ seconds, seed, say, crashes = 0 }: SoakOptions):
   return { looks, tallies, heapSlope, rssSlope, faults, summary };
 }
 
-function configText(turn: number, peers: readonly Peer[]): string {
+function configText(turn: number, peers: readonly Peer[], workers: number): string {
   // Every seventh is not in order, and the last good one stays in force.
   if (turn % 7 === 6) return 'hops: [\n';
   const hops = peers.map(peer => `  ${peer.name}: ${peer.url}\n`).join('');
@@ -210,6 +213,7 @@ dns:
   hosts: { direct.test: 127.0.0.1 }
 cache: { memory: 4MiB }
 log: { file: soak.log, size: 1MiB, keep: 2, recent: 500 }
+workers: ${workers}
 limits:
   connections: 400
   headTimeout: 5
@@ -261,13 +265,9 @@ async function startCompanion(place: { readonly configFile: string; readonly sta
     pid: child.pid!,
     port,
     onLook: (hear: (inside: Inside) => void) => void looks.on('line', line => hear(JSON.parse(line) as Inside)),
-    files: () => {
-      try {
-        return readdirSync(`/proc/${child.pid}/fd`).length;
-      } catch {
-        return 0;
-      }
-    },
+    files: () => sumOf(child.pid!, pid => readdirSync(`/proc/${pid}/fd`).length),
+    memory: () =>
+      sumOf(child.pid!, pid => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024),
     /** What they are: paths, `socket:[inode]` and the like. */
     openFiles: () =>
       readdirSync(`/proc/${child.pid}/fd`).map(fd => {
@@ -295,6 +295,16 @@ async function startCompanion(place: { readonly configFile: string; readonly sta
       await ended;
     },
   };
+}
+
+/** A figure of a process and of its children, if they are still there. */
+function sumOf(pid: number, figure: (pid: number) => number): number {
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+    return [pid, ...children].reduce((sum, one) => sum + figure(one), 0);
+  } catch {
+    return 0;
+  }
 }
 
 function lineOf(look: Look, load: Load): string {
