@@ -342,6 +342,8 @@ function upgradeOf(head: RequestHead): string | null {
   return kept.length > 0 ? kept.join(', ') : null;
 }
 
+const MAY_BE_SECRET = /cookie|auth|token|secret|session|password|credential|key/;
+
 /** RFC 9110 §7.6.2: a TRACE or OPTIONS that may go no further ends here. */
 function answeredHere(head: RequestHead): Answer | null {
   if (head.method !== 'TRACE' && head.method !== 'OPTIONS') return null;
@@ -354,7 +356,7 @@ function answeredHere(head: RequestHead): Answer | null {
     const { host, port, path } = httpTarget(head);
     let text = `TRACE ${urlOf(host, port, path)} HTTP/1.1\r\n`;
     for (let i = 0; i < head.fields.length; i++) {
-      if (/^(?:cookie|authorization|proxy-authorization)$/.test(head.fields.lowerNameAt(i))) continue;
+      if (MAY_BE_SECRET.test(head.fields.lowerNameAt(i))) continue;
       text += `${head.fields.nameAt(i)}: ${head.fields.valueAt(i)}\r\n`;
     }
     body = Buffer.from(`${text}\r\n`, 'latin1');
