@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net';
 import type { Endpoint } from '../../shared/endpoint.ts';
 import { Fault, type FaultKind } from '../../shared/fault.ts';
+import type { Milliseconds } from '../../shared/units.ts';
 import { BodyReader } from '../message/body-reader.ts';
 import { ChunkedWriter, type ChunkOutlet } from '../message/chunked-writer.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
@@ -45,6 +46,8 @@ export interface SentRequest {
 const MAX_INTERIM = 32;
 /** A body this small that has come whole travels as one Buffer. */
 const SMALL = 64 * 1024;
+/** So long an answer is awaited that may have come just before the connection broke under an upload. */
+const LAST_WORDS: Milliseconds = 500;
 
 interface Running {
   readonly request: SentRequest;
@@ -76,6 +79,8 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   private chunked: ChunkedWriter | null = null;
   private reusable = false;
   private gone = false;
+  /** What broke the connection under an upload, while its last words are awaited. */
+  private broken: Fault | null = null;
 
   constructor(
     socket: Socket,
@@ -131,6 +136,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
         this.socket.uncork();
       } else {
         this.upload = body;
+        surviveWrites(this.socket);
         this.chunked = framing.kind === 'chunked' ? new ChunkedWriter(outletOf(this.socket)) : null;
         this.socket.cork();
         this.socket.write(headText, 'latin1');
@@ -163,7 +169,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   }
 
   onDeadline(): void {
-    if (this.running !== null) this.break(this.fault('http_response_timeout'));
+    if (this.running !== null) this.break(this.broken ?? this.fault('http_response_timeout'));
     else if (this.body === null) this.destroy();
     else if (this.body.waits) this.deadline = this.deadlines.in(this.times.bodyTimeout * 1000);
     else this.break(this.fault('connection_read_timeout'));
@@ -250,7 +256,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
         ? this.wholeChunked(chunk, at, framing)
         : null;
     this.running = null;
-    this.reusable = head.keepAlive && !running.request.upgrade;
+    this.reusable = head.keepAlive && !running.request.upgrade && this.broken === null;
     if (framing.kind === 'none') {
       this.completed(at < chunk.length);
       return running.resolve({ head, body: null });
@@ -301,7 +307,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
       this.leave();
       body.connectionEnded(this.fault('http_response_incomplete'), false);
     } else if (this.running !== null) {
-      this.break(this.fault(this.answered ? 'http_response_incomplete' : 'connection_terminated'));
+      this.break(this.broken ?? this.fault(this.answered ? 'http_response_incomplete' : 'connection_terminated'));
     }
     this.destroy();
   };
@@ -310,11 +316,19 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     if (this.gone) return;
     const detail = error.code === 'ECONNRESET' ? 'connection reset' : error.code;
     const kind = this.body !== null || this.answered ? 'http_response_incomplete' : 'connection_terminated';
-    this.break(new Fault(kind, { ...this.blame, detail, cause: error }));
+    const fault = new Fault(kind, { ...this.blame, detail, cause: error });
+    if (this.running === null || this.upload === null || this.socket.destroyed) return this.break(fault);
+    // A write has failed: whoever refuses an upload says so, closes, and the system answers with a reset. What was said before that can still be read.
+    const { upload } = this;
+    this.broken = fault;
+    this.upload = this.chunked = null;
+    this.deadline = this.deadlines.in(LAST_WORDS);
+    upload.cancel();
   };
 
   private readonly onClose = (): void => {
-    if (!this.gone) this.break(this.fault('connection_terminated'));
+    if (this.gone) return;
+    this.break(this.broken ?? this.fault(this.body === null ? 'connection_terminated' : 'http_response_incomplete'));
   };
 
   private readonly onDrain = (): void => {
@@ -373,6 +387,19 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     upload?.cancel();
     this.destroy();
   }
+}
+
+/**
+ * A write that fails shall not close the socket over what has been read by nobody yet. By the names that Node has for it inside; where they are
+ * others, it closes as ever.
+ */
+function surviveWrites(socket: Socket): void {
+  const { _readableState: reads, _writableState: writes } = socket as unknown as Record<
+    string,
+    { autoDestroy?: boolean }
+  >;
+  if (reads?.autoDestroy === true) reads.autoDestroy = false;
+  if (writes?.autoDestroy === true) writes.autoDestroy = false;
 }
 
 function outletOf(socket: Socket): ChunkOutlet {

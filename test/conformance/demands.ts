@@ -87,7 +87,10 @@ export const ATTACKS: readonly Demand[] = [
     'secrets in pages, logs, explain: redacted',
     'passed-through TLS goes by the chain of its route too',
     'a request’s Proxy field: dropped',
-    ['TLS hops with bad certificates and changed SSH host keys: refused', 'There are no such kinds of hops yet: hops are http (CONNECT in the clear), socks5.'],
+    [
+      'TLS hops with bad certificates and changed SSH host keys: refused',
+      'There are no such kinds of hops yet: hops are http (CONNECT in the clear), socks5.',
+    ],
   ),
   ...group(
     'A',
@@ -115,7 +118,10 @@ export const DUTIES: readonly Demand[] = group(
   '§7.6.1: fields named in Connection, and the known ones, end here',
   '§7.6: no forwarding to oneself',
   '§7.6.2: Max-Forwards of TRACE and OPTIONS',
-  ['§7.6.3: Via', 'A deliberate deviation: no Via goes to origins and http targets, for it would give the browser away (A60). Loops are found by a mark in CONNECT and by identical heads under way.'],
+  [
+    '§7.6.3: Via',
+    'A deliberate deviation: no Via goes to origins and http targets, for it would give the browser away (A60). Loops are found by a mark in CONNECT and by identical heads under way.',
+  ],
   '§7.7: host, path and query are not rewritten',
   '§7.7: content passes untouched',
   '§7.8: Upgrade only with Connection: upgrade, never for HTTP/1.0',
@@ -153,5 +159,8 @@ export const DUTIES: readonly Demand[] = group(
   '§9.3: persistence for each connection',
   '§9.3.1–2: pipelining, and retries after a close',
   '§9.6: Connection: close',
-  ['§9.8: TLS closed without notice', 'No TLS is ended here toward origins: tunnels carry it unread, and a truncated one arrives truncated (A30).'],
+  [
+    '§9.8: TLS closed without notice',
+    'No TLS is ended here toward origins: tunnels carry it unread, and a truncated one arrives truncated (A30).',
+  ],
 );

@@ -36,7 +36,9 @@ describe('a place inside', () => {
 
   test('A37: is refused where a name leads to it, before a byte is sent', async () => {
     await using origin = await startOrigin();
-    await using companion = await startTestCompanion('dns:\n  hosts:\n    inside.test: 127.0.0.1\n    meta.test: 169.254.169.254\n');
+    await using companion = await startTestCompanion(
+      'dns:\n  hosts:\n    inside.test: 127.0.0.1\n    meta.test: 169.254.169.254\n',
+    );
     for (const host of ['inside.test', 'meta.test']) {
       const http = await ask(companion.port, get(`http://${host}:${origin.port}/`));
       expect([http.status, errorOf(http)], host).toEqual([502, 'destination_ip_prohibited']);
@@ -70,12 +72,32 @@ describe('Detour itself', () => {
   const allOpen = 'guard:\n  allow: [0.0.0.0/0, "::/0"]\n';
 
   test('A40: is refused as a target by every address and name of it, whatever guard.allow says', async () => {
-    await using companion = await startTestCompanion(`${allOpen}dns:\n  hosts:\n    me.test: 127.0.0.1\n    me6.test: "::1"\n`);
-    const own = Object.values(networkInterfaces()).flatMap(list => (list ?? []).filter(one => !one.scopeid).map(one => one.address));
-    const hosts = ['127.0.0.1', '127.0.0.9', '0.0.0.0', '[::1]', '[::]', '[::ffff:127.0.0.1]', '2130706433', 'localhost', 'x.localhost', 'me.test', 'me6.test'];
+    await using companion = await startTestCompanion(
+      `${allOpen}dns:\n  hosts:\n    me.test: 127.0.0.1\n    me6.test: "::1"\n`,
+    );
+    const own = Object.values(networkInterfaces()).flatMap(list =>
+      (list ?? []).filter(one => !one.scopeid).map(one => one.address),
+    );
+    const hosts = [
+      '127.0.0.1',
+      '127.0.0.9',
+      '0.0.0.0',
+      '[::1]',
+      '[::]',
+      '[::ffff:127.0.0.1]',
+      '2130706433',
+      'localhost',
+      'x.localhost',
+      'me.test',
+      'me6.test',
+    ];
     for (const host of [...hosts, ...own.map(one => (one.includes(':') ? `[${one}]` : one))]) {
       const at = `${host}:${companion.port}`;
-      for (const request of [get(`http://${at}/`), connectTo(at), get(`http://${at}/`, 'Connection: upgrade\r\nUpgrade: websocket\r\n')]) {
+      for (const request of [
+        get(`http://${at}/`),
+        connectTo(at),
+        get(`http://${at}/`, 'Connection: upgrade\r\nUpgrade: websocket\r\n'),
+      ]) {
         const answer = await ask(companion.port, request);
         expect([answer.status, errorOf(answer)], request).toEqual([502, 'proxy_loop_detected']);
       }

@@ -60,13 +60,17 @@ describe('what tells who asks', () => {
     await ask(companion.port, connectTo(`127.0.0.1:${origin.port}`)).catch(() => {});
     expect(new Set(first.logins)).toEqual(new Set(['first:pw-of-a']));
     expect(new Set(second.logins)).toEqual(new Set(['second:pw-of-b']));
-    expect(first.requests.every(head => head.startsWith('CONNECT ') && !head.includes(basic('second:pw-of-b')))).toBe(true);
+    expect(first.requests.every(head => head.startsWith('CONNECT ') && !head.includes(basic('second:pw-of-b')))).toBe(
+      true,
+    );
     expect(second.requests.join('\n')).not.toContain(basic('first:pw-of-a'));
   });
 
   test('A62: failover builds the head anew: the next hop gets neither the first one’s credentials nor its cookies', async () => {
     await using refusing = await startOrigin((_, response) =>
-      response.writeHead(403, { 'X-Squid-Error': 'ERR_ACCESS_DENIED 0', Via: '1.1 squid', 'Set-Cookie': 'hop=1' }).end('no'),
+      response
+        .writeHead(403, { 'X-Squid-Error': 'ERR_ACCESS_DENIED 0', Via: '1.1 squid', 'Set-Cookie': 'hop=1' })
+        .end('no'),
     );
     await using serving = await startOrigin((_, response) => response.end('served'));
     await using companion = await startTestCompanion(
@@ -130,7 +134,10 @@ describe('secrets', () => {
     for (const request of [
       get('http://a.test/', 'Sec-Fetch-Dest: document\r\nAccept: text/html\r\n'),
       connectTo('a.test:443'),
-      get(`http://origin.test:${origin.port}/`, `Authorization: Basic ${basic('x:hunter2')}\r\nCookie: s=hunter2\r\nProxy-Authorization: Basic ${basic('hunter2:hunter2')}\r\n`),
+      get(
+        `http://origin.test:${origin.port}/`,
+        `Authorization: Basic ${basic('x:hunter2')}\r\nCookie: s=hunter2\r\nProxy-Authorization: Basic ${basic('hunter2:hunter2')}\r\n`,
+      ),
       get(`http://u:hunter2@origin.test:${origin.port}/`, 'Sec-Fetch-Dest: document\r\nAccept: text/html\r\n'),
       `CONNECT u:hunter2@origin.test:443 HTTP/1.1\r\nHost: x\r\n\r\n`,
     ]) {
@@ -150,11 +157,14 @@ describe('secrets', () => {
     seen.push(readFileSync(logFile, 'utf8'), explained.out, explained.err, logged.out, logged.err, ...companion.said);
     const all = seen.join('\n');
     expect(all.length).toBeGreaterThan(500);
-    for (const secret of ['hunter2', basic('me:hunter2'), basic('x:hunter2'), 'pw-of']) expect(all).not.toContain(secret);
+    for (const secret of ['hunter2', basic('me:hunter2'), basic('x:hunter2'), 'pw-of'])
+      expect(all).not.toContain(secret);
   });
 
   test('A63: an error in the file shows its place, not the password beside it', async () => {
-    using place = makePlace('hops:\n  h: http://me:hunter2@127.0.0.1:99999\n  i: htp://me:hunter2@127.0.0.1:1\n  j: http://me:hunter2 @127.0.0.1:1\n');
+    using place = makePlace(
+      'hops:\n  h: http://me:hunter2@127.0.0.1:99999\n  i: htp://me:hunter2@127.0.0.1:1\n  j: http://me:hunter2 @127.0.0.1:1\n',
+    );
     const ran = await runDetour(['check', '--config', place.configFile], place);
     expect(ran.code).not.toBe(0);
     expect(ran.out + ran.err).toMatch(/:2:\d+/);

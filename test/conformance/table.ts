@@ -69,7 +69,9 @@ function rowOf(demand: Demand, shown: Map<string, Shown[]>): string {
   const tests = shown.get(demand.number) ?? [];
   const byFile = new Map<string, string[]>();
   for (const { name, file } of tests) byFile.set(file, [...(byFile.get(file) ?? []), name]);
-  const cells = [...byFile].map(([file, names]) => `${names.map(cell).join(' · ')} ([${path.basename(file)}](../${file}))`);
+  const cells = [...byFile].map(
+    ([file, names]) => `${names.map(cell).join(' · ')} ([${path.basename(file)}](../${file}))`,
+  );
   if (demand.reason !== undefined) cells.push(cell(demand.reason));
   return `| ${demand.number} | ${cell(demand.demands)} | ${cells.join('<br>')} | ${resultOf(demand, shown)} |`;
 }
@@ -111,5 +113,7 @@ ${table(DUTIES)}
 if (process.argv[1] === import.meta.filename) {
   writeFileSync(DOCUMENT, conformanceDocument());
   const open = openNumbers();
-  process.stdout.write(open.length === 0 ? 'docs/conformance.md: every number is held or has a reason\n' : `open: ${open.join(', ')}\n`);
+  process.stdout.write(
+    open.length === 0 ? 'docs/conformance.md: every number is held or has a reason\n' : `open: ${open.join(', ')}\n`,
+  );
 }
