@@ -22,21 +22,33 @@ interface Plan {
   readonly named: string;
   readonly spelled: readonly string[];
   readonly tag: string;
+  /** One way of each sort is enough. */
+  readonly few: boolean;
 }
 
-/** Has the page try everything; the page stays as it is. `named` resolves to this machine. */
-export async function attackFrom(page: TestPage, victim: Victim, named: string, tag: string): Promise<void> {
+/** What is tried where few ways are enough. */
+export const FEW = 'fetch websocket image frame worker sandboxed';
+
+/** Has the page try everything, or FEW; the page stays as it is. `named` resolves to this machine. */
+export async function attackFrom(
+  page: TestPage,
+  victim: Victim,
+  named: string,
+  tag: string,
+  few = false,
+): Promise<void> {
   const isSecure = (await page.evaluate(() => location.protocol)) === 'https:';
   await page.evaluate(tryEverything, {
     base: `http://127.0.0.1:${victim.port}`,
     named: isSecure ? `https://${named}:${victim.securePort}` : `http://${named}:${victim.port}`,
     spelled: SPELLINGS.map(host => `http://${host}:${victim.port}`),
     tag,
+    few,
   });
 }
 
 // Runs in the page: everything it needs stands inside.
-function tryEverything({ base, named, spelled, tag }: Plan): void {
+function tryEverything({ base, named, spelled, tag, few }: Plan): void {
   const at = (way: string, where = base) => `${where}/${tag}/${way}`;
   const socketAt = (way: string, where = base) => at(way, where).replace(/^http/, 'ws');
   const attempt = (act: () => unknown) => {
@@ -66,10 +78,24 @@ function tryEverything({ base, named, spelled, tag }: Plan): void {
     ['-named', named],
   ] as const) {
     attempt(() => fetch(at(`fetch${suffix}`, where), { mode: 'no-cors' }));
-    attempt(() => fetch(at(`fetch-cors${suffix}`, where)));
     attempt(() => new WebSocket(socketAt(`websocket${suffix}`, where)));
     attempt(() => put('img', element => (element.src = at(`image${suffix}`, where))));
     attempt(() => put('iframe', element => (element.src = at(`frame${suffix}`, where))));
+  }
+  attempt(() => new Worker(served('worker')));
+  attempt(() => {
+    put('iframe', element => {
+      element.setAttribute('sandbox', 'allow-scripts');
+      element.srcdoc = html(asking('sandboxed'));
+    });
+  });
+  if (few) return;
+
+  for (const [suffix, where] of [
+    ['', base],
+    ['-named', named],
+  ] as const) {
+    attempt(() => fetch(at(`fetch-cors${suffix}`, where)));
     attempt(() => put('script', element => (element.src = at(`script${suffix}`, where))));
   }
   for (const [i, where] of spelled.entries()) {
@@ -101,12 +127,6 @@ function tryEverything({ base, named, spelled, tag }: Plan): void {
   attempt(() => put('iframe', element => (element.src = `/redirect?${encodeURIComponent(at('redirect-frame'))}`)));
   // Frames without a response of their own.
   attempt(() => put('iframe', element => (element.srcdoc = html(asking('srcdoc')))));
-  attempt(() => {
-    put('iframe', element => {
-      element.setAttribute('sandbox', 'allow-scripts');
-      element.srcdoc = html(asking('sandboxed'));
-    });
-  });
   attempt(() =>
     put('iframe', element => (element.src = `data:text/html,${encodeURIComponent(html(asking('data-frame')))}`)),
   );
@@ -119,7 +139,6 @@ function tryEverything({ base, named, spelled, tag }: Plan): void {
     inner.document.write(html(asking('blank-frame')));
   });
   // Workers.
-  attempt(() => new Worker(served('worker')));
   attempt(() => new Worker(served('module-worker'), { type: 'module' }));
   attempt(() => new Worker(URL.createObjectURL(new Blob([asking('blob-worker')], { type: 'text/javascript' }))));
   attempt(() => new Worker(dataOf(asking('data-worker'))));

@@ -2,7 +2,7 @@
 // unsteered pages first, so that it is known to arrive.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { attackFrom } from './attack.ts';
+import { attackFrom, FEW } from './attack.ts';
 import { type BrowserOptions, eventually, type TestBrowser, type TestPage } from './browsers/browser.ts';
 import { startJourney } from './journey.ts';
 import { startVictim } from './victim.ts';
@@ -30,9 +30,9 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       await using victim = await startVictim(world.authority, ['plain.test']);
       let page = await browser.newPage();
       await journey.pairAndUse(page);
-      const attack = async (url: string, tag: string, from: TestPage = page) => {
+      const attack = async (url: string, tag: string, from: TestPage = page, few = false) => {
         expect(await from.goto(url), url).toBeNull();
-        await attackFrom(from, victim, 'plain.test', tag);
+        await attackFrom(from, victim, 'plain.test', tag, few);
       };
       const arrives = (tag: string, ways: string) =>
         eventually(`all ways arrive, of ${tag}`, () => {
@@ -73,11 +73,10 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       await eventually('the tab went there', () => victim.reachedBy('signed-in').length > 0);
       await second.close();
       // So may pages that are not steered, below a steered site too, and pages of the machine itself.
-      const some = 'fetch websocket image frame worker sandboxed';
-      await attack(world.url('router.site.test', '/off'), 'below');
-      await arrives('below', some);
-      await attack(`http://127.0.0.1:${world.httpPort}/`, 'itself');
-      await arrives('itself', some);
+      await attack(world.url('router.site.test', '/off'), 'below', page, true);
+      await arrives('below', FEW);
+      await attack(`http://127.0.0.1:${world.httpPort}/`, 'itself', page, true);
+      await arrives('itself', FEW);
 
       // A browser that starts again guards before anything has been said.
       await browser.restart();
@@ -92,8 +91,8 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       await popup.letLocal(true);
       await popup.page.screenshot(pictures('local-network-on'));
       expect(readFileSync(companion.configFile, 'utf8')).toContain('site.test: { route: companion, local: true }');
-      await attack(world.url('site.test', '/let'), 'let');
-      await arrives('let', some);
+      await attack(world.url('site.test', '/let'), 'let', page, true);
+      await arrives('let', FEW);
       expect(world.of('site.test').at(-1)!.way).toBe('companion');
       await popup.letLocal(false);
       await attack(world.url('site.test', '/again'), 'again');
@@ -101,7 +100,8 @@ export function tellLocalNetwork(start: (options: BrowserOptions) => Promise<Tes
       await popup.switchSite(false);
       await attackFrom(page, victim, 'plain.test', 'off-again');
       await wait(LONG_ENOUGH);
-      expect(victim.reachedBy('again')).toEqual([]);
+      // Once more for those of before: browsers hold WebSockets back for a while after some that failed.
+      for (const tag of ['steered', 'steered-secure', 'early', 'again']) expect(victim.reachedBy(tag), tag).toEqual([]);
       // A new worker's script comes the direct way now, from what is this very machine here; in life it is public.
       expect(victim.reachedBy('off-again').filter(way => !way.includes('worker'))).toEqual([]);
     },

@@ -2,6 +2,7 @@
 import { createServer as createHttpServer, type RequestListener } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Server } from 'node:net';
+import { WebSocketServer } from 'ws';
 import type { TestAuthority } from '../support/certificates.ts';
 
 export interface Victim extends AsyncDisposable {
@@ -18,12 +19,14 @@ export async function startVictim(authority: TestAuthority, names: readonly stri
     reached.add(request.url ?? '');
     response.writeHead(200, { 'content-type': 'text/html', 'content-length': 2 }).end('ok');
   };
+  // It answers the handshake: browsers hold WebSockets back for seconds after some that failed.
+  const sockets = new WebSocketServer({ noServer: true });
   const servers = [createHttpServer(answer), createHttpsServer(await authority.issue(...names), answer)] as const;
   const ports: number[] = [];
   for (const server of servers) {
-    server.on('upgrade', (request, socket) => {
+    server.on('upgrade', (request, socket, rest) => {
       reached.add(request.url ?? '');
-      socket.destroy();
+      sockets.handleUpgrade(request, socket, rest, () => {});
     });
     // Both families: 127.0.0.0/8 and ::1.
     await new Promise<void>(resolve => (server as Server).listen(0, '::', resolve));
@@ -38,6 +41,7 @@ export async function startVictim(authority: TestAuthority, names: readonly stri
         .map(path => path.slice(tag.length + 2))
         .sort(),
     async [Symbol.asyncDispose]() {
+      for (const socket of sockets.clients) socket.terminate();
       for (const server of servers) {
         server.closeAllConnections();
         await new Promise(resolve => server.close(resolve));
