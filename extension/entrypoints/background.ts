@@ -335,6 +335,11 @@ export default defineBackground(() => {
   // Start --------------------------------------------------------------------------------------------------------------------------------
   void browser.alarms.create(RECONNECT, { periodInMinutes: 0.5 });
   browser.alarms.onAlarm.addListener(() => void restored.then(() => client.connect()));
+  // What an older version set stays until a newer one sets its own.
+  browser.runtime.onInstalled.addListener(() => {
+    adapter.anew?.();
+    void restored.then(() => steer());
+  });
   // Wakes the worker when the browser starts.
   browser.runtime.onStartup.addListener(() => {});
   void restored.then(async () => {

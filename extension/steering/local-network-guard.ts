@@ -14,7 +14,9 @@ const MAX_ALONE = 500;
 const MAX_DEPTH = 128;
 /** First of the rules for one host alone; below it two for each depth. */
 const FIRST_ALONE = 2 * MAX_DEPTH + 2;
-const ALL_IDS = Array.from({ length: FIRST_ALONE + 2 * MAX_ALONE }, (_, i) => i + 1);
+const LAST_ID = FIRST_ALONE + 2 * MAX_ALONE;
+const ALL_IDS = Array.from({ length: LAST_ID }, (_, i) => i + 1);
+const RESOURCE_TYPES = ['main_frame', 'sub_frame', 'script'];
 /** Tabs of which it is remembered what was loaded confined, and hosts in each (Firefox). */
 const MAX_TABS = 500;
 const MAX_HOSTS = 200;
@@ -49,7 +51,7 @@ interface NetRule {
  * no form there.
  */
 export function localNetworkRules(table: SteeringTable): NetRule[] {
-  const resourceTypes = ['main_frame', 'sub_frame', 'script'];
+  const resourceTypes = RESOURCE_TYPES;
   const guarded: [host: string, depth: number][] = [];
   const free = new Map<string, number>();
   /** Of two minds: the host itself may what its subdomains may not, or the other way round. */
@@ -113,10 +115,34 @@ export function isLoopback(host: string): boolean {
   return /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[?::1\]?|\[?::ffff:7f[0-9a-f]{2}:[0-9a-f]+\]?)$/.test(host);
 }
 
-/** Chromium: brings the rules to what the table says; null lifts them. */
-export function makeLocalNetworkGuard(rules: DynamicRules): (table: SteeringTable | null) => Promise<void> {
-  return table =>
-    rules.updateDynamicRules({ removeRuleIds: ALL_IDS, addRules: table === null ? [] : localNetworkRules(table) });
+/** Hosts that one table confines (or below which it does) and the other does not. */
+export function noLongerConfined(before: SteeringTable, now: SteeringTable): string[] {
+  const later = openTable(now);
+  const names: string[] = [];
+  for (const [host, own, below] of openTable(before).names(now))
+    // No one name speaks for all subdomains, but one that nobody has comes near.
+    if ((isConfined(own) && !later.confines(host)) || (isConfined(below) && !later.confines(`any-other.${host}`)))
+      names.push(host);
+  for (const [address, verdict] of Object.entries(before.addresses))
+    if (isConfined(verdict) && !later.confines(address)) names.push(formatHost(address));
+  return names.filter(host => !isLoopback(host));
+}
+
+/** Brings Chromium's rules to what the table says, `leaving` confined as well; null lifts them. */
+export type LocalNetworkGuard = (table: SteeringTable | null, leaving?: readonly string[]) => Promise<void>;
+
+export function makeLocalNetworkGuard(rules: DynamicRules): LocalNetworkGuard {
+  return (table, leaving = []) => {
+    const addRules = table === null ? [] : localNetworkRules(table);
+    if (leaving.length > 0)
+      addRules.push({
+        id: LAST_ID,
+        priority: LAST_ID,
+        action: CONFINE,
+        condition: { requestDomains: leaving, resourceTypes: RESOURCE_TYPES },
+      });
+    return rules.updateDynamicRules({ removeRuleIds: ALL_IDS, addRules });
+  };
 }
 
 /** What Firefox's guard asks of the steering. */

@@ -1,6 +1,7 @@
 // Chromium steers by a PAC script in its proxy setting. Mandatory, so that a script that cannot run blocks rather than goes direct; it stays
 // in force while the worker sleeps and while the companion is away.
 import type { SteeringTable } from '../../shared/decision/compile-table.ts';
+import { type LocalNetworkGuard, noLongerConfined } from './local-network-guard.ts';
 import type { SteeringAdapter } from './steering.ts';
 
 /** As much of chrome.proxy as is used; a test hands in its own. */
@@ -16,24 +17,37 @@ export interface ProxyErrors {
   addListener(listener: (details: { error: string; details?: string }) => void): void;
 }
 
-/** `protect` takes back the reach that steering would give a page; it is in force before the PAC is. */
+/** `protect` takes back the reach that steering would give a page; it is in force before the PAC is, and as long as the one before. */
 export function makePacSteering(
   settings: ProxySettings,
   errors: ProxyErrors,
-  protect: (table: SteeringTable | null) => Promise<void>,
+  protect: LocalNetworkGuard,
 ): SteeringAdapter {
+  let last: SteeringTable | null = null;
+  let isAnew = false;
   return {
     dialect: 'pac',
     async apply(steering) {
       const data = steering.pac ?? '';
       const now = await settings.get({});
-      if (now.levelOfControl === 'controlled_by_this_extension' && now.value?.pacScript?.data === data) return;
-      await protect(steering.table);
-      await settings.set({ scope: 'regular', value: { mode: 'pac_script', pacScript: { data, mandatory: true } } });
+      const isSet = now.levelOfControl === 'controlled_by_this_extension' && now.value?.pacScript?.data === data;
+      const leaving = last === null ? [] : noLongerConfined(last, steering.table);
+      if (!isSet || isAnew) {
+        await protect(steering.table, leaving);
+        if (!isSet)
+          await settings.set({ scope: 'regular', value: { mode: 'pac_script', pacScript: { data, mandatory: true } } });
+        if (leaving.length > 0) await protect(steering.table);
+        isAnew = false;
+      }
+      last = steering.table;
+    },
+    anew() {
+      isAnew = true;
     },
     async clear() {
       await settings.clear({ scope: 'regular' });
       await protect(null);
+      last = null;
     },
     watch({ changed, failed }) {
       settings.onChange.addListener(() => changed());

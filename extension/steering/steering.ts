@@ -6,6 +6,8 @@ export interface SteeringAdapter {
   readonly dialect: 'pac' | 'table';
   /** Steers by this from the next request on. Same hash, same setting: nothing is done. */
   apply(steering: SavedSteering): Promise<void>;
+  /** The next `apply` sets everything again: what is there may be another version's. */
+  anew?(): void;
   /** Takes back every setting made; the browser goes its own way, as before. */
   clear(): Promise<void>;
   /** Tells when someone else changes the proxy setting, and when the browser cannot use it (its own error text). */

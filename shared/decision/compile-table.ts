@@ -16,9 +16,10 @@ export interface OpenTable {
   confines(host: string): boolean;
   /**
    * Every host that a rule names, with its own verdict and that of its subdomains, unless the named parent says the same of both. Only
-   * those that browsers' own rule lists take: names of letters, digits, "-" and "_", which are all that DNS has.
+   * those that browsers' own rule lists take: names of letters, digits, "-" and "_", which are all that DNS has. `but` leaves out what stands
+   * in that table just so (most of it, at least).
    */
-  names(): Generator<readonly [host: string, own: Verdict, below: Verdict]>;
+  names(but?: SteeringTable): Generator<readonly [host: string, own: Verdict, below: Verdict]>;
 }
 
 /** Says what decide() says, for rules by host and address. */
@@ -71,7 +72,7 @@ export function openTable(table: SteeringTable): OpenTable {
       const verdict = verdictOf(host);
       return verdict === STEERED || verdict === BLOCKED;
     },
-    *names() {
+    *names(but) {
       for (const { code, buckets } of groups) {
         const own = Math.floor(code / VERDICTS) as Verdict;
         const below = (code % VERDICTS) as Verdict;
@@ -80,6 +81,7 @@ export function openTable(table: SteeringTable): OpenTable {
           const top = bucket.slice(0, space);
           const length = Number(bucket.slice(space + 1, -1));
           const first = bucket.at(-1)!;
+          if (but?.names[code]?.[bucket] === names) continue;
           for (let at = 0; at < Math.max(1, names.length); at += length - 1 || 1) {
             const host = first === '@' ? top : `${first}${names.slice(at, at + length - 1)}.${top}`;
             if (/^[\w.-]+$/.test(host)) yield [host, own, below];

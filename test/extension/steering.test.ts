@@ -6,6 +6,7 @@ import {
   isPrivateHost,
   localNetworkRules,
   makeLocalNetworkGuard,
+  noLongerConfined,
 } from '../../extension/steering/local-network-guard.ts';
 import { RequestSteering } from '../../extension/steering/on-request.ts';
 import { makePacSteering } from '../../extension/steering/pac-settings.ts';
@@ -14,6 +15,7 @@ import { compileMatcher } from '../../shared/decision/decide.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
 import type { Action, Matcher } from '../../shared/decision/rule.ts';
 import { anyRules, anyUrl } from '../support/arbitraries.ts';
+import { makeHosts } from '../support/make-list.ts';
 
 const action = { do: 'route', route: 'companion', filter: 'standard', cache: 'standard', inspect: false } as const;
 const table = compileTable(
@@ -105,6 +107,50 @@ test('in Chromium the guard is in force before the PAC, and the same PAC is set 
   expect(did).toHaveLength(4);
   await adapter.clear();
   expect(did.slice(4)).toEqual(['clear', 'guard null']);
+});
+
+test('what is steered no longer is guarded until the PAC has let it go; another version guards anew', async () => {
+  const { settings, errors, did } = fakeProxy();
+  const adapter = makePacSteering(settings, errors, async (_table, leaving = []) => void did.push(`guard +${leaving}`));
+  const tableOf = (...sites: [site: string, action: Action][]) =>
+    compileTable(
+      compileMatcher({
+        rules: sites.map(([site, does]) => ({ id: site, matcher: parseMatcher(site) as Matcher, action: does })),
+        lists: [],
+      }),
+    );
+  await adapter.apply({
+    ...saved,
+    pac: '1',
+    table: tableOf(['a.test', action], ['b.test', action], ['10.1.2.3', action]),
+  });
+  await adapter.apply({ ...saved, pac: '2', table: tableOf(['a.test', open], ['b.test', action]) });
+  expect(did).toEqual(['guard +', 'set mandatory=true', 'guard +a.test,10.1.2.3', 'set mandatory=true', 'guard +']);
+  did.length = 0;
+  await adapter.apply({ ...saved, pac: '2', table: tableOf(['a.test', open], ['b.test', action]) });
+  expect(did).toEqual([]);
+  adapter.anew!();
+  await adapter.apply({ ...saved, pac: '2', table: tableOf(['a.test', open], ['b.test', action]) });
+  expect(did).toEqual(['guard +']);
+});
+
+test('what leaves is found among a hundred thousand, and confined by a rule above all others', async () => {
+  const entries = makeHosts(100_000).map((host, i) => ({ matcher: { kind: 'suffix' as const, host }, line: i + 1 }));
+  const list = { id: 'lists[0]', name: 'big.txt', action, entries };
+  const rule = { id: 'sites.a.test', matcher: { kind: 'suffix' as const, host: 'a.test' }, action };
+  const before = compileTable(compileMatcher({ rules: [rule], lists: [list] }));
+  const now = compileTable(compileMatcher({ rules: [], lists: [list] }));
+  const begun = performance.now();
+  expect(noLongerConfined(before, now)).toEqual(['a.test']);
+  console.log(`found in ${(performance.now() - begun).toFixed(0)} ms`);
+  const updateDynamicRules = vi.fn(async (_change: { removeRuleIds: number[]; addRules?: object[] }) => {});
+  await makeLocalNetworkGuard({ updateDynamicRules })(compileTable(compileMatcher({ rules: [], lists: [] })), [
+    'a.test',
+  ]);
+  const { addRules, removeRuleIds } = updateDynamicRules.mock.lastCall![0];
+  expect(addRules).toHaveLength(1);
+  expect(removeRuleIds).toContain((addRules![0] as { id: number }).id);
+  expect(isConfinedBy(addRules as never, 'https://x.a.test/')).toBe(true);
 });
 
 test('who else holds the proxy setting is named', async () => {
