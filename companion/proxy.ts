@@ -347,7 +347,7 @@ const MAY_BE_SECRET = /cookie|auth|token|secret|session|password|credential|key/
 /** RFC 9110 §7.6.2: a TRACE or OPTIONS that may go no further ends here. */
 function answeredHere(head: RequestHead): Answer | null {
   if (head.method !== 'TRACE' && head.method !== 'OPTIONS') return null;
-  if (head.fields.get('max-forwards') !== '0') return null;
+  if (!/^0+$/.test(head.fields.get('max-forwards') ?? '')) return null;
   const fields = new Fields();
   let body: Buffer = Buffer.alloc(0);
   if (head.method === 'TRACE') {

@@ -20,7 +20,7 @@ interface HttpConnection {
     readonly headText: string;
     readonly framing: Framing;
     readonly body: Body;
-    readonly upgrade: boolean;
+    readonly upgrade: null;
     readonly blame: { readonly target: DnsOverHttps; readonly hop: undefined };
     readonly interim: null;
   }): Promise<Answer>;
@@ -150,7 +150,7 @@ export function makeDnsOverHttps(options: DnsOverHttpsOptions): AskDns {
         headText: headOf(server, body.length),
         framing: { kind: 'length', length: body.length },
         body,
-        upgrade: false,
+        upgrade: null,
         blame: { target: server, hop: undefined },
         interim: null,
       });

@@ -89,6 +89,11 @@ const NO_TRAILERS: ReadonlySet<string> = new Set([
   'if-unmodified-since',
   'if-range',
   'x-real-ip',
+  'x-client-ip',
+  'x-cluster-client-ip',
+  'true-client-ip',
+  'client-ip',
+  'x-proxyuser-ip',
 ]);
 
 /** Takes the trailers that may not be trailers out; null where none are left. */

@@ -120,7 +120,7 @@ function ask(
     headText: requestHead({ head, host: target.host, port: target.port, path, framing, upgrade }, hop),
     framing,
     body,
-    upgrade: upgrade !== null,
+    upgrade,
     blame: hop === null ? { target, hop: undefined } : { target: { host: hop.host, port: hop.port }, hop: hop.name },
     interim: outgoing.interim,
   };

@@ -35,8 +35,8 @@ export interface SentRequest {
   readonly headText: string;
   readonly framing: Framing;
   readonly body: Body;
-  /** Whether a 101 was asked for. */
-  readonly upgrade: boolean;
+  /** The protocols that a 101 was asked for; null = none was. */
+  readonly upgrade: string | null;
   readonly blame: Blame;
   /** Hears 1xx answers other than 101. */
   readonly interim: ((head: ResponseHead) => void) | null;
@@ -231,16 +231,18 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     }
   }
 
-  /** RFC 9110 §7.8: only as asked, and only with both fields. */
+  /** RFC 9110 §7.8: only as asked, only with both fields, and only to what was asked for. */
   private switched(head: ResponseHead, rest: Buffer, running: Running): void {
-    if (!running.request.upgrade) throw new Malformed('http_upgrade_failed', 'it switched without being asked');
+    const { upgrade } = running.request;
+    if (upgrade === null) throw new Malformed('http_upgrade_failed', 'it switched without being asked');
     const connection = head.fields.get('connection');
-    if (
-      connection === undefined ||
-      !listHas(connection, 'upgrade') ||
-      !/[^ \t,]/.test(head.fields.get('upgrade') ?? '')
-    ) {
+    const chosen = head.fields.get('upgrade') ?? '';
+    if (connection === undefined || !listHas(connection, 'upgrade') || !/[^ \t,]/.test(chosen)) {
       throw new Malformed('http_upgrade_failed', 'its 101 does not say to what');
+    }
+    const protocols = chosen.toLowerCase().split(',');
+    if (protocols.some(one => one.trim() !== '' && !listHas(upgrade, one.trim()))) {
+      throw new Malformed('http_upgrade_failed', 'it switched to what was not asked for');
     }
     this.running = null;
     this.deadline = Infinity;
@@ -256,7 +258,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
         ? this.wholeChunked(chunk, at, framing)
         : null;
     this.running = null;
-    this.reusable = head.keepAlive && !running.request.upgrade && this.broken === null;
+    this.reusable = head.keepAlive && running.request.upgrade === null && this.broken === null;
     if (framing.kind === 'none') {
       this.completed(at < chunk.length);
       return running.resolve({ head, body: null });

@@ -367,6 +367,8 @@ describe('Upgrade', () => {
     ['without having been asked', get, SWITCH],
     ['without Connection: upgrade', upgrade, 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n'],
     ['without Upgrade', upgrade, 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n'],
+    ['to another protocol', upgrade, SWITCH.replace('echo', 'h2c')],
+    ['to one more protocol', upgrade, SWITCH.replace('echo', 'echo, h2c')],
     ['with nothing', upgrade, 'HTTP/1.1 101 Switching Protocols\r\n\r\n'],
     [
       'with Transfer-Encoding and a length',

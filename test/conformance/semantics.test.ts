@@ -198,6 +198,7 @@ describe('TRACE, OPTIONS and Max-Forwards', () => {
     };
     expect(await sentWith('OPTIONS', '0')).toBe('here');
     expect(await sentWith('TRACE', '0')).toBe('here');
+    expect(await sentWith('TRACE', '00')).toBe('here');
     expect(await sentWith('OPTIONS', '1')).toBe('0');
     expect(await sentWith('TRACE', '10')).toBe('9');
     expect(await sentWith('OPTIONS', null)).toBeUndefined();
@@ -275,6 +276,37 @@ describe('retries', () => {
       );
       expect((await client.readAnswer()).status, method).toBe(again ? 200 : 502);
       expect(times, method).toBe(again ? 2 : 1);
+    }
+  });
+
+  test('R14: what a hop took and lost, or refused, is not tried again by the next chain where it may not be', async () => {
+    const lost = 'lost';
+    for (const [method, says, again] of [
+      ['GET', lost, true],
+      ['POST', lost, false],
+      ['PATCH', lost, false],
+      ['GET', 'HTTP/1.1 403 No\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\nContent-Length: 2\r\n\r\nno', true],
+      ['POST', 'HTTP/1.1 502 No\r\nContent-Length: 2\r\n\r\nno', false],
+      ['POST', 'HTTP/1.1 504 No\r\nContent-Length: 2\r\n\r\nno', false],
+    ] as const) {
+      await using first = await startRawOrigin(async peer => {
+        await peer.readUntil('\r\n\r\n');
+        if (says === lost) peer.socket.resetAndDestroy();
+        else peer.write(says);
+      });
+      await using second = await startAnswering(`${OK}Content-Length: 2\r\n\r\nok`);
+      await using companion = await startTestCompanion(
+        `${TEST_CONFIG}hops:\n  a: http://127.0.0.1:${first.port}\n  b: http://127.0.0.1:${second.port}\nroutes:\n  r: [[a], [b]]\ndefault: r\n`,
+      );
+      await using client = await connectRaw(companion.port);
+      const body = method === 'GET' ? '' : 'abc';
+      client.write(
+        `${method} http://origin.test/ HTTP/1.1\r\nHost: x\r\n${body && 'Content-Length: 3\r\n'}\r\n${body}`,
+      );
+      const answer = await client.readAnswer();
+      expect([method, says, answer.status === 200, second.heads.length]).toEqual([method, says, again, again ? 1 : 0]);
+      // What is not tried again is told as it was.
+      if (!again && says !== lost) expect(answer.text).toBe('no');
     }
   });
 

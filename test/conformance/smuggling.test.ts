@@ -683,7 +683,7 @@ describe('fields', () => {
   });
 
   const bad =
-    'Content-Length: 9\r\nHost: evil\r\nAuthorization: evil\r\nSet-Cookie: evil\r\nTransfer-Encoding: evil\r\nConnection: x-good\r\nCookie: evil\r\nX-Forwarded-For: evil\r\nProxy-Authorization: evil\r\nX-Good: kept\r\n';
+    'Content-Length: 9\r\nHost: evil\r\nAuthorization: evil\r\nSet-Cookie: evil\r\nTransfer-Encoding: evil\r\nConnection: x-good\r\nCookie: evil\r\nX-Forwarded-For: evil\r\nTrue-Client-IP: evil\r\nProxy-Authorization: evil\r\nX-Good: kept\r\n';
 
   test('A22, R5, R19: trailers that would frame, route or authenticate are dropped on the way to the origin; none is merged', async () => {
     await using origin = await startOrigin((_, response) => response.end());

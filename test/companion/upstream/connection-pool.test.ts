@@ -30,7 +30,7 @@ async function poolWith(count: number, perOrigin: number) {
       headText: 'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
       framing: { kind: 'none' },
       body: null,
-      upgrade: false,
+      upgrade: null,
       blame: { target: { host: '127.0.0.1', port: origin.port }, hop: undefined },
       interim: null,
     });
