@@ -26,6 +26,7 @@ sites:
   # example.com: work
   # static.example.com: off
   # wiki.example.org: { route: companion, cache: off, filter: off }
+  # nas.example: { route: companion, local: true }   # its pages may reach this machine and its network
 
 # Rules: block a host, let one through that a list blocks, or route by address range.
 rules:

@@ -61,6 +61,20 @@ describe('A47: an origin-form request on the proxy port gets the bare 400: no ba
   });
 });
 
+test('A47: what begins like TLS, or like nothing that is spoken here, hears no more than others', async () => {
+  await using running = await startTestCompanion();
+  const hello = Buffer.from('16030100a5010000a10303', 'hex');
+  for (const bytes of [
+    hello,
+    Buffer.from([0]),
+    Buffer.from([255, 255]),
+    Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  ]) {
+    const told = await exchange(running.port, bytes);
+    expect(['', BARE_400], bytes.toString('hex')).toContain(told);
+  }
+});
+
 describe('A48: a Host that is not ours is refused before anything else is looked at', () => {
   test.each([
     'evil.example:PORT',
