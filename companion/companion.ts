@@ -121,7 +121,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     mark,
     control: {
       answer: head => door?.answer(head) ?? null,
-      upgrade: (head, socket, rest) => door?.upgrade(head, socket, rest) ?? false,
+      upgrade: (head, take, rest) => door?.upgrade(head, take, rest) ?? false,
     },
     warn,
     now,

@@ -1,6 +1,7 @@
 // What the rooms hand each other. Types only: a room knows these shapes and nothing of the room that fills them.
 // They meet in proxy.ts (the walk) and are furnished in worker.ts.
-import type { Socket } from 'node:net';
+
+import type { Socket as NodeSocket } from 'node:net';
 import type { Because, Decision } from '../shared/decision/rule.ts';
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Attempt, Exchange, HopTrace } from '../shared/exchange.ts';
@@ -8,6 +9,7 @@ import type { Fault } from '../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop, Route } from '../shared/config.ts';
 import type { Answer, RequestHead } from './message/message.ts';
+import type { Socket } from './message/socket.ts';
 
 // guard ---------------------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ export interface ControlDoor {
   /** Answers a plain request (the PAC); null = not ours, the caller sends the bare 400. */
   answer(head: RequestHead): Answer | null;
   /** Takes the socket over for a WebSocket; false = not ours, the caller sends the bare 400. */
-  upgrade(head: RequestHead, socket: Socket, rest: Buffer): boolean;
+  upgrade(head: RequestHead, take: () => NodeSocket, rest: Buffer): boolean;
 }
 
 /** The same, where the control room is in another process. */

@@ -6,6 +6,7 @@ import { makeLoopMark } from './chain/http-connect.ts';
 import { hostsOf, mayEnter } from './control/handshake.ts';
 import { explain } from './explain.ts';
 import { reachableAt } from './guard/listen-place.ts';
+import { nodeSocket } from './message/socket.ts';
 import type { ControlElsewhere } from './rooms.ts';
 import { compile, makeWorker, type Worker } from './worker.ts';
 import { type FromWorker, type Happening, type ToWorker, unpack } from './worker-messages.ts';
@@ -151,12 +152,13 @@ function controlElsewhere(hosts: ReadonlySet<string>): ControlElsewhere {
     mayEnter: (head, socket) => !(socket instanceof TLSSocket) && knocking < MAX_KNOCKING && mayEnter(head, hosts),
     handOver(socket, read) {
       knocking++;
-      socket.on('error', () => {});
+      const sent = nodeSocket(socket);
+      sent.on('error', () => {});
       // Otherwise Node lets the server wait for the socket's end over there before it closes.
-      (socket as { server?: unknown }).server = null;
-      say({ type: 'knock', read }, socket, () => {
+      (sent as { server?: unknown }).server = null;
+      say({ type: 'knock', read }, sent, () => {
         knocking--;
-        socket.destroy();
+        sent.destroy();
       });
     },
   };

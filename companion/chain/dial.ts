@@ -1,9 +1,11 @@
 // Folds a chain of hops into one socket: connect to the first, then ask each in turn for a tunnel to the next, through what stands already.
 // Here are the sockets and the clocks of that; what is said to a hop is in the file of its kind, names are resolver.ts's. Foreign errors become faults here.
-import { connect, type Socket } from 'node:net';
+import { connect as connectNode } from 'node:net';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
 import type { Milliseconds } from '../../shared/units.ts';
+import { connectLean, leanSockets } from '../message/lean-socket.ts';
+import type { Socket } from '../message/socket.ts';
 import type { Acl, Dial, NamedHop } from '../rooms.ts';
 import { endpointOf, type Handshake, hopFault } from './handshake.ts';
 import { connectHandshake } from './http-connect.ts';
@@ -116,11 +118,8 @@ export function makeDial(options: ChainOptions): Dial {
           fail(faultOf(error, { hop: hop.name, target: endpointOf(hop) }));
         }
       };
-      // Reading by 'readable' leaves the socket as it was found (not flowing, nothing lost) when the listener goes.
-      const onReadable = () => {
-        let chunk: Buffer | null;
-        while ((chunk = socket.read() as Buffer | null) !== null)
-          pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+      const onData = (chunk: Buffer) => {
+        pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
         advance();
       };
       const onEnd = () =>
@@ -133,9 +132,12 @@ export function makeDial(options: ChainOptions): Dial {
         );
       const onError = (error: Error) => fail(faultOf(error, { hop: hop.name, target: endpointOf(hop) }));
       const stop = () => {
-        socket.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', onError);
+        // Paused, so that nothing is lost on the way to the next listener.
+        socket.pause();
+        socket.off('data', onData).off('end', onEnd).off('close', onEnd).off('error', onError);
       };
-      socket.on('readable', onReadable).on('end', onEnd).on('close', onEnd).on('error', onError);
+      socket.on('data', onData).on('end', onEnd).on('close', onEnd).on('error', onError);
+      socket.resume();
       if (socket.destroyed) onEnd();
       else socket.write(handshake.opening);
       if (early.length > 0) advance();
@@ -198,6 +200,11 @@ function alternate(addresses: readonly string[]): readonly string[] {
   return turns;
 }
 
+function connect(host: string, port: number): Socket {
+  if (leanSockets) return connectLean(host, port, KEEP_ALIVE_AFTER);
+  return connectNode({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_AFTER });
+}
+
 /** Tries the addresses in turn, the next one 250 ms later or as soon as one fails; the first to stand wins. Gives back how to break off. */
 function race(
   addresses: readonly string[],
@@ -219,13 +226,7 @@ function race(
   };
   const tryNext = () => {
     clearTimeout(timer);
-    const socket = connect({
-      host: addresses[next++]!,
-      port,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_AFTER,
-    });
+    const socket = connect(addresses[next++]!, port);
     trying.add(socket);
     socket.on('error', nothing);
     const onError = (error: Error) => {

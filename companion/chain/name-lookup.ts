@@ -4,6 +4,7 @@ import { networkInterfaces } from 'node:os';
 import type { ConfigDns, DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint } from '../../shared/endpoint.ts';
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
+import { nodeSocket } from '../message/socket.ts';
 import type { Acl, AdmittedTarget, Chain, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
@@ -90,7 +91,7 @@ async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: N
     options: Parameters<Dial>[2],
   ) => {
     const { socket } = await dial(chain, target, options);
-    return secure(socket, options.signal);
+    return secure(nodeSocket(socket), options.signal);
   };
   return makeDnsOverHttps({
     server,

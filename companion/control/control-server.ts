@@ -149,10 +149,11 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
       if (secret === null || !visitors.isPacSecret(secret)) return null;
       return pacAnswer(desk.pac(), head.method === 'HEAD', head.keepAlive);
     },
-    upgrade(head: RequestHead, socket: Socket, rest: Buffer) {
+    upgrade(head: RequestHead, take: () => Socket, rest: Buffer) {
       const claimant = readHandshake(head, hosts);
       const visitor = claimant && admit(claimant);
       if (!claimant || !visitor) return false;
+      const socket = take();
       replyProtocol = claimant.protocol;
       // ws reads these few things of a request; readHandshake has checked them, so that ws never answers a stranger in words of its own.
       const request = {

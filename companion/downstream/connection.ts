@@ -1,6 +1,7 @@
 // One connection of a browser: parse, walk, respond, next. Requests are walked one at a time; what is pipelined behind one waits, bounded, with the
 // socket paused, so answers leave in the order of their requests (RFC 9112 §9.3.2).
-import type { Socket } from 'node:net';
+
+import type { Socket as NodeSocket } from 'node:net';
 import type { ConfigLimits } from '../../shared/config.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
@@ -11,6 +12,7 @@ import { HeadReader, parseRequestHead } from '../message/http1-parser.ts';
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
+import { nodeSocket, type Socket } from '../message/socket.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
 import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
 import { BARE_400, isThisMachine, protocolOf } from './first-bytes.ts';
@@ -150,6 +152,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     socket.on('error', this.onError);
     socket.on('close', this.onClose);
     socket.on('drain', this.onDrain);
+    socket.resume();
   }
 
   /** Whether the browser has left. */
@@ -344,13 +347,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       if ('handOver' in control) {
         if (control.mayEnter(head, this.socket)) return this.moveTo(control, rest);
       } else if (head.fields.has('upgrade')) {
-        const { socket } = this;
-        this.detach();
-        if (control.upgrade(head, socket, rest ?? NOTHING)) {
-          this.leave();
-          return;
-        }
-        this.attach();
+        if (control.upgrade(head, this.giveAway, rest ?? NOTHING)) return;
       } else {
         const answer = control.answer(head);
         if (answer !== null) {
@@ -362,6 +359,14 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     }
     this.finishWith(BARE_400);
   }
+
+  /** The socket, for somebody who speaks another language on it. */
+  private readonly giveAway = (): NodeSocket => {
+    const { socket } = this;
+    this.detach();
+    this.leave();
+    return nodeSocket(socket);
+  };
 
   /** From this machine, and not by TLS, whose socket no other process could take over. */
   private get isFromHere(): boolean {
@@ -563,13 +568,6 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     const { deadlines, limits } = this.house;
     this.deadline = deadlines.in(limits.bodyTimeout * 1000);
     this.progressAt = received + limits.bodyProgress;
-  }
-
-  private attach(): void {
-    const { socket } = this;
-    this.reads.begin();
-    socket.on('data', this.onData).on('end', this.onEnd).on('error', this.onError);
-    socket.on('close', this.onClose).on('drain', this.onDrain);
   }
 
   private detach(): void {

@@ -1,8 +1,10 @@
 // Accepts connections on the one port, knows them all, and bounds them in number and time. A connection itself is in connection.ts.
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
+import { acceptLean } from '../message/lean-socket.ts';
+import { nodeSocket, type Socket } from '../message/socket.ts';
 import type { ControlDoor, ControlElsewhere, Entrance, OwnerCheck } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
 import { isThisMachine } from './first-bytes.ts';
@@ -138,7 +140,7 @@ export function openReception(options: ReceptionOptions): Reception {
     };
     const context = options.tls?.() ?? null;
     const owner = options.owner?.() ?? null;
-    if (read !== undefined) socket.unshift(read);
+    if (read !== undefined) nodeSocket(socket).unshift(read);
     // With bytes read it has come through these doors in another process.
     if (read !== undefined || (context === null && owner === null)) {
       connections.add(new DownstreamConnection(socket, house));
@@ -152,7 +154,7 @@ export function openReception(options: ReceptionOptions): Reception {
     const openTls = () => {
       const within = limits.headTimeout * 1000;
       if (context === null) enter(socket);
-      else throughTlsDoor(socket, { context, plainToo: isFromHere, deadlines, within, enter });
+      else throughTlsDoor(nodeSocket(socket), { context, plainToo: isFromHere, deadlines, within, enter });
     };
     if (owner === null || !isFromHere) openTls();
     else
@@ -202,6 +204,9 @@ export function listen(options: ListenerOptions): Promise<Listener> {
     });
     server.listen({ host: options.host, port: options.port }, () => {
       server.removeAllListeners('error');
+      // TLS is laid over sockets of Node's.
+      const hasTls = () => (options.tls?.() ?? null) !== null;
+      acceptLean(server, socket => reception.accept(socket), hasTls);
       // Accepting failed; those that are open go on, and those that are idle make room. (Where there are no more files, libuv closes whoever comes,
       // so that nobody hangs, and mostly says nothing of it: the bound on connections keeps that from happening.)
       server.on('error', (error: NodeJS.ErrnoException) => {

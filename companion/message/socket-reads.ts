@@ -4,7 +4,8 @@
 //
 //   whoever keeps few bytes ──▶ one buffer for all sockets; `own` copies what is kept beyond the call
 //   a body that flows       ──▶ a buffer of its own at every read, given away with its bytes
-import type { Socket } from 'node:net';
+import type { Socket as NodeSocket } from 'node:net';
+import type { Socket } from './socket.ts';
 
 /** Bytes of one read at the most. */
 export const READ_SIZE = 64 * 1024;
@@ -28,10 +29,19 @@ interface InsideNames {
   readonly next: symbol;
 }
 
+/** A lean socket (lean-socket.ts) needs none of Node's names for this. */
+interface ReadsByItself {
+  readWith(onRead: OnRead | null, next: (() => Buffer) | null): void;
+}
+
+function readsByItself(socket: object): socket is ReadsByItself {
+  return 'readWith' in socket;
+}
+
 /** Looked up at the first socket: null where this Node has other names. */
 let names: InsideNames | null | undefined;
 
-function insideNames(socket: Socket): InsideNames | null {
+function insideNames(socket: NodeSocket): InsideNames | null {
   const symbols = Object.getOwnPropertySymbols(socket);
   const find = (name: string) => symbols.find(one => one.description === name);
   const buffer = find('kBuffer');
@@ -45,17 +55,22 @@ export type OnRead = (bytes: number, buffer: Buffer) => boolean;
 
 /**
  * From now on `onRead` hears what the socket reads, and `next` says into which buffer the next read goes. May be called again for a socket that changes
- * hands. False where this Node does not let us; then nothing has changed. What the socket had read before still comes as 'data'.
+ * hands. False where this Node does not let us; then nothing has changed. What the socket had read before still comes as 'data'. `already`: what the
+ * system's side of it reads into now, where that is set up.
  */
-export function readInto(socket: Socket, onRead: OnRead, next: () => Buffer): boolean {
-  if (names === undefined) names = insideNames(socket);
+export function readInto(socket: Socket, onRead: OnRead, next: () => Buffer, already?: Buffer): boolean {
+  if (readsByItself(socket)) {
+    socket.readWith(onRead, next);
+    return true;
+  }
+  if (names === undefined) names = insideNames(socket as NodeSocket);
   const inside = socket as unknown as Inside;
   if (names === null || typeof inside._handle?.useUserBuffer !== 'function') return false;
   inside[names.callback] = onRead;
   inside[names.next] = next;
   if (inside[names.buffer] !== null) return true;
-  inside[names.buffer] = shared;
-  inside._handle.useUserBuffer(shared);
+  inside[names.buffer] = already ?? shared;
+  if (already === undefined) inside._handle.useUserBuffer(shared);
   return true;
 }
 
@@ -72,26 +87,25 @@ export class MessageReads {
   flows = false;
   private following: Buffer = shared;
 
-  /** Begins at once. */
+  /** Begins at once. The socket's 'data' stays the other way in: for what it had read before, and where Node has no such reads. */
   constructor(socket: Socket, take: (chunk: Buffer) => void) {
     this.socket = socket;
     this.take = take;
-    this.begin();
-  }
-
-  /** The socket's 'data' stays the other way in: for what it had read before, and where Node has no such reads. */
-  begin(): void {
     readInto(this.socket, this.onRead, this.next);
   }
 
   /** Gives the socket back to whoever listens to its 'data'. */
   stop(): void {
     const { socket } = this;
-    readInto(
-      socket,
-      (bytes, buffer) => socket.push(Buffer.from(buffer.subarray(0, bytes))),
-      () => shared,
-    );
+    if (readsByItself(socket)) socket.readWith(null, null);
+    else {
+      const plain = socket as NodeSocket;
+      readInto(
+        socket,
+        (bytes, buffer) => plain.push(Buffer.from(buffer.subarray(0, bytes))),
+        () => shared,
+      );
+    }
   }
 
   private readonly onRead = (bytes: number, buffer: Buffer): boolean => {

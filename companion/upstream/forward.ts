@@ -1,5 +1,5 @@
 // Request out, answer back: on a pooled connection where one waits, else on a fresh one that is dialled for it. Foreign errors become faults here.
-import type { Socket } from 'node:net';
+
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
 import type { Answer, Body, RequestHead, ResponseHead } from '../message/message.ts';
@@ -8,6 +8,7 @@ import type { ConnectionPool } from './connection-pool.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
 import type { SentRequest, UpstreamConnection } from './upstream-connection.ts';
+import type { Socket } from '../message/socket.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
 export interface Outgoing {

@@ -3,8 +3,9 @@
 //   quiet sockets ──▶ one buffer for all; what comes is copied        busy sockets ──▶ each its own, at most MAX_OWN of them
 //
 // A buffer of its own is read into again only when its write is with the system; until then the socket reads into another one.
-import type { Socket } from 'node:net';
+
 import { BUSY, READ_SIZE, readInto, shared } from '../message/socket-reads.ts';
+import type { Socket } from '../message/socket.ts';
 
 /** Sockets that read into a buffer of their own; the one that has had it longest gives it up. Also the most buffers that are kept. */
 const MAX_OWN = 64;

@@ -1,9 +1,10 @@
 // The blind pipe after CONNECT or an upgrade: bytes both ways, as they come, with back-pressure; an end on one side is an end on the other, and a
 // reset is a reset. It knows nothing of what it carries.
-import type { Socket } from 'node:net';
+
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
 import { joinReads } from './read-buffers.ts';
+import type { Socket } from '../message/socket.ts';
 
 export interface TunnelOptions {
   /** Closed after so long without a byte either way. */

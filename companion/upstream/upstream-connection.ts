@@ -1,6 +1,6 @@
 // One connection toward an origin (or to the http hop that answers for it): sends one request at a time and reads its answer. What comes without
 // having been asked for is never an answer (RFC 9112 §9.2): the connection is dropped.
-import type { Socket } from 'node:net';
+
 import type { Endpoint } from '../../shared/endpoint.ts';
 import { Fault, type FaultKind } from '../../shared/fault.ts';
 import type { Milliseconds } from '../../shared/units.ts';
@@ -13,6 +13,7 @@ import { type HeadLimits, HeadReader, listHas, parseResponseHead } from '../mess
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, ResponseHead } from '../message/message.ts';
+import type { Socket } from '../message/socket.ts';
 import { MessageReads, own } from '../message/socket-reads.ts';
 
 /** Whom a fault of this connection speaks of. */
@@ -108,6 +109,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     socket.on('error', this.onError);
     socket.on('close', this.onClose);
     socket.on('drain', this.onDrain);
+    socket.resume();
   }
 
   /** Whether it can take a request. */

@@ -1,12 +1,13 @@
 // Chains over real sockets, with hops that misbehave in every way we know. The real proxies are in real-proxies.test.ts.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { type ChainOptions, makeDial } from '../../../companion/chain/dial.ts';
 import { LookupFailed } from '../../../companion/chain/resolver.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
+import { nodeSocket, type Socket } from '../../../companion/message/socket.ts';
 import type { AdmittedTarget, Chain, Dialled, NamedHop } from '../../../companion/rooms.ts';
 import type { Cidr, Hop } from '../../../shared/config.ts';
 import type { Endpoint } from '../../../shared/endpoint.ts';
@@ -56,8 +57,9 @@ async function faultFrom(promise: Promise<unknown>): Promise<Fault> {
 /** What comes back on a socket, until it is as long as `expected`. */
 async function heard(socket: Socket, rest: Buffer, length: number): Promise<string> {
   let got = rest;
-  socket.resume();
-  while (got.length < length) got = Buffer.concat([got, ((await once(socket, 'data')) as [Buffer])[0]]);
+  const node = nodeSocket(socket);
+  node.resume();
+  while (got.length < length) got = Buffer.concat([got, ((await once(node, 'data')) as [Buffer])[0]]);
   return got.toString();
 }
 
@@ -291,7 +293,7 @@ describe('hops', () => {
     using dialled = await dialTo(chainOf(hop.hop), { host: '127.0.0.1', port: echo.port });
     await new Promise(resolve => setTimeout(resolve, 30));
     let got = dialled.rest;
-    for await (const chunk of dialled.socket) {
+    for await (const chunk of nodeSocket(dialled.socket)) {
       got = Buffer.concat([got, chunk as Buffer]);
       if (got.length >= early.length) break;
     }

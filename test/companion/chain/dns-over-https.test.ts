@@ -4,6 +4,7 @@ import { makeDnsOverHttps } from '../../../companion/chain/dns-over-https.ts';
 import { makeDial } from '../../../companion/chain/dial.ts';
 import type { LookupFailed } from '../../../companion/chain/resolver.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
+import { nodeSocket } from '../../../companion/message/socket.ts';
 import type { AdmittedTarget, Chain } from '../../../companion/rooms.ts';
 import { ConnectionPool } from '../../../companion/upstream/connection-pool.ts';
 import { ConfigSchema, type Hop } from '../../../shared/config.ts';
@@ -57,7 +58,7 @@ async function start({ certificate = tls, ca = authority.pem, hop, timeout = 1_5
     async dial(signal, secure) {
       const target = { host: 'dns.test', port } as AdmittedTarget;
       const { socket } = await dial(chain, target, { absolute: false, signal, steps: [] });
-      return secure(socket, signal);
+      return secure(nodeSocket(socket), signal);
     },
   });
   return {

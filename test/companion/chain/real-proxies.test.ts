@@ -55,7 +55,9 @@ async function ask({ socket, rest }: Dialled, head: string): Promise<string> {
   socket.write(`${head}\r\nConnection: close\r\n\r\n`);
   let text = rest.toString();
   socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
-  await once(socket, 'close');
+  socket.resume();
+  await new Promise(resolve => socket.once('end', () => resolve(undefined)));
+  socket.destroy();
   return text;
 }
 

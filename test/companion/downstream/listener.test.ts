@@ -102,7 +102,8 @@ describe('the control door', () => {
     await using proxy = await startProxy({
       control: {
         ...NO_CONTROL,
-        upgrade: (_head, socket, rest) => {
+        upgrade: (_head, take, rest) => {
+          const socket = take().resume();
           socket.write(`took ${rest.toString()}`);
           socket.on('data', (chunk: Buffer) => socket.write(chunk));
           return true;
