@@ -23,6 +23,7 @@ export function fitToOpenFiles(
   limits: ConfigLimits,
   allowed: number,
 ): { limits: ConfigLimits; warning: string | null } {
+  if (allowed === Infinity) return { limits, warning: null };
   const forPool = Math.floor(allowed / 8);
   const forConnections = Math.max(LEAST, Math.floor((allowed - OWN - forPool) / 2));
   if (forConnections >= limits.connections && forPool >= limits.pool) return { limits, warning: null };

@@ -3,11 +3,21 @@ import { expect, test } from 'vitest';
 import { ConfigSchema } from '../../../shared/config.ts';
 import * as v from 'valibot';
 import { ConnectionPool } from '../../../companion/upstream/connection-pool.ts';
-import type { UpstreamConnection } from '../../../companion/upstream/upstream-connection.ts';
+import type { SentRequest, UpstreamConnection } from '../../../companion/upstream/upstream-connection.ts';
 import { startRawOrigin } from '../../support/origin.ts';
 
 const limits = v.parse(ConfigSchema, {}).limits;
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
+
+const plainGet = (port: number): SentRequest => ({
+  method: 'GET',
+  headText: 'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+  framing: { kind: 'none' },
+  body: null,
+  upgrade: null,
+  blame: { target: { host: '127.0.0.1', port }, hop: undefined },
+  interim: null,
+});
 
 /** A pool with so many connections to one origin that have each served a request and wait. */
 async function poolWith(count: number, perOrigin: number) {
@@ -25,15 +35,7 @@ async function poolWith(count: number, perOrigin: number) {
     connections.push(pool.adopt('key', socket, Buffer.alloc(0)));
   }
   for (const connection of connections) {
-    await connection.exchange({
-      method: 'GET',
-      headText: 'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
-      framing: { kind: 'none' },
-      body: null,
-      upgrade: null,
-      blame: { target: { host: '127.0.0.1', port: origin.port }, hop: undefined },
-      interim: null,
-    });
+    await connection.exchange(plainGet(origin.port));
   }
   return {
     origin,
@@ -84,4 +86,27 @@ test('a socket that speaks before it is asked is not taken in', async () => {
   const socket = connect(world.origin.port, '127.0.0.1');
   await new Promise(resolve => socket.once('connect', resolve));
   expect(world.pool.adopt('key', socket, Buffer.from('HTTP/1.1 200 OK\r\n\r\n')).usable).toBe(false);
+});
+
+test('a server that closes after each answer, whatever it says, gets no upload on a connection that was kept', async () => {
+  await using origin = await startRawOrigin(async peer => {
+    await peer.readUntil('\r\n\r\n');
+    peer.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+    peer.end();
+  });
+  const pool = new ConnectionPool(() => limits, 10);
+  try {
+    const socket = connect(origin.port, '127.0.0.1');
+    await new Promise(resolve => socket.once('connect', resolve));
+    const first = pool.adopt('key', socket, Buffer.alloc(0));
+    await first.exchange(plainGet(origin.port));
+    while (pool.counts.open > 0) await wait(5);
+    const other = connect(origin.port, '127.0.0.1');
+    await new Promise(resolve => other.once('connect', resolve));
+    await pool.adopt('key', other, Buffer.alloc(0)).exchange(plainGet(origin.port));
+    // It may be there still for a moment: a GET may try it, for it can be sent again; a POST must not.
+    expect(pool.take('key', true)).toBeNull();
+  } finally {
+    pool.close();
+  }
 });
