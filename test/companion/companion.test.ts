@@ -5,6 +5,7 @@ import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:
 import { describe, expect, test } from 'vitest';
 import { CLOSE_UNPAIRED, CODE_PREFIX, TOKEN_PREFIX } from '../../shared/control.ts';
 import { openTable } from '../../shared/decision/compile-table.ts';
+import { startEcho } from '../support/hop.ts';
 import { connectRaw } from '../support/raw-client.ts';
 import { EXTENSION_ORIGIN, makePlace, startTestCompanion, TEST_CONFIG, TestLink } from '../support/with-companion.ts';
 
@@ -277,6 +278,24 @@ describe('paired clients', () => {
 });
 
 describe('the walk with everything furnished', () => {
+  test('shows the bytes of a tunnel while it stands', async () => {
+    await using echo = await startEcho();
+    await using running = await startTestCompanion();
+    const { link } = await TestLink.pair(running.companion);
+    await using _link = link;
+    await link.ask({ type: 'follow', recent: 0 });
+    await using client = await connectRaw(running.port);
+    client.write(`CONNECT origin.test:${echo.port} HTTP/1.1\r\nHost: origin.test\r\n\r\n`);
+    await client.readUntil('\r\n\r\n');
+    await link.until(one => one.type === 'exchange' && one.exchange.kind === 'connect');
+    client.write('hello');
+    await client.read(5);
+    const moved = await link.until(one => one.type === 'exchange' && one.exchange.bytesDown > 0, 10_000);
+    expect(moved).toMatchObject({ exchange: { bytesUp: 5, bytesDown: 5, status: 200 } });
+    expect((moved as unknown as { exchange: { took?: number } }).exchange.took).toBeUndefined();
+    expect(client.socket.destroyed).toBe(false);
+  });
+
   test('what no rule names is carried by the default route and recorded as such', async () => {
     await using origin = await startOrigin();
     await using running = await startTestCompanion();

@@ -524,6 +524,26 @@ describe('what is answered from here', () => {
     expect(origin.heads).toHaveLength(1);
   });
 
+  test('A16: the cache goes by the URL, not by Host', async () => {
+    await using origin = await startAnswering(
+      head => `${OK}Cache-Control: max-age=60\r\nContent-Length: 2\r\n\r\n${/\r\nHost: (..)/.exec(head)![1]}`,
+    );
+    await using companion = await startTestCompanion(`${withCache}  other.test: { route: d, cache: standard }\n`);
+    await using client = await connectRaw(companion.port);
+    for (const [host, said] of [
+      ['origin.test', 'other.test'],
+      ['other.test', 'origin.test'],
+      ['origin.test', 'x.test'],
+    ] as const) {
+      client.write(`GET http://${host}:${origin.port}/ HTTP/1.1\r\nHost: ${said}:${origin.port}\r\n\r\n`);
+      expect((await client.readAnswer()).text).toBe(host.slice(0, 2));
+    }
+    expect(origin.heads.map(head => head.split('\r\n')[1])).toEqual([
+      `Host: origin.test:${origin.port}`,
+      `Host: other.test:${origin.port}`,
+    ]);
+  });
+
   test('R25: Range and If-Range go to the origin, and its 206 and 416 come back as they are', async () => {
     await using origin = await startAnswering(head =>
       head.includes('bytes=0-1')
