@@ -24,7 +24,8 @@ const LITERAL = /(['"`])((?:\\.|(?!\1)[^\\])*)\1/g;
 /** Every test of the repository by the numbers in its name. A name that a table of cases fills in stands as it is written. */
 export function shownByTests(): Map<string, Shown[]> {
   const shown = new Map<string, Shown[]>();
-  for (const file of globSync('test/**/*.test.{ts,tsx}', { cwd: ROOT }).sort()) {
+  // What both browsers are told stands beside their tests.
+  for (const file of globSync(['test/**/*.test.{ts,tsx}', 'test/journeys/*.ts'], { cwd: ROOT }).sort()) {
     // The table's own test speaks of numbers, and shows none.
     if (file.endsWith('table.test.ts')) continue;
     for (const line of readFileSync(path.join(ROOT, file), 'utf8').split('\n')) {
