@@ -2,7 +2,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { createSecureContext } from 'node:tls';
 import type { Config } from '../shared/config.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
@@ -334,7 +333,7 @@ function readTls({ guard }: Config, configFile: string): { pem: InForce['tls'] }
   if (typeof cert !== 'string') return cert;
   if (typeof key !== 'string') return key;
   try {
-    createSecureContext({ cert, key });
+    process.getBuiltinModule('node:tls').createSecureContext({ cert, key });
   } catch (error) {
     const message = `is no certificate with its key (${(error as Error).message})`;
     return { path: ['guard', 'tls'], message };

@@ -1,15 +1,10 @@
 // `detour pair`, `detour clients`, `detour unpair NAME`.
 import { type ControlLink, once } from './ask.ts';
-import { style } from './style.ts';
+import { codeText } from './code-text.ts';
 
 export function pairCode(link: ControlLink): Promise<number> {
   const { port } = link.hello.proxy;
   return once(link, { type: 'pair' }, reply => (reply.type === 'code' ? `${codeText(reply.code, port)}\n` : ''));
-}
-
-/** The code as it is shown, with what to do with it. */
-export function codeText(code: string, port: number): string {
-  return `Pairing code  ${style('bold', `${code.slice(0, 3)} ${code.slice(3)}`)}   (port ${port}; once, within five minutes)`;
 }
 
 export function listClients(link: ControlLink): Promise<number> {

@@ -3,7 +3,7 @@ import { formatEndpoint } from '../../shared/endpoint.ts';
 import { type Companion, startCompanion } from '../companion.ts';
 import { ConfigError } from '../config/config-error.ts';
 import { StateFolderTaken } from '../control/state-folder.ts';
-import { codeText } from './pairing.ts';
+import { codeText } from './code-text.ts';
 import { holderOf } from './port-holder.ts';
 import { style } from './style.ts';
 

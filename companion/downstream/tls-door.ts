@@ -1,6 +1,6 @@
 // Where the listener has a certificate: other machines come by TLS, on the same port; this machine as it likes (told by the first byte).
 import type { Socket } from 'node:net';
-import { type SecureContext, TLSSocket } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import type { Milliseconds } from '../../shared/units.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
 
@@ -51,6 +51,8 @@ class TlsDoor implements Waiting {
       return;
     }
     socket.off('end', this.leave);
+    // Not by import: a start without a certificate need not load it.
+    const { TLSSocket } = process.getBuiltinModule('node:tls');
     const secure = new TLSSocket(socket, { isServer: true, secureContext: options.context });
     // Node's own refuses where the handle is not the bare one.
     secure.resetAndDestroy = () => {

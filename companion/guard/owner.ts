@@ -3,7 +3,7 @@
 import { accessSync, constants } from 'node:fs';
 import { endianness } from 'node:os';
 import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { Config } from '../../shared/config.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import type { OwnerCheck, SocketEnds } from '../rooms.ts';
@@ -66,7 +66,8 @@ export function makeOwnerCheck(mine: number, within = WITHIN): OwnerCheck & { cl
   }
 
   function start(): Worker {
-    const worker = new Worker(READER, { resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 } });
+    const { Worker: Thread } = process.getBuiltinModule('node:worker_threads');
+    const worker = new Thread(READER, { resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 } });
     worker.unref();
     worker.on('message', answered);
     worker.on('error', refuseAll);

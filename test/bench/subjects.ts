@@ -1,6 +1,7 @@
 // The proxies that are measured, each with a configuration that does the job with as little beside it as its manual allows: no logs, no own fields, memory
 // for 64 MiB of answers where it caches, one thread for the traffic (they all share one core).
-import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { stripTypeScriptTypes } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TASKS } from '../../bootstrap.mjs';
@@ -338,11 +339,11 @@ function node(name: string, script: string): Subject {
     keeps: true,
     reverse: false,
     unprivileged: false,
-    command: ({ port, parent }) => [
-      process.execPath,
-      script,
-      String(port),
-      ...(parent === null ? [] : [String(parent)]),
-    ],
+    command: ({ port, folder, parent }) => {
+      // As plain JavaScript: to have Node take the types out would make its start look dear.
+      const plain = join(folder, 'floor.mjs');
+      writeFileSync(plain, stripTypeScriptTypes(readFileSync(script, 'utf8')));
+      return [process.execPath, plain, String(port), ...(parent === null ? [] : [String(parent)])];
+    },
   };
 }
