@@ -7,7 +7,11 @@ export class Malformed extends Error {
   readonly detail: string | undefined;
 
   constructor(kind: FaultKind, detail?: string) {
+    // Its reader knows where it stood; the stack would cost more than the parsing did, and under attack there are many.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(detail ?? kind);
+    Error.stackTraceLimit = stackTraceLimit;
     this.name = 'Malformed';
     this.kind = kind;
     this.detail = detail;
