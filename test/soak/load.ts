@@ -159,6 +159,8 @@ export class Load {
 
   private judge(tally: Tally, url: string, came: Came, whole: boolean): void {
     if (came.status === 200 && whole) tally.answered++;
+    // A hop's own page (ours are plain text for whoever is no browser): squid too meets connections that the origin is just closing.
+    else if (came.status >= 502 && came.text.startsWith('<')) tally.brokenOff++;
     else {
       tally.wrong++;
       this.complain(`${url}: ${came.status}, ${came.bytes} bytes, ${came.text.slice(0, 200)}`);
