@@ -297,7 +297,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
       this.upload = null;
       upload.cancel();
       this.destroy();
-    } else if (excess || !this.reusable || this.gone) this.destroy();
+    } else if (excess || !this.reusable || this.broken !== null || this.gone) this.destroy();
     else {
       this.idleSince = this.deadlines.now;
       this.onIdle(this);
@@ -321,12 +321,12 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     const detail = error.code === 'ECONNRESET' ? 'connection reset' : error.code;
     const kind = this.body !== null || this.answered ? 'http_response_incomplete' : 'connection_terminated';
     const fault = new Fault(kind, { ...this.blame, detail, cause: error });
-    if (this.running === null || this.upload === null || this.socket.destroyed) return this.break(fault);
+    const { running, body, upload } = this;
+    if (upload === null || (running === null && body === null) || this.socket.destroyed) return this.break(fault);
     // A write has failed: whoever refuses an upload says so, closes, and the system answers with a reset. What was said before that can still be read.
-    const { upload } = this;
     this.broken = fault;
     this.upload = this.chunked = null;
-    this.deadline = this.deadlines.in(LAST_WORDS);
+    if (running !== null) this.deadline = this.deadlines.in(LAST_WORDS);
     upload.cancel();
   };
 

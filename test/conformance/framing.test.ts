@@ -451,6 +451,34 @@ describe('an origin that resets under an upload', () => {
     expect(await uploads(15, 'HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n', read)).toEqual(new Set(['401 close']));
   });
 
+  test('A14: and has begun to answer, is heard to the end of what it said', async () => {
+    const body = 'x'.repeat(30_000);
+    await using origin = await startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write(`HTTP/1.1 413 Content Too Large\r\nContent-Length: ${body.length}\r\n\r\nx`);
+      await wait(20);
+      peer.socket.pause();
+      peer.write(body.slice(1));
+      peer.socket.resetAndDestroy();
+    });
+    await using proxy = await startProxy();
+    for (let i = 0; i < 15; i++) {
+      await using client = await connectRaw(proxy.port);
+      client.write(post(origin.url('/'), 'Content-Length: 50000000\r\n', ''));
+      const piece = Buffer.alloc(256 * 1024);
+      const timer = setInterval(
+        () => client.socket.writable && client.socket.writableLength < 1e6 && client.write(piece),
+        1,
+      );
+      try {
+        expect((await client.readAnswer()).text).toBe(body);
+      } finally {
+        clearInterval(timer);
+      }
+    }
+    await until(() => proxy.rooms.pool.counts.open === 0, 'the end of the connections to the origin');
+  });
+
   test('A14, R27: and has not, is a 502', async () => {
     expect(await uploads(3, '', 2_000_000)).toEqual(new Set(['502 close']));
     expect(await uploads(3, 'HTTP/1.1 4', 2_000_000)).toEqual(new Set(['502 close']));
