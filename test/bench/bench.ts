@@ -42,6 +42,8 @@ const { quick } = options;
 const rounds = Number(options.rounds ?? (quick ? 1 : 9));
 /** How long a sample of two seconds takes. */
 const scale = Number(options.seconds ?? (quick ? 0.5 : 2)) / 2;
+/** What guard.owner costs is seen where connections are made; elsewhere it does nothing. */
+const OWNER_MEASURE = 'connect-latency';
 const QUICK_SUBJECTS = ['detour', 'squid', 'trafficserver', 'wall'];
 const MEMORY_ROUNDS = Math.ceil(rounds / 3);
 const IDLE_TUNNELS = 2000;
@@ -83,8 +85,9 @@ async function main(): Promise<void> {
     const now = measures.filter(one => one.parent === (parent !== null));
     if (now.length > 0) await sampleInTurns(chosen, now, origin, parent);
   }
-  if (isWanted('start')) await sampleStarts(chosen, origin);
-  if (isWanted('memory')) await sampleMemory(chosen, origin);
+  const others = chosen.filter(takesPartInAll);
+  if (isWanted('start')) await sampleStarts(others, origin);
+  if (isWanted('memory')) await sampleMemory(others, origin);
 
   const rows = rowsOf(samples, chosen);
   const about = aboutRun();
@@ -139,7 +142,7 @@ async function chooseSubjects(): Promise<Subject[]> {
   const all = subjects({
     companion: options.companion?.split(' ') ?? null,
     nodeOptions: options['node-options'].split(' ').filter(Boolean),
-    withOwner: options['with-owner'],
+    withOwner: options['with-owner'] || (!quick && options.only === undefined),
   });
   const only = options.only?.split(',') ?? (quick ? QUICK_SUBJECTS : undefined);
   const unknown = only?.find(name => !all.some(one => one.name === name));
@@ -148,6 +151,8 @@ async function chooseSubjects(): Promise<Subject[]> {
   for (const { name, missing } of all) if (missing !== null) say(`without ${name}: ${missing}\n`);
   return all.filter(one => one.missing === null && (only === undefined || only.includes(one.name)));
 }
+
+const takesPartInAll = ({ name }: Subject) => name !== 'detour+owner' || options['with-owner'];
 
 async function startOrigin(): Promise<OriginPorts> {
   const child = spawnPinned(LOAD_CORE, process.execPath, [ORIGIN], ['ignore', 'pipe', 'inherit']);
@@ -182,7 +187,9 @@ async function sampleInTurns(
   for (const subject of chosen) proxies.set(subject.name, await start(subject, origin, parent));
   const takesPart = (measure: Measure) => [
     ...(measure.direct ? ['direct'] : []),
-    ...chosen.filter(one => one.caches || !measure.caching).map(one => one.name),
+    ...chosen
+      .filter(one => (one.caches || !measure.caching) && (takesPartInAll(one) || measure.name === OWNER_MEASURE))
+      .map(one => one.name),
   ];
   const direct = directWay(origin);
 
