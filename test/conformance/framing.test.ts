@@ -356,6 +356,33 @@ describe('a client that closes its side', () => {
     }
   });
 
+  test('R45: is answered behind a thousand requests in pipeline, in order, however late it reads', async () => {
+    await using origin = await startOrigin((request, response) => response.end(request.url!.padEnd(3_000, '.')));
+    await using proxy = await startProxy();
+    await using client = await connectRaw(proxy.port);
+    client.socket.pause();
+    client.write(Array.from({ length: 1_000 }, (_, i) => get(origin.url(`/${i}.`))).join(''));
+    client.end();
+    await wait(300);
+    client.socket.resume();
+    for (let i = 0; i < 1_000; i++) expect((await client.readAnswer()).text.startsWith(`/${i}.`)).toBe(true);
+    expect((await client.readAll()).toString()).toBe('');
+  });
+
+  test('R12, A30: may ask for another protocol first, and is half of it', async () => {
+    await using origin = await startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n');
+      peer.write(`heard ${(await peer.readAll()).toString()}`);
+      peer.end();
+    });
+    await using proxy = await startProxy();
+    await using client = await connectRaw(proxy.port);
+    client.write(`${get(origin.url('/'), 'Connection: upgrade\r\nUpgrade: echo\r\n')}more`);
+    client.end();
+    expect((await client.readAll()).toString()).toMatch(/\r\n\r\nheard more$/);
+  });
+
   test('R43: behind half of a second request gets the first answer, and no second', async () => {
     await using origin = await startOrigin((_, response) => setTimeout(() => response.end('ok'), SLOW));
     await using proxy = await startProxy();
