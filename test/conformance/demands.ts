@@ -5,13 +5,15 @@ export interface Demand {
   readonly demands: string;
   /** Why nothing can be tested, or not all of it. */
   readonly reason?: string;
+  /** The reason keeps only a part of it away: the rest must be shown. */
+  readonly inPart?: true;
 }
 
-const group = (letter: 'A' | 'R', first: number, ...rows: (string | readonly [string, string])[]): Demand[] =>
+const group = (letter: 'A' | 'R', first: number, ...rows: (string | readonly [string, string, true?])[]): Demand[] =>
   rows.map((row, i) =>
     typeof row === 'string'
       ? { number: `${letter}${first + i}`, demands: row }
-      : { number: `${letter}${first + i}`, demands: row[0], reason: row[1] },
+      : { number: `${letter}${first + i}`, demands: row[0], reason: row[1], ...(row[2] && { inPart: true }) },
   );
 
 const NO_H2 =
@@ -120,7 +122,8 @@ export const DUTIES: readonly Demand[] = group(
   '§7.6.2: Max-Forwards of TRACE and OPTIONS',
   [
     '§7.6.3: Via',
-    'A deliberate deviation: no Via goes to origins and http targets, for it would give the browser away (A60). Loops are found by a mark in CONNECT and by identical heads under way.',
+    'A deliberate deviation: no Via goes to origins and http targets, for it would give the browser away (A60). Nor do answers get one. Loops are found by a mark in CONNECT and by identical heads under way.',
+    true,
   ],
   '§7.7: host, path and query are not rewritten',
   '§7.7: content passes untouched',

@@ -60,10 +60,10 @@ export function openNumbers(shown = shownByTests()): string[] {
   return [...ATTACKS, ...DUTIES].filter(one => resultOf(one, shown) === 'open').map(one => one.number);
 }
 
-function resultOf({ number, reason }: Demand, shown: Map<string, Shown[]>): string {
+function resultOf({ number, reason, inPart }: Demand, shown: Map<string, Shown[]>): string {
+  if (reason !== undefined && inPart === undefined) return 'does not apply';
   const awake = (shown.get(number) ?? []).some(one => !one.asleep);
-  if (awake) return reason === undefined ? 'held' : 'held, in part';
-  return reason === undefined ? 'open' : 'does not apply';
+  return !awake ? 'open' : inPart ? 'held, in part' : 'held';
 }
 
 function rowOf(demand: Demand, shown: Map<string, Shown[]>): string {
@@ -89,7 +89,7 @@ What Detour withstands (A) and what it owes as a proxy (R), number by number, wi
 sockets, and it fails where one of them does. This file is made from the tests' names: \`npm run conformance\` writes it anew, and a test fails
 when it does not say what the tests say. A name with \`%s\` stands for a table of cases.
 
-Held: the tests pass. Where a row says why, that is what keeps a number from applying, or from applying whole.
+Held: the tests pass. Where a number does not apply, or not whole, its row says why.
 
 ## Where Detour is stricter, and where it repairs
 
