@@ -64,8 +64,8 @@ export interface Slope {
 const HEAP_BOUND = 128;
 /** The system's view is coarser: freed memory goes back late and in large pieces. */
 const RSS_BOUND = 256;
-/** Below so many seconds a slope says nothing. */
-const SLOPE_AFTER = 240;
+/** Below so many seconds a slope says nothing: memory that is freed and taken again moves in steps of some MiB, minutes apart. */
+const SLOPE_AFTER = 480;
 /** After the load: longer than any idle timeout of the configuration below. */
 const REST: Milliseconds = 9_000;
 const NAMES = ['direct.test', 'squid.test', 'tinyproxy.test', 'microsocks.test', 'winding.test'];
