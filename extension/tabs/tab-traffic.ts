@@ -28,7 +28,7 @@ interface Tab {
   /** Asked for by plain http and not yet answered. */
   urls: string[];
   hosts: string[];
-  /** Key → what it contributed; a tunnel is told twice, when it opens and when it ends. */
+  /** Key → what it contributed; a tunnel is told when it opens, while bytes go through it, and when it ends. */
   exchanges: [key: string, cached: boolean, blocked: boolean, bytes: number][];
   incidents: [key: string, incident: Incident][];
 }
@@ -89,7 +89,9 @@ export class TabTraffic {
       // A request has one tab; a tunnel may carry the requests of several.
       if (exchange.kind === 'http') break;
     }
-    if (owners.length === 0) push(this.early, { exchange, at: now }, MAX_EARLY);
+    // A standing tunnel with its bytes so far has been told of before: it must not push out what waits.
+    const goesOn = exchange.took === undefined && exchange.bytesUp + exchange.bytesDown > 0;
+    if (owners.length === 0 && !goesOn) push(this.early, { exchange, at: now }, MAX_EARLY);
     return owners;
   }
 

@@ -40,6 +40,22 @@ test('plain http belongs to the tab that asked for that very URL, once', () => {
   expect(tabs.countsOf(2)).toMatchObject({ requests: 0, cached: 0 });
 });
 
+test('the bytes of a tunnel count while it stands, once; those of others push nothing out', () => {
+  const tabs = asking();
+  tabs.asked(1, 'https://a.test/', 'a.test', 1_000);
+  const tunnel = { kind: 'connect', url: 'a.test:443', took: undefined } as const;
+  const opened = exchange({ ...tunnel, bytesDown: 0 });
+  expect(tabs.ended(opened, 1_001)).toEqual([1]);
+  tabs.ended({ ...opened, bytesDown: 700 }, 4_000);
+  tabs.ended({ ...opened, bytesDown: 900 }, 7_000);
+  expect(tabs.countsOf(1)).toMatchObject({ requests: 1, bytes: 900 });
+  tabs.ended({ ...opened, bytesDown: 950, took: 9 }, 8_000);
+  expect(tabs.countsOf(1).bytes).toBe(950);
+  tabs.ended(exchange({ url: 'http://a.test/early' }), 9_000);
+  for (let i = 0; i < 100; i++) tabs.ended(exchange({ ...tunnel, host: 'other.test', bytesDown: 5 }), 9_001);
+  expect(tabs.asked(1, 'http://a.test/early', 'a.test', 9_002)).toBe(true);
+});
+
 test('an answer that is told before its request waits for it, but not for ever', () => {
   const tabs = asking();
   expect(tabs.ended(exchange({ cacheStatus: 'hit' }), 1_000)).toEqual([]);
