@@ -1,11 +1,12 @@
 // A TCP connection without Node's stream layer, which costs a tunnel more than its bytes do: states, queues and ticks for each of its two sockets. Here the
 // system's queue is the only one: a write goes to it at once, a pause stops the reading itself, and reads go into memory that is used again.
 // It stands on names that Node has inside (seen in Node 22 to 24); where one is missing `leanSockets` says so, and Node's own sockets serve.
-// Its events and methods are those of net.Socket with allowHalfOpen, except that an 'end' is told as it comes.
+// Its events and methods are those of net.Socket (lean-socket.test.ts holds both to one contract), except that an error which nobody listens to is
+// told to nobody, and that a reset does not wait for what is still to be written.
 import { EventEmitter } from 'node:events';
 import { type Server, Socket as NodeSocket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
-import { type OnRead, readInto, shared } from './socket-reads.ts';
+import { canReadInto, type OnRead, readInto, shared } from './socket-reads.ts';
 import type { Socket } from './socket.ts';
 
 interface WriteRequest {
@@ -83,7 +84,7 @@ function lookInside(): Inside | null {
     const { prototype } = TCP as { prototype: object };
     const needed = ['useUserBuffer', 'readStart', 'readStop', 'writeBuffer', 'writeLatin1String', 'writev', 'shutdown'];
     needed.push('close', 'reset', 'connect', 'connect6', 'setNoDelay', 'setKeepAlive', 'getpeername', 'getsockname');
-    return needed.every(name => name in prototype) ? (found as Inside) : null;
+    return needed.every(name => name in prototype) && canReadInto() ? (found as Inside) : null;
   } catch {
     return null;
   }
@@ -108,7 +109,10 @@ function systemError(status: number, syscall: string): NodeJS.ErrnoException {
 }
 
 class LeanSocket extends EventEmitter {
-  allowHalfOpen = true;
+  /** Whether this side may go on when the other has ended. */
+  allowHalfOpen: boolean;
+  /** Whether a write that fails leaves the socket open, for what has come and is not read yet: then 'error' is told, and nothing more is written. */
+  survivesWrites = false;
   destroyed = false;
   /** Whether 'close' has been told. */
   closed = false;
@@ -120,20 +124,27 @@ class LeanSocket extends EventEmitter {
   private handle: Handle | null;
   private connecting: boolean;
   private ending = false;
+  /** The end waits for the system. */
+  private shutting = false;
   private ended = false;
+  /** A write has failed, and has been survived. */
+  private failed = false;
   /** Null: nobody has said yet whether to read. */
   private flowing: boolean | null = null;
   private reading = false;
   private corks = 0;
   private held: (Buffer | string)[] | null = null;
+  private heldSize = 0;
+  private heldDone: (() => void)[] | null = null;
   private into: Buffer = shared;
   private onRead: OnRead | null = null;
   private next: (() => Buffer) | null = null;
   private peer: Place | null = null;
   private successor: NodeSocket | null = null;
 
-  constructor(handle: Handle, connecting: boolean) {
+  constructor(handle: Handle, connecting: boolean, allowHalfOpen: boolean) {
     super();
+    this.allowHalfOpen = allowHalfOpen;
     this.handle = handle;
     this.connecting = connecting;
     handle.socket = this;
@@ -208,6 +219,8 @@ class LeanSocket extends EventEmitter {
     const { into, onRead } = this;
     if (onRead === null) this.emit('data', Buffer.from(into.subarray(0, status)));
     else if (!onRead(status, into)) this.pause();
+    // Given away or closed meanwhile: the handle's buffer is no longer ours to change.
+    if (this.handle === null) return undefined;
     const next = this.next === null ? shared : this.next();
     if (next === into) return undefined;
     this.into = next;
@@ -223,17 +236,22 @@ class LeanSocket extends EventEmitter {
     }
     this.readableEnded = true;
     this.emit('end');
-    if (this.ended) this.destroy();
+    if (this.ended || this.failed) this.destroy();
+    else if (!this.allowHalfOpen) this.end();
   }
 
   // Writing ---------------------------------------------------------------------------------------------------------------------------------
 
-  /** False asks to wait for 'drain'. Text is latin1. `done` hears when the system has the bytes. */
+  /** False asks to wait for 'drain'. Text is latin1. `done` hears when the socket has done with the bytes; not where it takes none any more. */
   write(bytes: Buffer | string, encoding?: unknown, done?: () => void): boolean {
     if (this.handle === null || this.ending) return false;
     if (typeof encoding === 'function') done = encoding as () => void;
     if (this.corks > 0 || this.connecting) {
       (this.held ??= []).push(bytes);
+      this.heldSize += bytes.length;
+      this.writableLength += bytes.length;
+      if (done !== undefined) (this.heldDone ??= []).push(done);
+      if (this.connecting && this.writableLength >= HIGH_WATER) this.writableNeedDrain = true;
       return !this.writableNeedDrain;
     }
     return this.send(bytes, done);
@@ -249,27 +267,27 @@ class LeanSocket extends EventEmitter {
 
   /** What was held back goes out in one. */
   private release(): void {
-    const { held } = this;
+    const { held, heldSize: size, heldDone } = this;
     if (held === null || this.connecting) return;
-    this.held = null;
-    if (held.length === 1) {
-      this.send(held[0]!, undefined);
-      return;
-    }
-    let size = 0;
-    for (const piece of held) size += piece.length;
-    if (size <= JOINED) {
+    this.held = this.heldDone = null;
+    this.heldSize = 0;
+    this.writableLength -= size;
+    const done = heldDone === null ? undefined : () => heldDone.forEach(one => one());
+    if (held.length === 1) this.send(held[0]!, done);
+    else if (size <= JOINED) {
       const joined = Buffer.allocUnsafe(size);
       let at = 0;
       for (const piece of held)
         at += typeof piece === 'string' ? joined.write(piece, at, 'latin1') : piece.copy(joined, at);
-      this.send(joined, undefined);
-      return;
+      this.send(joined, done);
+    } else {
+      this.send(
+        held.map(piece => (typeof piece === 'string' ? Buffer.from(piece, 'latin1') : piece)),
+        done,
+      );
     }
-    this.send(
-      held.map(piece => (typeof piece === 'string' ? Buffer.from(piece, 'latin1') : piece)),
-      undefined,
-    );
+    // Whoever was asked to wait for the connection, and now need not.
+    if (this.writableNeedDrain && this.writableLength === 0) process.nextTick(() => this.drained());
   }
 
   private send(bytes: Buffer | string | readonly Buffer[], done: (() => void) | undefined): boolean {
@@ -282,7 +300,7 @@ class LeanSocket extends EventEmitter {
     else if (Buffer.isBuffer(bytes)) status = handle.writeBuffer(request, bytes);
     else status = handle.writev(request, bytes as readonly Buffer[], true);
     if (status !== 0) {
-      this.destroy(systemError(status, 'write'));
+      this.writeFailed(status);
       return false;
     }
     if (inside!.state[inside!.WAS_ASYNC] === 0) {
@@ -307,14 +325,29 @@ class LeanSocket extends EventEmitter {
   written(request: WriteRequest, status: number): void {
     this.writableLength -= request.size;
     request.done?.();
-    if (this.destroyed) return;
-    if (status !== 0) {
-      this.destroy(systemError(status, 'write'));
+    if (this.destroyed || this.failed) return;
+    if (status !== 0) this.writeFailed(status);
+    else if (this.writableLength === 0) {
+      if (this.ending) this.shutdown();
+      else this.drained();
+    }
+  }
+
+  private drained(): void {
+    if (!this.writableNeedDrain || this.writableLength > 0) return;
+    this.writableNeedDrain = false;
+    this.emit('drain');
+  }
+
+  private writeFailed(status: number): void {
+    const error = systemError(status, 'write');
+    if (!this.survivesWrites || this.readableEnded) {
+      this.destroy(error);
       return;
     }
-    if (this.writableLength > 0 || !this.writableNeedDrain) return;
+    this.failed = this.ending = true;
     this.writableNeedDrain = false;
-    if (!this.ending) this.emit('drain');
+    process.nextTick(() => this.tellError(error));
   }
 
   end(bytes?: Buffer | string | (() => void)): this {
@@ -323,26 +356,34 @@ class LeanSocket extends EventEmitter {
     this.corks = 0;
     this.release();
     this.ending = true;
-    if (!this.connecting) this.shutdown();
+    this.writableNeedDrain = false;
+    if (!this.connecting && this.writableLength === 0) this.shutdown();
     return this;
   }
 
+  /** Only when nothing waits to be written: while the system's queue holds an end, the connection cannot be reset. */
   private shutdown(): void {
     const { handle } = this;
-    if (handle === null) return;
+    if (handle === null || this.shutting || this.ended || this.failed) return;
     const request = new inside!.ShutdownWrap();
     request.socket = this;
     request.oncomplete = onShutdown;
     const status = handle.shutdown(request);
-    if (status === 0) return;
     // 1: it was done at once.
-    if (status === 1 || status === inside!.NOT_CONNECTED) this.hasEnded();
-    else this.destroy(systemError(status, 'shutdown'));
+    if (status === 0) this.shutting = true;
+    else this.hasEnded(status === 1 ? 0 : status);
   }
 
   /** @internal All that was written, and the end, are with the system. */
-  hasEnded(): void {
+  hasEnded(status: number): void {
+    this.shutting = false;
+    if (this.destroyed) return;
+    if (status !== 0 && status !== inside!.NOT_CONNECTED) {
+      this.destroy(systemError(status, 'shutdown'));
+      return;
+    }
     this.ended = true;
+    this.emit('finish');
     if (this.readableEnded) this.destroy();
   }
 
@@ -356,9 +397,11 @@ class LeanSocket extends EventEmitter {
     return this;
   }
 
-  /** Closes it by a reset. */
+  /** Closes it by a reset. What waits to be written is not. */
   resetAndDestroy(): this {
-    if (this.connecting) return this.destroy();
+    this.successor?.resetAndDestroy();
+    // A handle whose end is on its way cannot be reset, and after the attempt Node would not close it either.
+    if (this.connecting || this.shutting) return this.destroy();
     const handle = this.abandon();
     if (handle !== null && handle.reset(() => this.close(undefined)) !== 0) handle.close(() => this.close(undefined));
     return this;
@@ -369,18 +412,24 @@ class LeanSocket extends EventEmitter {
     const { handle } = this;
     this.destroyed = true;
     this.handle = null;
-    this.held = null;
+    this.held = this.heldDone = null;
     this.reading = false;
+    this.writableNeedDrain = false;
     if (handle !== null) handle.onread = nothing as unknown as Handle['onread'];
     return handle;
   }
 
   private close(error: Error | undefined): void {
     this.closed = true;
-    if (error !== undefined) this.emit('error', error);
-    this.emit('close', error !== undefined);
     this.onRead = null;
     this.next = null;
+    if (error !== undefined && !this.failed) this.tellError(error);
+    this.emit('close', error !== undefined);
+  }
+
+  /** An error that comes while the socket is on its way from one owner to the next must not bring the process down. */
+  private tellError(error: Error): void {
+    if (this.listenerCount('error') > 0) this.emit('error', error);
   }
 
   // The rest --------------------------------------------------------------------------------------------------------------------------------
@@ -400,7 +449,7 @@ class LeanSocket extends EventEmitter {
     }
     this.emit('connect');
     if (this.corks === 0) this.release();
-    if (this.ending) this.shutdown();
+    if (this.ending && this.writableLength === 0) this.shutdown();
     if (this.flowing === true) this.resume();
   }
 
@@ -413,11 +462,16 @@ class LeanSocket extends EventEmitter {
       return gone;
     }
     this.pause();
+    this.corks = 0;
+    this.release();
+    // What was held has found the connection broken.
+    if (this.destroyed) return this.toNode();
+    const { ending } = this;
     this.abandon();
     handle.socket = null;
     const socket = new NodeSocket({
       handle,
-      allowHalfOpen: true,
+      allowHalfOpen: this.allowHalfOpen,
       readable: true,
       writable: true,
       pauseOnCreate: true,
@@ -431,6 +485,7 @@ class LeanSocket extends EventEmitter {
       () => shared,
       this.into,
     );
+    if (ending) socket.end();
     return socket;
   }
 
@@ -461,8 +516,8 @@ function onWritten(this: WriteRequest, status: number): void {
   this.socket = null;
 }
 
-function onShutdown(this: OtherRequest): void {
-  this.socket.hasEnded();
+function onShutdown(this: OtherRequest, status: number): void {
+  this.socket.hasEnded(status);
 }
 
 function onConnected(this: OtherRequest, status: number): void {
@@ -473,7 +528,7 @@ function onConnected(this: OtherRequest, status: number): void {
 export function connectLean(address: string, port: number, keepAliveAfter: number): Socket {
   const { TCP, SOCKET, TCPConnectWrap } = inside!;
   const handle = new TCP(SOCKET);
-  const socket = new LeanSocket(handle, true);
+  const socket = new LeanSocket(handle, true, false);
   const request = new TCPConnectWrap();
   request.socket = socket;
   request.oncomplete = onConnected;
@@ -501,6 +556,6 @@ export function acceptLean(server: Server, accept: (socket: Socket) => void, pla
       return;
     }
     accepted.setNoDelay(true);
-    accept(new LeanSocket(accepted, false) as unknown as Socket);
+    accept(new LeanSocket(accepted, false, true) as unknown as Socket);
   };
 }

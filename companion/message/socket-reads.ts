@@ -4,7 +4,7 @@
 //
 //   whoever keeps few bytes ──▶ one buffer for all sockets; `own` copies what is kept beyond the call
 //   a body that flows       ──▶ a buffer of its own at every read, given away with its bytes
-import type { Socket as NodeSocket } from 'node:net';
+import { Socket as NodeSocket } from 'node:net';
 import type { Socket } from './socket.ts';
 
 /** Bytes of one read at the most. */
@@ -48,6 +48,11 @@ function insideNames(socket: NodeSocket): InsideNames | null {
   const callback = find('kBufferCb');
   const next = find('kBufferGen');
   return buffer && callback && next ? { buffer, callback, next } : null;
+}
+
+/** Whether a socket of Node's can be made to read so. */
+export function canReadInto(): boolean {
+  return insideNames(new NodeSocket()) !== null;
 }
 
 /** Who hears of a read: so many bytes at the start of the buffer. False stops reading until `resume`. */

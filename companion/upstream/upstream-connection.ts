@@ -398,6 +398,10 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
  * others, it closes as ever.
  */
 function surviveWrites(socket: Socket): void {
+  if ('survivesWrites' in socket) {
+    socket.survivesWrites = true;
+    return;
+  }
   const { _readableState: reads, _writableState: writes } = socket as unknown as Record<
     string,
     { autoDestroy?: boolean }
