@@ -230,7 +230,10 @@ class Member {
           parts.say(message.message, 'warning');
           return;
         case 'knock':
-          if (socket) parts.adopt(socket, Buffer.from(message.read));
+          if (!socket) return;
+          // It may break before it has an owner: the control room opens only once the port does.
+          socket.on('error', () => {});
+          parts.adopt(socket, Buffer.from(message.read));
           return;
         case 'closed':
           worker.process.disconnect();

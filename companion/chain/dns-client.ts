@@ -87,9 +87,11 @@ function overUdp(server: Endpoint, question: Question, time: Milliseconds): Prom
       const answer = decodeAnswer(bytes, question, id);
       if (answer !== null) end(answer);
     });
-    socket.connect(server.port, server.host, () => {
+    // Not as a callback: that would be called with an error, too, and there would be no 'error' (a machine without a network).
+    socket.on('connect', () => {
       if (!over) socket.send(encodeQuestion(question, id), error => error && end(unreachable(error)));
     });
+    socket.connect(server.port, server.host);
   });
 }
 

@@ -280,7 +280,12 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       this.takeUp(chunk);
     }
     this.advancing = false;
-    if (this.phase !== 'head' || this.pending !== null) return;
+    if (this.phase !== 'head') return;
+    if (this.pending !== null) {
+      // Who asks on without reading the answers is not read either.
+      if (this.pending.length >= this.house.limits.head) this.pauseReading();
+      return;
+    }
     if (this.ended) this.finishWith(null);
     else this.resumeReading();
   }
@@ -328,6 +333,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       body = this.body = new IncomingBody(framing, 'request', house.limits, this, rest);
       this.reads.flows = true;
       this.bodyMoved(0);
+      // What came before its turn may have stopped the reading.
+      this.resumeReading();
       if (this.ended)
         this.body.connectionEnded(new Fault('http_request_error', { detail: 'its body is cut off' }), true);
     }
@@ -343,6 +350,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   /** A request for this server itself: the control room's, or nobody's. From other machines there is no way in, whoever asks. */
   private knockAtControl(head: RequestHead, rest: Buffer | null): void {
     const { control } = this.house;
+    // An answer before this one could not be written: the close is on its way, and nobody is to be given a socket that breaks in his hands.
+    if (this.socket.destroyed) return;
     if (this.isFromHere && head.framing.kind === 'none' && head.target.form === 'origin') {
       if ('handOver' in control) {
         if (control.mayEnter(head, this.socket)) return this.moveTo(control, rest);

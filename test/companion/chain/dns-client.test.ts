@@ -67,6 +67,12 @@ describe('asking servers', () => {
     });
   });
 
+  test('A92: a server to which this system cannot send is one that cannot be reached', async () => {
+    // The system refuses it before a packet is sent, as it does where there is no network.
+    const failure = await failureOf(ask([{ host: '255.255.255.255', port: 53 }], 'a.test'));
+    expect(failure).toMatchObject({ kind: 'dns_error', detail: expect.stringContaining('cannot be reached') });
+  });
+
   test('a name without an address says so', async () => {
     await using dns = await startDnsServer({ names: { 'empty.test': [] } });
     expect(await failureOf(ask([dns], 'empty.test'))).toMatchObject({ detail: `${dns.at} says: no address` });

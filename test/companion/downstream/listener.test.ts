@@ -1,4 +1,5 @@
 // Connections of browsers, and of whoever else finds the port: what they are told, how long they may wait, how many there may be.
+import { connect } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
@@ -290,3 +291,91 @@ test('many pipelined requests are answered in order, without the stack growing',
   client.write(get('http://a.test/').repeat(count));
   for (let i = 0; i < count; i++) expect((await client.readAnswer()).text).toBe('x');
 }, 20_000);
+
+test('A86: who asks on without reading the answers is not read either', async () => {
+  const answer = textAnswer('x'.repeat(2_000));
+  await using proxy = await startProxy({
+    rooms: {
+      cache: {
+        lookup: () => ({ hit: true, answer, status: 'hit' }),
+        store: (_, stored) => ({ answer: stored, status: '' }),
+        peek: () => '',
+        size: 0,
+        count: 0,
+        clear: () => {},
+      },
+    },
+  });
+  const socket = connect({ port: proxy.port, host: '127.0.0.1' }).pause();
+  socket.on('error', () => {});
+  const requests = Buffer.from(get('http://a.test/').repeat(5_000));
+  const total = 64 * requests.length;
+  const ask = () => {
+    while (socket.bytesWritten < total && socket.write(requests)) {}
+  };
+  socket.on('drain', ask);
+  ask();
+  const taken = () => socket.bytesWritten - socket.writableLength;
+  let before = -1;
+  const end = performance.now() + 10_000;
+  while (taken() > before && performance.now() < end) {
+    before = taken();
+    await wait(500);
+  }
+  expect(taken()).toBe(before);
+  expect(taken()).toBeLessThan(total);
+  socket.destroy();
+}, 20_000);
+
+test('an upload that waited behind another request goes on when its turn has come', async () => {
+  const { promise: mayAnswer, resolve: answerNow } = Promise.withResolvers<void>();
+  await using origin = await startOrigin((request, response, body) => {
+    if (request.method === 'GET') void mayAnswer.then(() => response.end('first'));
+    else response.end(String(body.length));
+  });
+  await using proxy = await startProxy({ limits: { head: 8_192 } });
+  await using client = await connectRaw(proxy.port);
+  client.write(get(`http://127.0.0.1:${origin.port}/`));
+  await until(() => origin.requests.length === 1);
+  client.write(`POST http://127.0.0.1:${origin.port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n`);
+  client.write(Buffer.alloc(10_000));
+  await wait(100);
+  client.write(Buffer.alloc(10_000));
+  await wait(100);
+  answerNow();
+  expect((await client.readAnswer()).text).toBe('first');
+  expect((await client.readAnswer()).text).toBe('20000');
+});
+
+test('a client that breaks off with a knock at the control door under way ends nothing but its connection', async () => {
+  const { promise: mayAnswer, resolve: answerNow } = Promise.withResolvers<void>();
+  await using origin = await startOrigin((_request, response) => void mayAnswer.then(() => response.end('late')));
+  let given = 0;
+  await using proxy = await startProxy({
+    control: {
+      answer: () => null,
+      upgrade(_head, take) {
+        given++;
+        take();
+        return true;
+      },
+    },
+  });
+  const errors: unknown[] = [];
+  const onError = (error: unknown) => errors.push(error);
+  process.on('uncaughtException', onError);
+  await using client = await connectRaw(proxy.port);
+  client.write(get(`http://127.0.0.1:${origin.port}/`));
+  // So much that the socket is not read any more: the reset is noticed when the answer is written.
+  client.write(`GET /control HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n${'x'.repeat(1_000_000)}`);
+  await until(() => origin.requests.length === 1);
+  await wait(200);
+  client.socket.resetAndDestroy();
+  await wait(100);
+  answerNow();
+  await until(() => proxy.listener.connections === 0);
+  await wait(50);
+  process.off('uncaughtException', onError);
+  expect(errors).toEqual([]);
+  expect(given).toBe(0);
+});
