@@ -1,5 +1,6 @@
 // Vary: which request fields chose an answer, and whether another request would choose the same (RFC 9111 §4.1).
 import type { Fields } from '../message/headers.ts';
+import { trimmed } from '../message/http1-parser.ts';
 
 /** More names than this are not worth keeping apart. */
 const MAX_NAMES = 16;
@@ -57,6 +58,7 @@ export function sameSelection(a: Selection | null, b: Selection | null): boolean
 function normalValue(name: string, request: Fields): string | undefined {
   const value = request.get(name);
   if (value === undefined) return undefined;
-  const spaced = value.includes(',') ? value.trim().replace(/[ \t]*,[ \t]*/g, ',') : value.trim();
+  // Not by a pattern: white space in front of a comma that never comes would be looked through again from each of its characters.
+  const spaced = value.includes(',') ? value.split(',').map(trimmed).join(',') : value;
   return CASELESS.has(name) ? spaced.toLowerCase() : spaced;
 }

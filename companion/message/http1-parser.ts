@@ -153,7 +153,7 @@ function trimEnd(text: string): string {
 }
 
 /** Without the spaces and tabs around it, and only those: String.trim would take a no-break space, and more, for one. */
-function trimmed(text: string): string {
+export function trimmed(text: string): string {
   let start = 0;
   while (start < text.length && (text.charCodeAt(start) === 32 || text.charCodeAt(start) === 9)) start++;
   return trimEnd(text.slice(start));

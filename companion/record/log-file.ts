@@ -31,6 +31,13 @@ const TAIL: Bytes = 64 * 1024;
 
 const SECRET_KEY = /token|pass|pwd|secret|key|auth|sig|session|credential|code|jwt/i;
 
+/** `key=value`, as it may be read; anything else as it is. Each piece is looked at once, however long it is. */
+function redactPair(pair: string): string {
+  const start = pair.search(/[^=]/);
+  const equals = start === -1 ? -1 : pair.indexOf('=', start);
+  return equals !== -1 && SECRET_KEY.test(decoded(pair.slice(start, equals))) ? `${pair.slice(0, equals)}=…` : pair;
+}
+
 /** The URL without user information, and with the values of telling query keys (token, password, key …) replaced by `…`. */
 export function redactUrl(url: string): string {
   const bare = url.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/?#]*@/i, '$1');
@@ -38,7 +45,9 @@ export function redactUrl(url: string): string {
   if (question < 0) return bare;
   const query = bare
     .slice(question + 1)
-    .replace(/([^&;=]+)=([^&;]*)/g, (pair, key: string) => (SECRET_KEY.test(decoded(key)) ? `${key}=…` : pair));
+    .split(/([&;])/)
+    .map(redactPair)
+    .join('');
   return bare.slice(0, question + 1) + query;
 }
 

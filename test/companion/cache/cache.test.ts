@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import CachePolicy from 'http-cache-semantics';
 import { describe, expect, test } from 'vitest';
 import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import { selectionOf } from '../../../companion/cache/vary.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, RequestHead } from '../../../companion/message/message.ts';
 import type { Cache, CacheRequest } from '../../../companion/rooms.ts';
@@ -374,4 +375,12 @@ test('what is stored here, the oracle would store too, and for no shorter time',
     }),
     { numRuns: 2_000 },
   );
+});
+
+test('A68: a request field that is white space for the most part is compared in time', () => {
+  const began = performance.now();
+  const selection = selectionOf(['x'], Fields.of('X', `a${' '.repeat(60_000)}b,c`));
+  expect(performance.now() - began).toBeLessThan(1_000);
+  expect(selection).toBeNull();
+  expect(selectionOf(['x'], Fields.of('X', 'a \t, b ,c'))?.values).toEqual(['a,b,c']);
 });
