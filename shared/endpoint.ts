@@ -58,6 +58,22 @@ function unmapIPv4(address: string): string {
   return `${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`;
 }
 
+/** Whom an address stands for, to be counted by: of IPv6 a network of 64 bits belongs to one machine, which may choose from it as it likes. */
+export function networkOf(address: string): string {
+  if (!address.includes(':')) return address;
+  const zone = address.indexOf('%');
+  const bare = normalizeHost(zone < 0 ? address : address.slice(0, zone)) ?? address;
+  if (!bare.includes(':')) return bare;
+  const [before = '', after] = bare.split('::');
+  const groups = before === '' ? [] : before.split(':');
+  if (after !== undefined) {
+    const behind = after === '' ? 0 : after.split(':').length;
+    while (groups.length < 8 - behind) groups.push('0');
+    if (after !== '') groups.push(...after.split(':'));
+  }
+  return groups.slice(0, 4).join(':');
+}
+
 /** A port as text, strictly: 1 to 65535 in at most five digits, or null. */
 export function parsePort(text: string): number | null {
   if (!/^\d{1,5}$/.test(text)) return null;

@@ -1,6 +1,7 @@
 // Accepts connections on the one port, knows them all, and bounds them in number and time. A connection itself is in connection.ts.
 import { createServer, type Server } from 'node:net';
 import type { SecureContext } from 'node:tls';
+import { networkOf } from '../../shared/endpoint.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
 import { acceptLean } from '../message/lean-socket.ts';
@@ -68,7 +69,9 @@ const WARNED_AGAIN_AFTER: Milliseconds = 60_000;
 export function openReception(options: ReceptionOptions): Reception {
   const sockets = new Set<Socket>();
   const connections = new Set<DownstreamConnection>();
-  /** How many there are from each address of another machine. */
+  /** Those of whom it is not known yet whether they may enter, the longest waiting first: they make room before anybody who has. */
+  const atDoor = new Set<Socket>();
+  /** How many there are from each address of another machine (of IPv6: from each network of 64 bits). */
   const perAddress = new Map<string, number>();
   const onlyThisMachine = options.host === 'localhost' || isThisMachine(options.host);
   const idle = new IdleQueue<DownstreamConnection>();
@@ -88,13 +91,14 @@ export function openReception(options: ReceptionOptions): Reception {
     if (onlyThisMachine) return true;
     const { remoteAddress } = socket;
     if (remoteAddress === undefined || isThisMachine(remoteAddress)) return true;
-    const count = perAddress.get(remoteAddress) ?? 0;
+    const network = networkOf(remoteAddress);
+    const count = perAddress.get(network) ?? 0;
     if (count >= most) return false;
-    perAddress.set(remoteAddress, count + 1);
+    perAddress.set(network, count + 1);
     socket.once('close', () => {
-      const left = perAddress.get(remoteAddress)! - 1;
-      if (left === 0) perAddress.delete(remoteAddress);
-      else perAddress.set(remoteAddress, left);
+      const left = perAddress.get(network)! - 1;
+      if (left === 0) perAddress.delete(network);
+      else perAddress.set(network, left);
     });
     return true;
   };
@@ -109,21 +113,25 @@ export function openReception(options: ReceptionOptions): Reception {
       return;
     }
     const limits = options.limits();
-    if (sockets.size >= limits.connections) {
-      warn('connections', `${sockets.size} connections are open, which is limits.connections: idle ones are closed.`);
-      if (idle.oldest === null) {
-        socket.destroy();
-        return;
-      }
-      idle.oldest.drop();
-    }
+    // Before anybody has to make room for it.
     if (!countAddress(socket, limits.connectionsPerAddress)) {
       socket.destroy();
       return;
     }
+    if (sockets.size >= limits.connections) {
+      warn('connections', `${sockets.size} connections are open, which is limits.connections: idle ones are closed.`);
+      const [stranger] = atDoor;
+      if (stranger !== undefined) stranger.destroy();
+      else if (idle.oldest !== null) idle.oldest.drop();
+      else {
+        socket.destroy();
+        return;
+      }
+    }
     sockets.add(socket);
     socket.once('close', () => {
       sockets.delete(socket);
+      atDoor.delete(socket);
       if (closing && sockets.size === 0) whenEmpty();
     });
     const house: ConnectionHouse = {
@@ -147,7 +155,9 @@ export function openReception(options: ReceptionOptions): Reception {
       return;
     }
     const isFromHere = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
+    atDoor.add(socket);
     const enter = (speaking: Socket) => {
+      atDoor.delete(socket);
       if (closing) speaking.destroy();
       else connections.add(new DownstreamConnection(speaking, house));
     };

@@ -61,7 +61,7 @@ const LISTS = Object.fromEntries(KINDS.map(kind => [kind, blockListOf(RANGES[kin
   BlockList
 >;
 
-/** `embedded`: an IPv4 range is also meant where it is carried inside a NAT64 (RFC 6052) or 6to4 (RFC 3056) address. */
+/** `embedded`: an IPv4 range is also meant where it is carried inside a NAT64 (RFC 6052), 6to4 (RFC 3056) or SIIT (RFC 2765 §2.1) address. */
 export function blockListOf(ranges: readonly string[], embedded: boolean): BlockList {
   const list = new BlockList();
   for (const range of ranges) {
@@ -77,6 +77,7 @@ export function blockListOf(ranges: readonly string[], embedded: boolean): Block
     const hex = `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
     list.addSubnet(`64:ff9b::${hex}`, 96 + prefix, 'ipv6');
     list.addSubnet(`2002:${hex}::`, 16 + prefix, 'ipv6');
+    list.addSubnet(`::ffff:0:${hex}`, 96 + prefix, 'ipv6');
   }
   return list;
 }

@@ -2,6 +2,7 @@
 // whoever guesses is soon not listened to any more.
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { ConfigGuard } from '../../shared/config.ts';
+import { networkOf } from '../../shared/endpoint.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
@@ -38,7 +39,7 @@ export class LoginBound {
   /** Whether too many have come from this address. */
   isReached(address: string): boolean {
     if (this.byAddress.size === 0) return false;
-    return (this.guessesFrom(placeOf(address))?.wrong ?? 0) >= MAX_WRONG;
+    return (this.guessesFrom(networkOf(address))?.wrong ?? 0) >= MAX_WRONG;
   }
 
   count(address: string, digest: Buffer): void {
@@ -48,7 +49,7 @@ export class LoginBound {
 
   /** Counts one that was given elsewhere. */
   hear(address: string, digest: Buffer): void {
-    const place = placeOf(address);
+    const place = networkOf(address);
     const guesses = this.guessesFrom(place);
     if (guesses !== undefined) {
       if (guesses.last.equals(digest)) return;
@@ -70,20 +71,6 @@ export class LoginBound {
     this.byAddress.delete(place);
     return undefined;
   }
-}
-
-/** Whom an address stands for: of IPv6 a network of 64 bits belongs to one machine, which may choose from it as it likes. */
-function placeOf(address: string): string {
-  const bare = plain(address);
-  if (!bare.includes(':')) return bare;
-  const [before = '', after] = bare.split('::');
-  const groups = before === '' ? [] : before.split(':');
-  if (after !== undefined) {
-    const behind = after === '' ? 0 : after.split(':').length;
-    while (groups.length < 8 - behind) groups.push('0');
-    if (after !== '') groups.push(...after.split(':'));
-  }
-  return groups.slice(0, 4).join(':');
 }
 
 const digestOf = (text: string): Buffer => hash('sha256', text, 'buffer');

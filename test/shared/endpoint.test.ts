@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatEndpoint, isAddress, normalizeHost, parseEndpoint, parsePort } from '../../shared/endpoint.ts';
+import {
+  formatEndpoint,
+  isAddress,
+  networkOf,
+  normalizeHost,
+  parseEndpoint,
+  parsePort,
+} from '../../shared/endpoint.ts';
 import { splitHost, siteOf } from '../../shared/site.ts';
 
 test.each([
@@ -117,4 +124,12 @@ test('a host is cut where its site begins', () => {
   expect(splitHost('example.com', 'example.com')).toEqual({ before: '', site: 'example.com' });
   expect(splitHost('notexample.com', 'example.com')).toEqual({ before: '', site: 'notexample.com' });
   expect(siteOf('10.0.0.1', () => null)).toBe('10.0.0.1');
+});
+
+test('addresses of one IPv6 network of 64 bits count as one, and a mapped one as the IPv4 address that it is', () => {
+  expect(networkOf('2001:db8:1:2:3:4:5:6')).toBe(networkOf('2001:db8:1:2::9'));
+  expect(networkOf('2001:db8:1:2::9')).not.toBe(networkOf('2001:db8:1:3::9'));
+  expect(networkOf('fe80::1%eth0')).toBe(networkOf('fe80::2'));
+  expect(networkOf('::ffff:192.0.2.1')).toBe('192.0.2.1');
+  expect(networkOf('192.0.2.1')).toBe('192.0.2.1');
 });

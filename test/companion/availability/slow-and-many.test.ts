@@ -2,6 +2,7 @@
 import { connect, type Socket } from 'node:net';
 import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
+import { createSecureContext } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
 import { ConfigSchema } from '../../../shared/config.ts';
 import { MiB } from '../../../shared/units.ts';
@@ -241,14 +242,43 @@ describe('A87: a flood of connections', () => {
     expect((await two.readAnswer()).text).toBe('late');
   });
 
+  const walk = { request: () => Promise.resolve(), tunnel: () => Promise.resolve() };
+  const entrance = () => ({ mayEnter: () => true, logIn: null, demand: null });
+  const limitsOf = (more: object) => ({ ...v.parse(ConfigSchema, {}).limits, ...more });
+
+  test('A87: who still stands at the TLS door makes room before those who have entered', async () => {
+    const limits = limitsOf({ connections: 2 });
+    const tls = () => createSecureContext();
+    const listener = await listen({
+      host: '127.0.0.1',
+      port: 0,
+      limits: () => limits,
+      walk,
+      control: NO_CONTROL,
+      entrance,
+      tls,
+    });
+    try {
+      const entered = await join(listener.port);
+      entered.resume().write('GET http://a.test/');
+      await wait(100);
+      const stranger = (await join(listener.port)).resume();
+      await until(() => listener.connections === 2);
+      const next = (await join(listener.port)).resume();
+      await until(() => stranger.closed);
+      await wait(100);
+      expect([entered.closed, next.closed]).toEqual([false, false]);
+    } finally {
+      await listener.close(0);
+    }
+  });
+
   const far = Object.values(networkInterfaces())
     .flat()
     .find(one => one?.family === 'IPv4' && !one.internal)?.address;
 
   test.runIf(far !== undefined)('A87: one address of another machine has so many connections and no more', async () => {
-    const limits = { ...v.parse(ConfigSchema, {}).limits, connectionsPerAddress: 3 };
-    const walk = { request: () => Promise.resolve(), tunnel: () => Promise.resolve() };
-    const entrance = () => ({ mayEnter: () => true, logIn: null, demand: null });
+    const limits = limitsOf({ connectionsPerAddress: 3 });
     const listener = await listen({
       host: '0.0.0.0',
       port: 0,
@@ -268,6 +298,30 @@ describe('A87: a flood of connections', () => {
       const again = rawClientOn(await join(listener.port, far!));
       await wait(100);
       expect(again.socket.closed).toBe(false);
+    } finally {
+      await listener.close(0);
+    }
+  });
+
+  test.runIf(far !== undefined)('A87: for one that is refused itself nobody makes room', async () => {
+    const limits = limitsOf({ connections: 3, connectionsPerAddress: 1 });
+    const listener = await listen({
+      host: '0.0.0.0',
+      port: 0,
+      limits: () => limits,
+      walk,
+      control: NO_CONTROL,
+      entrance,
+    });
+    try {
+      const here = [await join(listener.port), await join(listener.port)];
+      const there = [await join(listener.port, far!)];
+      await until(() => listener.connections === 3);
+      there.push(await join(listener.port, far!));
+      for (const socket of [...here, ...there]) socket.resume();
+      await until(() => there[1]!.closed);
+      await wait(100);
+      expect([...here, there[0]!].some(socket => socket.closed)).toBe(false);
     } finally {
       await listener.close(0);
     }

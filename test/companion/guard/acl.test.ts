@@ -58,6 +58,8 @@ describe('addresses (A37)', () => {
     ['2001:db8::1', 'reserved'],
     ['198.18.0.1', 'reserved'],
     ['64:ff9b::7f00:1', 'loopback'],
+    ['::ffff:0:7f00:1', 'loopback'],
+    ['::ffff:0:a9fe:a9fe', 'metadata'],
     ['64:ff9b::a9fe:a9fe', 'metadata'],
     ['2002:7f00:1::', 'loopback'],
     ['2002:c0a8:101::1', 'private'],
