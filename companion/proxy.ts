@@ -388,6 +388,7 @@ function outgoingOf(
     body: incoming.body,
     upgrade,
     interim: interim => respondInterim(incoming, interim),
+    client: incoming.connection,
     connection: null,
     spent: null,
   };

@@ -116,6 +116,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   idleBefore: DownstreamConnection | null = null;
   idleAfter: DownstreamConnection | null = null;
   isQueued = false;
+  /** The upstream room's: see Client there. */
+  pin = '';
   readonly socket: Socket;
   whenGone: ((fault: Fault) => void) | null = null;
   /** Hears that the socket takes more. */

@@ -7,7 +7,7 @@ import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
 import type { ConnectionPool } from './connection-pool.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
-import type { SentRequest, UpstreamConnection } from './upstream-connection.ts';
+import { type Client, logsConnectionIn, type SentRequest, type UpstreamConnection } from './upstream-connection.ts';
 import type { Socket } from '../message/socket.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
@@ -20,6 +20,7 @@ export interface Outgoing {
   readonly upgrade: string | null;
   /** Hears 1xx answers other than 101. */
   readonly interim: ((head: ResponseHead) => void) | null;
+  readonly client: Client;
   /** The connection that works on it, while one does. */
   connection: UpstreamConnection | null;
   /** Why its streamed body cannot be sent again, once a try has taken it. */
@@ -72,7 +73,10 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
   const replayable = !streamed && IDEMPOTENT.has(head.method);
   one.replayable = body === null && (head.method === 'GET' || head.method === 'HEAD');
   try {
-    const waiting = upgrade === null ? ways.pool.take(key, !replayable) : null;
+    // His own first: whatever it has waited, only there he is logged in.
+    const own =
+      upgrade === null && outgoing.client.pin !== '' ? ways.pool.take(key + outgoing.client.pin, false) : null;
+    const waiting = own ?? (upgrade === null ? ways.pool.take(key, !replayable) : null);
     if (waiting !== null) {
       one.stage = 'reused';
       try {
@@ -124,6 +128,8 @@ function ask(
     upgrade,
     blame: hop === null ? { target, hop: undefined } : { target: { host: hop.host, port: hop.port }, hop: hop.name },
     interim: outgoing.interim,
+    client: outgoing.client,
+    logsIn: logsConnectionIn(head.fields.get('authorization')),
   };
   return last === undefined ? connection.exchange(request) : askHops(request, target, connection, ways);
 }

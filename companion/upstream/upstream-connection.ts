@@ -41,6 +41,26 @@ export interface SentRequest {
   readonly blame: Blame;
   /** Hears 1xx answers other than 101. */
   readonly interim: ((head: ResponseHead) => void) | null;
+  /** Who asks, where connections may have to be kept apart by that. */
+  readonly client?: Client | undefined;
+  /** Whether it logs the connection itself in (logsConnectionIn). */
+  readonly logsIn?: boolean | undefined;
+}
+
+/** Whoever asks on one connection of his. */
+export interface Client {
+  /** Stands behind the keys of connections that are his alone; empty while there are none. */
+  pin: string;
+}
+
+let pins = 0;
+
+/**
+ * Whether an Authorization or WWW-Authenticate is of the kinds that log in a connection instead of a request (RFC 4559 §5): what follows on it counts as
+ * the same person's, whoever sends it.
+ */
+export function logsConnectionIn(field: string | undefined): boolean {
+  return field !== undefined && /(?:^|,)[ \t]*(?:ntlm|negotiate)(?![^ \t,])/i.test(field);
 }
 
 /** More 1xx answers than this to one request are an attack. */
@@ -60,7 +80,8 @@ interface Running {
 export class UpstreamConnection implements Carrier, Waiting, BodySink {
   deadline = Infinity;
   readonly socket: Socket;
-  readonly key: string;
+  /** What it may be taken for. It changes when the connection becomes one client's alone. */
+  key: string;
   /** Since when it has been idle, on the clock of the deadlines. */
   idleSince = 0;
   /** Whether a byte of the answer to the running request has come. */
@@ -261,6 +282,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
         : null;
     this.running = null;
     this.reusable = head.keepAlive && running.request.upgrade === null && this.broken === null;
+    this.becomeTheirs(head, running.request);
     if (framing.kind === 'none') {
       this.completed(at < chunk.length);
       return running.resolve({ head, body: null });
@@ -277,6 +299,14 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
     this.body = new IncomingBody(framing, 'response', this.limits, this, available > 0 ? chunk.subarray(at) : null);
     this.reads.flows = true;
     running.resolve({ head, body: this.body });
+  }
+
+  /** A connection that is being logged in serves the client who does so, and nobody else. */
+  private becomeTheirs(head: ResponseHead, { client, logsIn }: SentRequest): void {
+    if (client === undefined || (client.pin !== '' && this.key.endsWith(client.pin))) return;
+    if (logsIn !== true && !logsConnectionIn(head.fields.get('www-authenticate'))) return;
+    client.pin ||= ` #${++pins}`;
+    this.key += client.pin;
   }
 
   /** A chunked body without trailers that ends where the bytes end; null where it is not so simple. */

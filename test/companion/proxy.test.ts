@@ -676,6 +676,42 @@ describe('a pooled connection', () => {
   });
 });
 
+describe('a connection that is logged in by itself (RFC 4559)', () => {
+  test.each([
+    ['by the request', 'Authorization: NTLM TlRMTVNT\r\n', {}],
+    ['by the answer', '', { 'www-authenticate': 'Basic realm="a, b", Negotiate' }],
+  ])('A60: serves the client who did so and nobody else: %s', async (_, line, headers) => {
+    await using origin = await startOrigin((_request, response) => response.writeHead(200, headers).end('hello'));
+    await using proxy = await startProxy();
+    await using mine = await connectRaw(proxy.port);
+    await using other = await connectRaw(proxy.port);
+    mine.write(get(origin.url('/1'), line));
+    await mine.readAnswer();
+    other.write(get(origin.url('/2')));
+    await other.readAnswer();
+    mine.write(post(origin.url('/3'), 'Content-Length: 1\r\n', 'x'));
+    await mine.readAnswer();
+    const [first, second, third] = origin.requests.map(one => one.from);
+    expect(second).not.toBe(first);
+    expect(third).toBe(first);
+  });
+
+  test.each(['Basic bnRsbSxuZWdvdGlhdGU=', 'Bearer ntlm', 'Digest realm="x, ntlmish"'])(
+    'one whose requests are logged in each for itself serves all: %s',
+    async value => {
+      await using origin = await startOrigin();
+      await using proxy = await startProxy();
+      await using mine = await connectRaw(proxy.port);
+      await using other = await connectRaw(proxy.port);
+      mine.write(get(origin.url('/1'), `Authorization: ${value}\r\n`));
+      await mine.readAnswer();
+      other.write(get(origin.url('/2')));
+      await other.readAnswer();
+      expect(origin.accepted).toBe(1);
+    },
+  );
+});
+
 describe('a chain whose last hop is http', () => {
   const through = (...chains: Chain[]) => ({ routeOf: () => ({ name: 'r', chains, route: null }) });
 
