@@ -18,6 +18,16 @@ export default defineConfig({
         },
       },
       {
+        // Where this Node does not let us have lean sockets (companion/message/lean-socket.ts), its own must serve.
+        test: {
+          name: 'node-sockets',
+          include: ['test/companion/{bytes,proxy}.test.ts', 'test/companion/downstream/listener.test.ts'],
+          env: { DETOUR_SOCKETS: 'node' },
+          testTimeout: 20 * SECOND,
+          hookTimeout: 20 * SECOND,
+        },
+      },
+      {
         plugins: [WxtVitest()],
         oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
         test: {
