@@ -4,6 +4,7 @@ import { checkConfig } from '../config/check-config.ts';
 import { findOwnListenerHops } from '../guard/acl.ts';
 import { findOpenListener } from '../guard/listen-place.ts';
 import { findOwnerUnknown } from '../guard/owner.ts';
+import { shown } from './style.ts';
 
 export async function check(path: string): Promise<number> {
   if (!existsSync(path)) {
@@ -15,8 +16,8 @@ export async function check(path: string): Promise<number> {
     config => findOwnerUnknown(config),
     config => findOwnListenerHops(config, config.listen),
   ]);
-  for (const warning of report.warnings) process.stderr.write(`${warning}\n`);
+  for (const warning of report.warnings) process.stderr.write(`${shown(warning)}\n`);
   if (report.ok) process.stdout.write(`${report.summary}\n`);
-  else for (const problem of report.problems) process.stderr.write(`${problem}\n`);
+  else for (const problem of report.problems) process.stderr.write(`${shown(problem)}\n`);
   return report.ok ? 0 : 1;
 }

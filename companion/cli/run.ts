@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { locateConfig } from '../config/places.ts';
 import { stateFolderOf } from '../config/state-dir.ts';
 import { CannotReach } from './cannot-reach.ts';
-import { style } from './style.ts';
+import { shown, style } from './style.ts';
 
 const VERSION = '0.1.0';
 const HELP = `detour: choose, site by site, how your browser reaches the web
@@ -125,6 +125,6 @@ function print(text: string): number {
 }
 
 function complain(text: string): number {
-  process.stderr.write(`${style('red', 'detour:')} ${text}\n`);
+  process.stderr.write(`${style('red', 'detour:')} ${shown(text)}\n`);
   return 1;
 }

@@ -5,7 +5,7 @@ import { ConfigError } from '../config/config-error.ts';
 import { StateFolderTaken } from '../control/state-folder.ts';
 import { codeText } from './code-text.ts';
 import { holderOf } from './port-holder.ts';
-import { style } from './style.ts';
+import { shown, style } from './style.ts';
 
 export interface StartOptions {
   readonly configFile: string;
@@ -20,7 +20,8 @@ export async function start(options: StartOptions): Promise<number> {
   try {
     companion = await startCompanion({
       ...options,
-      say: (message, kind) => process.stderr.write(`${style(kind === 'warning' ? 'yellow' : 'green', `${message}\n`)}`),
+      say: (message, kind) =>
+        process.stderr.write(`${style(kind === 'warning' ? 'yellow' : 'green', `${shown(message)}\n`)}`),
     });
   } catch (error) {
     return failed(error, options);
@@ -46,7 +47,7 @@ export async function start(options: StartOptions): Promise<number> {
 }
 
 function failed(error: unknown, options: StartOptions): number {
-  const say = (text: string) => (process.stderr.write(`${text}\n`), 1);
+  const say = (text: string) => (process.stderr.write(`${shown(text)}\n`), 1);
   if (error instanceof ConfigError) return say(error.message);
   if (error instanceof StateFolderTaken)
     return say(

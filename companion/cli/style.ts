@@ -7,3 +7,8 @@ type Format = Parameters<typeof styleText>[0];
 export function style(format: Format, text: string): string {
   return process.stdout.isTTY && !process.env['NO_COLOR'] ? styleText(format, text) : text;
 }
+
+/** Text that others have had a hand in (a line of a list, the answer of a hop), without what a terminal would obey; line ends stay. */
+export function shown(text: string): string {
+  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '·');
+}

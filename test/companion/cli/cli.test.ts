@@ -273,3 +273,12 @@ test('killed with -9 it loses nothing and starts again', async () => {
     expect(place.text).toBe(before);
   }
 });
+
+test('what a list holds cannot speak to the terminal', async () => {
+  using place = makePlace('lists:\n  - { file: l.txt, block: true }\n');
+  writeFileSync(path.join(place.folder, 'l.txt'), 'good.test\n\x1b]0;mine now\x07\x1b[2J\u009b31m\u202e$$\n');
+  await using running = spawnDetour(['start', '--config', place.configFile, '--port', '0'], place);
+  const [said] = await running.complained(/l\.txt:2: .*\n/);
+  expect(said).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e]/);
+  expect(said).toContain('mine now');
+});
