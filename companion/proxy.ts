@@ -124,7 +124,11 @@ async function goUpstream(
   const { answer } = await rooms.tryChains(route, draft.host, draft.attempts, incoming.signal, one =>
     forward(outgoing, one, rooms),
   );
-  const kept = rooms.cache.store(found, answer, { requestedAt, respondedAt: rooms.now() });
+  // On a connection that is logged in itself an answer may be personal though its request says nothing of it.
+  const kept =
+    incoming.connection.pin !== '' && incoming.head.method === 'GET'
+      ? { answer, status: found.status }
+      : rooms.cache.store(found, answer, { requestedAt, respondedAt: rooms.now() });
   const sending = finish(incoming, draft, rooms, kept.answer, kept.status);
   if (sending !== null) await sending;
 }

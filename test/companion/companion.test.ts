@@ -469,3 +469,26 @@ describe('the walk with everything furnished', () => {
     expect(origin.paths).toEqual([]);
   });
 });
+
+test('A67: what comes on a connection that is logged in itself is kept for nobody else', async () => {
+  const asked: string[] = [];
+  await using origin = createServer((request, response) => {
+    asked.push(request.url!);
+    response.writeHead(200, { 'Cache-Control': 'max-age=60' }).end('hello');
+  });
+  await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+  const { port } = origin.address() as AddressInfo;
+  await using running = await startTestCompanion();
+  await using mine = await connectRaw(running.port);
+  await using other = await connectRaw(running.port);
+  const ask = async (client: typeof mine, path: string, line = '') => {
+    client.write(`GET http://127.0.0.1:${port}${path} HTTP/1.1\r\nHost: x\r\n${line}\r\n`);
+    await client.readAnswer();
+  };
+  await ask(mine, '/before');
+  await ask(mine, '/login', 'Authorization: NTLM TlRMTVNT\r\n');
+  await ask(mine, '/personal');
+  await ask(other, '/before');
+  await ask(other, '/personal');
+  expect(asked).toEqual(['/before', '/login', '/personal', '/personal']);
+});
