@@ -450,7 +450,11 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
 
   onDeadline(): void {
     const { phase } = this;
-    if (phase === 'exchange' && this.body !== null && this.body.waits) return;
+    if (phase === 'exchange' && this.body !== null && this.body.waits) {
+      // It is not the client that things wait for; but it may be, the next time.
+      this.bodyMoved(this.body.received);
+      return;
+    }
     if (phase === 'exchange' && this.body !== null && !this.socket.writableNeedDrain) {
       // The upload stands still. The walk hears of it as the body's failure, and can say so.
       const { body } = this;
@@ -493,7 +497,9 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   /** Writes; false asks to wait for whenDrained, and starts the clock of a reader that has stopped reading. */
   write(bytes: Buffer | string): boolean {
     const more = typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
-    this.deadline = more ? this.patience : this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    if (!more) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
+    // What is written beside an upload (a 100, an early answer) buys the upload no time (A86).
+    else if (this.body === null || this.body.waits) this.deadline = this.patience;
     return more;
   }
 
@@ -525,7 +531,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   finishWith(bytes: Buffer | string | null): void {
     if (this.phase === 'left') return;
     this.phase = 'closing';
-    this.house.idle.joinAsOldest(this);
+    this.house.idle.leave(this);
     this.pending = null;
     this.body?.cancel();
     this.body = null;
@@ -543,7 +549,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   }
 
   private readonly linger = (): void => {
-    if (this.phase === 'closing') this.deadline = this.house.deadlines.in(LINGER);
+    if (this.phase !== 'closing') return;
+    // All that it was owed is with the system: nothing is lost with it any more.
+    this.house.idle.joinAsOldest(this);
+    this.deadline = this.house.deadlines.in(LINGER);
   };
 
   /** The answer broke off: the client must not take it for whole. A body that ends with the connection can only be told so by a reset. */
@@ -563,9 +572,11 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     return { socket, rest: pending };
   }
 
-  /** The listener closes: an idle connection ends now, another after its answer. */
+  /** The listener closes: an idle connection ends now, another after its answer, to the last byte of it. */
   retire(): void {
-    if (this.isIdle) this.drop();
+    if (!this.isIdle) return;
+    if (this.socket.writableLength > 0) this.finishWith(null);
+    else this.drop();
   }
 
   /** Ends now. */

@@ -172,6 +172,15 @@ describe('time and number', () => {
     expect((await proxy.exchange(0)).fault).toBe('request_timeout');
   });
 
+  test('an upload that stands still behind a 100 is a 408, too (A86)', async () => {
+    await using origin = await startRawOrigin(socket => void socket.write('HTTP/1.1 100 Continue\r\n\r\n'));
+    await using proxy = await startProxy({ limits: { bodyTimeout: 0.2, responseTimeout: 5 } });
+    await using client = await connectRaw(proxy.port);
+    client.write(`POST ${origin.url('/')} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\na`);
+    expect((await client.readUntil('\r\n\r\n')).toString()).toContain('100 Continue');
+    expect((await client.readAnswer()).status).toBe(408);
+  });
+
   test('an answer that stands still is broken off', async () => {
     await using origin = await startOrigin((_, response) => void response.write('a'));
     await using proxy = await startProxy({ limits: { bodyTimeout: 0.1 } });
@@ -214,6 +223,42 @@ describe('time and number', () => {
     expect(await idle.closed()).toBe('ended');
     release!();
     expect((await busy.readAnswer()).text).toBe('slow');
+  });
+});
+
+describe('an answer that its reader has not taken yet', () => {
+  /** So much that no system takes it all at once. */
+  const much = 'x'.repeat(16 * 1024 * 1024);
+  const control = { ...NO_CONTROL, answer: () => textAnswer(much) };
+  const asked = async (port: number, line = '') => {
+    const client = await connectRaw(port);
+    client.socket.pause();
+    client.write(`GET /much HTTP/1.1\r\nHost: x\r\n${line}\r\n`);
+    await wait(50);
+    return client;
+  };
+
+  test('comes to its last byte when the listener closes (A91)', async () => {
+    await using proxy = await startProxy({ control });
+    await using client = await asked(proxy.port);
+    const closed = proxy.listener.close(5_000);
+    await wait(50);
+    client.socket.resume();
+    expect((await client.readAnswer()).text.length).toBe(much.length);
+    client.close();
+    await closed;
+  });
+
+  test('is not cut short to make room for another connection, not even the last of its own (A87)', async () => {
+    await using proxy = await startProxy({ control, limits: { connections: 2 } });
+    await using last = await asked(proxy.port, 'Connection: close\r\n');
+    await using one = await asked(proxy.port);
+    await using third = await connectRaw(proxy.port);
+    expect(await third.closed()).not.toBe(null);
+    for (const client of [last, one]) {
+      client.socket.resume();
+      expect((await client.readAnswer()).text.length).toBe(much.length);
+    }
   });
 });
 
