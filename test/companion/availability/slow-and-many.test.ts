@@ -42,9 +42,9 @@ afterEach(() => {
   crowd.clear();
 });
 
-function join(port: number, host = '127.0.0.1'): Promise<Socket> {
+function join(port: number, host = '127.0.0.1', localAddress?: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ port, host, noDelay: true }, () => resolve(socket));
+    const socket = connect({ port, host, localAddress, noDelay: true }, () => resolve(socket));
     socket.once('error', reject);
     socket.on('error', () => {});
     crowd.add(socket);
@@ -187,7 +187,9 @@ describe('A87: a flood of connections', () => {
     let closed = 0;
     const sockets: Socket[] = [];
     for (let i = 0; i < many; i += 100) {
-      const hundred = await Promise.all(Array.from({ length: 100 }, () => join(companion.port)));
+      // From several addresses, each with ports of its own: one alone may have given most of them to other tests.
+      const from = `127.0.0.${2 + ((i / 100) % 50)}`;
+      const hundred = await Promise.all(Array.from({ length: 100 }, () => join(companion.port, '127.0.0.1', from)));
       for (const socket of hundred) {
         socket.resume().on('close', () => closed++);
         sockets.push(socket);
