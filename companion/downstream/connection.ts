@@ -597,6 +597,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     this.reads.stop();
     socket.off('data', this.onData).off('end', this.onEnd).off('error', this.onError);
     socket.off('close', this.onClose).off('drain', this.onDrain);
+    // A write may have failed already, and Node's socket tells of it later: the next owner may not be listening yet.
+    socket.on('error', nothing);
   }
 
   // Carrier: the request's body -------------------------------------------------------------------------------------------------------------
@@ -632,3 +634,4 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
 }
 
 const NOTHING = Buffer.alloc(0);
+const nothing = () => {};

@@ -478,6 +478,7 @@ class LeanSocket extends EventEmitter {
     } as object);
     this.successor = socket;
     socket.once('close', () => this.close(undefined));
+    socket.on('error', nothing);
     // The handle goes on reading into the buffer that it has.
     readInto(
       socket,
