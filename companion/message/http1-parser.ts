@@ -36,6 +36,8 @@ const TRANSFER_ENCODING = 3;
 const CONNECTION = 4;
 
 interface KnownName {
+  /** As it is written most. */
+  readonly name: string;
   readonly lower: string;
   readonly role: number;
 }
@@ -63,9 +65,9 @@ const ROLES: Record<string, number> = {
 };
 for (const name of COMMON_NAMES.split(' ')) {
   const lower = name.toLowerCase();
-  const known = { lower, role: ROLES[lower] ?? PLAIN };
-  KNOWN.set(name, known);
-  KNOWN.set(lower, known);
+  const role = ROLES[lower] ?? PLAIN;
+  KNOWN.set(name, { name, lower, role });
+  KNOWN.set(lower, { name: lower, lower, role });
 }
 
 // What the field lines of one head said about framing. One parse runs at a time, so one record serves all.
@@ -80,12 +82,24 @@ const said = {
 /** Controls other than HTAB, CR and LF; a CR that no LF follows. LFs without a CR are found where lines are cut. */
 const STRAY = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]/;
 
+/**
+ * What is cut from a text keeps the whole of it alive. Much of a head is remembered (hosts, URLs, stored answers), so that what is cut from a large one
+ * is copied: else a host of a few bytes would hold tens of thousands.
+ */
+const LARGE = 2_048;
+
+/** The same text, by itself. */
+function byItself(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1');
+}
+
 /** Field lines from `at` to the end of the text, which ends with the CRLF of the last one. Fills `said`. */
 function parseFieldLines(text: string, at: number, direction: Direction, maxFields: number): string[] {
   said.hosts = 0;
   said.contentLength = said.transferEncoding = said.connection = null;
   const lines: string[] = [];
   const malformed = malformedIn(direction);
+  const isLarge = text.length > LARGE;
   while (at < text.length) {
     const lf = text.indexOf('\n', at);
     const colon = text.indexOf(':', at);
@@ -106,7 +120,11 @@ function parseFieldLines(text: string, at: number, direction: Direction, maxFiel
     let code;
     while (start < end && ((code = text.charCodeAt(start)) === 32 || code === 9)) start++;
     while (end > start && ((code = text.charCodeAt(end - 1)) === 32 || code === 9)) end--;
-    const value = text.slice(start, end);
+    let value = text.slice(start, end);
+    if (isLarge) {
+      value = byItself(value);
+      name = name === known?.name ? known.name : byItself(name);
+    }
     if (known === undefined) lines.push(name, name.toLowerCase(), value);
     else {
       lines.push(name, known.lower, value);
@@ -260,7 +278,9 @@ function readRequestHead(text: string, limits: HeadLimits): RequestHead {
   // The beginning of HTTP/2 (RFC 9113 §3.4), and of nothing else.
   if (method === 'PRI') throw new Malformed('http_version_not_supported');
   const version = parseVersion(text.slice(second + 1, lf - 1), 'request');
-  const target = parseRequestTarget(method, text.slice(space + 1, second));
+  const isLarge = text.length > LARGE;
+  const written = text.slice(space + 1, second);
+  const target = parseRequestTarget(method, isLarge ? byItself(written) : written);
   const lines = parseFieldLines(text, lf + 1, 'request', limits.fields);
 
   // RFC 9112 §3.2: exactly one valid Host in HTTP/1.1. What it says counts only in origin-form (§3.2.2).
@@ -275,7 +295,7 @@ function readRequestHead(text: string, limits: HeadLimits): RequestHead {
     throw malformedRequest('CONNECT with a body');
   }
   return {
-    method,
+    method: isLarge ? byItself(method) : method,
     target,
     version,
     fields: new Fields(lines),
@@ -329,7 +349,7 @@ function readResponseHead(text: string, limits: HeadLimits, method: string): Res
   if (!keepAlive && status < 200 && status !== 101) throw malformedResponse('an interim answer ends the connection');
   return {
     status,
-    reason,
+    reason: text.length > LARGE ? byItself(reason) : reason,
     version,
     fields: new Fields(lines),
     framing: framing.kind === 'length' && framing.length === 0 ? NO_BODY : framing,

@@ -1,6 +1,9 @@
 // The parser refuses what is ambiguous and takes the rest apart as RFC 9112 says; however the bytes are cut.
 import fc from 'fast-check';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
+import { parseRequestHead, parseResponseHead } from '../../../companion/message/http1-parser.ts';
 import type { RequestHead, ResponseHead } from '../../../companion/message/message.ts';
 import { linesOf, parseAll, parseRequest, parseResponse } from './parse-all.ts';
 
@@ -418,4 +421,33 @@ describe.each(['request', 'response'] as const)('a %s', direction => {
       { numRuns: 300 },
     );
   });
+});
+
+test('A21: what is remembered of a large head does not keep the rest of it alive', () => {
+  setFlagsFromString('--expose-gc');
+  const collectGarbage = runInNewContext('gc') as () => void;
+  const limits = { head: 65_536, fields: 100 };
+  const filler = 'f'.repeat(60_000);
+  const kept: unknown[] = [];
+  collectGarbage();
+  const before = process.memoryUsage().heapUsed;
+  for (let i = 0; i < 1_000; i++) {
+    // From bytes, as it comes: a text in one piece.
+    const textOf = (line: string) =>
+      Buffer.from(
+        `${line}\r\nHost: x\r\nX-Long-Name-${i}: its own value ${i}\r\nContent-Type: text/html; x=${i}\r\nF: ${filler}\r\n`,
+      ).toString('latin1');
+    const asked = parseRequestHead(
+      textOf(`METHOD-OF-ITS-OWN-${i} http://host-${i}.of.its.own.test/path/of/its/own HTTP/1.1`),
+      limits,
+    );
+    const answered = parseResponseHead(textOf(`HTTP/1.1 200 A reason of its own ${i}`), limits, 'GET');
+    kept.push(asked.method, asked.target, answered.reason);
+    for (const { fields } of [asked, answered])
+      for (let at = 0; at < fields.length - 1; at++)
+        kept.push(fields.nameAt(at), fields.lowerNameAt(at), fields.valueAt(at));
+  }
+  collectGarbage();
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan(10_000_000);
+  expect(kept.length).toBeGreaterThan(10_000);
 });
