@@ -123,6 +123,41 @@ async function startEcho() {
   };
 }
 
+/** Asked for a number, it gives that body in drops too small for a buffer of their own, until nothing goes any more, and then some; then it ends. */
+async function startDripping() {
+  const open = new Set<Socket>();
+  /** By number: how long the body is, once nothing goes any more. */
+  const full = new Map<number, number>();
+  const drip = async (socket: Socket, id: number) => {
+    const body = bodyOf(id, 24_000_000);
+    let end = body.length;
+    for (let at = 0; at < end && !socket.destroyed; at += 4_096) {
+      if (!socket.write(body.subarray(at, Math.min(end, at + 4_096)))) {
+        if (!full.has(id)) full.set(id, (end = at + 200_000));
+        await new Promise<void>(done => socket.once('drain', done).once('close', done));
+      }
+      await new Promise(done => setImmediate(done));
+    }
+    // A system that takes all of it.
+    if (!full.has(id)) full.set(id, end);
+    socket.end();
+  };
+  const server = createServer({ noDelay: true }, socket => {
+    open.add(socket);
+    socket.on('error', () => {});
+    socket.once('data', (asked: Buffer) => void drip(socket, Number(asked.toString())));
+  });
+  await new Promise<void>(done => server.listen(0, '127.0.0.1', done));
+  return {
+    port: (server.address() as AddressInfo).port,
+    full,
+    async [Symbol.asyncDispose]() {
+      for (const socket of open) socket.destroy();
+      await new Promise(done => server.close(done));
+    },
+  };
+}
+
 /** Reads with pauses, so that what is on its way fills up. */
 function readSlowly(client: RawClient): void {
   let pauses = 0;
@@ -151,6 +186,7 @@ test(
   async () => {
     await using origin = await startOrigin();
     await using echo = await startEcho();
+    await using dripping = await startDripping();
     await using companion = await startTestCompanion();
     const { port } = companion;
     const base = `http://127.0.0.1:${origin.port}`;
@@ -282,6 +318,21 @@ test(
       return greeted === '' ? await echoed(client, id, size, early) : greeted;
     };
 
+    /** A reader that stands still while drops come, so that the last of them waits in the companion. */
+    const standStill = async (): Promise<string> => {
+      await using client = await connectRaw(port);
+      client.write(`CONNECT 127.0.0.1:${dripping.port} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      await client.readUntil('\r\n\r\n');
+      const id = newId();
+      client.socket.pause();
+      client.write(`${id}`);
+      const until = Date.now() + DEADLINE;
+      while (!dripping.full.has(id) && Date.now() < until) await wait(5);
+      const { socket } = client;
+      socket.removeAllListeners('data');
+      return difference(await collect(socket), id, dripping.full.get(id)!);
+    };
+
     /** What the cache has kept is still what it was when much else has been read. */
     const kept = SIZES.map(size => ({ id: newId(), size }));
     const fetchKept = async (status: string): Promise<string[]> =>
@@ -310,10 +361,11 @@ test(
       ...times(6, goRound),
       ...times(12, dig),
       ...times(6, upgrade),
+      ...times(4, standStill),
     ]);
     found.push(...rounds.flat(), ...(await fetchKept('hit')));
     expect(found.filter(one => one !== '')).toEqual([]);
-    expect(found).toHaveLength(2 * SIZES.length + 24 * 8 + 8 * 14 + 6 + 12 + 6);
+    expect(found).toHaveLength(2 * SIZES.length + 24 * 8 + 8 * 14 + 6 + 12 + 6 + 4);
     expect(origin.failures).toEqual([]);
   },
 );
