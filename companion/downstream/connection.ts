@@ -517,6 +517,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     this.whenGone = null;
     this.whenDrained = null;
     if (close || this.house.closing) return this.finishWith(null);
+    this.reader.forget();
     this.body = null;
     this.phase = 'head';
     const { deadlines, limits, idle } = this.house;

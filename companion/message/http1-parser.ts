@@ -418,6 +418,11 @@ export class HeadReader {
     return this.text !== '' ? this.text.slice(0, 40) : this.store.toString('latin1', 0, Math.min(this.stored, 40));
   }
 
+  /** The head has served: a connection that waits for the next one holds no text. */
+  forget(): void {
+    this.text = '';
+  }
+
   private found(text: string): void {
     this.text = text;
     this.stored = 0;

@@ -319,6 +319,7 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
 
   /** The answer has come whole. With bytes behind it, or a request that is not all sent yet, the connection serves no other (RFC 9112 §9.3). */
   private completed(excess: boolean): void {
+    this.reader.forget();
     this.body = null;
     this.reads.flows = false;
     this.deadline = Infinity;

@@ -1,5 +1,7 @@
 // Connections of browsers, and of whoever else finds the port: what they are told, how long they may wait, how many there may be.
 import { connect } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
@@ -425,4 +427,29 @@ test('a client that breaks off with a knock at the control door under way ends n
   expect(errors).toEqual([]);
   // Node's own socket tells of a failed write too late for that.
   if (leanSockets) expect(given).toBe(0);
+});
+
+test('A87: a connection that waits for its next request does not hold the head of the last one', async () => {
+  setFlagsFromString('--expose-gc');
+  const collectGarbage = runInNewContext('gc') as () => void;
+  await using origin = await startRawOrigin(async peer => {
+    while (true) {
+      await peer.readUntil('\r\n\r\n');
+      peer.write(`HTTP/1.1 200 OK\r\nX: ${'a'.repeat(60_000)}\r\nContent-Length: 0\r\n\r\n`);
+    }
+  });
+  await using proxy = await startProxy();
+  await using waiting = new AsyncDisposableStack();
+  const ask = async () => {
+    const client = waiting.use(await connectRaw(proxy.port));
+    client.write(`GET ${origin.url('/')} HTTP/1.1\r\nHost: x\r\nX: ${'a'.repeat(60_000)}\r\n\r\n`);
+    await client.readUntil('\r\n\r\n');
+  };
+  await ask();
+  collectGarbage();
+  const before = process.memoryUsage().heapUsed;
+  for (let i = 0; i < 200; i++) await ask();
+  collectGarbage();
+  expect(proxy.listener.connections).toBe(201);
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan(8_000_000);
 });
