@@ -356,7 +356,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     if (this.socket.destroyed) return;
     if (this.isFromHere && head.framing.kind === 'none' && head.target.form === 'origin') {
       if ('handOver' in control) {
-        if (control.mayEnter(head, this.socket)) return this.moveTo(control, rest);
+        // What the system has not taken yet of the answers before would be lost with this process's side of the socket.
+        if (this.socket.writableLength === 0 && control.mayEnter(head, this.socket)) return this.moveTo(control, rest);
       } else if (head.fields.has('upgrade')) {
         if (control.upgrade(head, this.giveAway, rest ?? NOTHING)) return;
       } else {

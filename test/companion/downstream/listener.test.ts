@@ -2,11 +2,15 @@
 import { connect } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
 import { listen } from '../../../companion/downstream/listener.ts';
 import { leanSockets } from '../../../companion/message/lean-socket.ts';
+
+import { respond } from '../../../companion/downstream/respond.ts';
+import { ConfigSchema } from '../../../shared/config.ts';
 import { startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw } from '../../support/raw-client.ts';
 import { NO_CONTROL, startProxy } from '../../support/with-proxy.ts';
@@ -452,4 +456,48 @@ test('A87: a connection that waits for its next request does not hold the head o
   collectGarbage();
   expect(proxy.listener.connections).toBe(201);
   expect(process.memoryUsage().heapUsed - before).toBeLessThan(8_000_000);
+});
+
+test('a knock behind answers that are not sent yet stays here: none of their bytes is lost', async () => {
+  const answer = textAnswer('a'.repeat(16_384));
+  let moved = 0;
+  let unsentOf = () => 0;
+  let answered = 0;
+  const listener = await listen({
+    host: '127.0.0.1',
+    port: 0,
+    limits: () => v.parse(ConfigSchema, {}).limits,
+    walk: {
+      async request(incoming) {
+        await respond(incoming, answer, {});
+        unsentOf = () => incoming.connection.socket.writableLength;
+        answered++;
+      },
+      tunnel: async () => {},
+    },
+    control: {
+      mayEnter: () => true,
+      // As in a worker: the socket goes on elsewhere, and what this process has not written is gone.
+      handOver(socket) {
+        moved++;
+        socket.destroy();
+      },
+    },
+    entrance: () => ({ mayEnter: () => true, logIn: null, demand: null }),
+  });
+  await using _listener = { [Symbol.asyncDispose]: () => listener.close(0) };
+  await using client = await connectRaw(listener.port);
+  client.socket.pause();
+  let asked = 0;
+  do {
+    client.write(get('http://a.test/'));
+    asked++;
+    await until(() => answered === asked);
+  } while (unsentOf() === 0);
+  client.write(get('/control'));
+  await wait(50);
+  client.socket.resume();
+  for (let i = 0; i < asked; i++) expect((await client.readAnswer()).body.length).toBe(16_384);
+  expect((await client.readAll()).toString()).toBe(BARE);
+  expect(moved).toBe(0);
 });
