@@ -17,10 +17,15 @@ export interface SentConfig {
   readonly lists: readonly (Omit<RuleList, 'entries'> & { readonly entries: readonly ListEntry[] | number })[];
 }
 
-/** News is of use only under the file that it was found out by. */
+/** How a chain fared is of use only under the file that it was found out by; `revision` null: it holds under any. */
 export interface DatedNews {
-  readonly revision: number;
+  readonly revision: number | null;
   readonly news: News;
+}
+
+/** Whether it is of use where `revision` is in force. */
+export function holdsUnder(dated: DatedNews, revision: number): boolean {
+  return dated.revision === null || dated.revision === revision;
 }
 
 export type ToWorker =

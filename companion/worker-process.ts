@@ -9,14 +9,9 @@ import { reachableAt } from './guard/listen-place.ts';
 import { nodeSocket } from './message/socket.ts';
 import type { ControlElsewhere } from './rooms.ts';
 import { compile, makeWorker, type Worker } from './worker.ts';
-import { type FromWorker, type Happening, type ToWorker, unpack } from './worker-messages.ts';
+import { type FromWorker, holdsUnder, type ToWorker, unpack } from './worker-messages.ts';
+import { makeOutbox } from './worker-outbox.ts';
 
-/** What happened waits so long for company, in milliseconds … */
-const BATCH_AGE = 20;
-/** … unless there is so much of it. */
-const BATCH = 256;
-/** What may wait for a companion that does not keep up; beyond it, what happens is not told. */
-const MAX_WAITING = 20_000;
 /** Sockets on their way to the control room. */
 const MAX_KNOCKING = 64;
 
@@ -43,15 +38,15 @@ function say(message: FromWorker, socket?: Socket, sent: () => void = () => {}):
 function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }): (message: ToWorker) => void {
   let { revision } = sent;
   const here = reachableAt(at);
-  const outbox = makeOutbox();
+  const outbox = makeOutbox((batch, missed, taken) => say({ type: 'happened', batch, missed }, undefined, taken));
   const worker: Worker = makeWorker(compile(sent.config, unpack(sent, null), sent.tls), {
     at: () => at,
     mark: makeLoopMark(pseudonym),
     control: controlElsewhere(hostsOf(here.host, here.port)),
-    opened: exchange => outbox.add({ what: 'opened', exchange: { ...exchange } }),
-    moved: exchange => outbox.add({ what: 'moved', exchange: { ...exchange } }),
-    ended: exchange => outbox.add({ what: 'ended', exchange }),
-    tell: news => outbox.add({ what: 'news', revision, news }),
+    opened: exchange => outbox.record({ what: 'opened', exchange: { ...exchange } }),
+    moved: exchange => outbox.record({ what: 'moved', exchange: { ...exchange } }),
+    ended: exchange => outbox.record({ what: 'ended', exchange }),
+    tell: news => outbox.tell(news, revision),
     warn: message => say({ type: 'warning', message }),
     now: Date.now,
   });
@@ -71,7 +66,7 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
         say({ type: 'in-force', revision });
         return;
       case 'news':
-        for (const { revision: under, news } of message.all) if (under === revision) worker.hear(news);
+        for (const dated of message.all) if (holdsUnder(dated, revision)) worker.hear(dated.news);
         return;
       case 'explain': {
         const { id, url } = message;
@@ -92,56 +87,6 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
         return;
       default:
     }
-  };
-}
-
-interface Outbox {
-  add(happening: Happening): void;
-  /** Fulfilled when everything has been sent. */
-  empty(): Promise<void>;
-}
-
-function makeOutbox(): Outbox {
-  let waiting: Happening[] = [];
-  let missed = 0;
-  let underway = false;
-  let timer: NodeJS.Timeout | undefined;
-  let whenEmpty: (() => void) | null = null;
-
-  const send = () => {
-    clearTimeout(timer);
-    timer = undefined;
-    if (underway) return;
-    if (waiting.length === 0) {
-      whenEmpty?.();
-      return;
-    }
-    const batch = waiting.length > BATCH ? waiting.splice(0, BATCH) : waiting;
-    if (batch === waiting) waiting = [];
-    underway = true;
-    say({ type: 'happened', batch, missed }, undefined, () => {
-      underway = false;
-      if (waiting.length >= BATCH || whenEmpty !== null) send();
-      else if (waiting.length > 0) timer ??= setTimeout(send, BATCH_AGE);
-    });
-    missed = 0;
-  };
-
-  return {
-    add(happening) {
-      if (waiting.length >= MAX_WAITING) {
-        missed++;
-        return;
-      }
-      waiting.push(happening);
-      if (waiting.length >= BATCH) send();
-      else timer ??= setTimeout(send, BATCH_AGE);
-    },
-    empty: () =>
-      new Promise(resolve => {
-        whenEmpty = resolve;
-        send();
-      }),
   };
 }
 

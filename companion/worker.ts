@@ -56,7 +56,8 @@ export interface Furnished extends InForce {
 /** What one worker finds out and the others should know. */
 export type News =
   | Outcome
-  | { readonly outcome: 'invalidated'; readonly url: string }
+  /** `url` null: whatever is cached may be out of date. */
+  | { readonly outcome: 'invalidated'; readonly url: string | null }
   | { readonly outcome: 'guessed'; readonly address: string; readonly digest: Uint8Array };
 
 /** What a worker needs of the other half. */
@@ -240,8 +241,10 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       reception.accept(socket, read);
     },
     hear(news) {
-      if (news.outcome === 'invalidated') cache.invalidate(news.url);
-      else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
+      if (news.outcome === 'invalidated') {
+        if (news.url === null) cache.clear();
+        else cache.invalidate(news.url);
+      } else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
       else if (news.outcome === 'worked') outcomes.worked(news.site, { key: news.chain });
       else outcomes.failed(news.site, { key: news.chain }, news.lifetime);
     },

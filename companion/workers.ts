@@ -7,7 +7,14 @@ import type { Endpoint } from '../shared/endpoint.ts';
 import type { Milliseconds } from '../shared/units.ts';
 import type { Intake } from './record/intake.ts';
 import type { InForce, News } from './worker.ts';
-import { type DatedNews, type FromWorker, pack, type SentConfig, type ToWorker } from './worker-messages.ts';
+import {
+  type DatedNews,
+  type FromWorker,
+  holdsUnder,
+  pack,
+  type SentConfig,
+  type ToWorker,
+} from './worker-messages.ts';
 
 /** A worker that takes longer to put a configuration in force is ended and replaced. */
 const TIME_TO_OBEY: Milliseconds = 10_000;
@@ -33,7 +40,7 @@ export interface WorkersParts {
   readonly openIntake: () => Intake;
   /** One of them has a connection for the control room. */
   readonly adopt: (socket: Socket, read: Buffer) => void;
-  /** One of them has found something out, under what is in force now. */
+  /** One of them has found something out that holds under what is in force now. */
   readonly hear: (news: News) => void;
   readonly remembered: () => readonly News[];
   readonly say: (message: string, kind: 'warning' | 'news') => void;
@@ -75,7 +82,7 @@ export async function startWorkers(first: InForce, parts: WorkersParts): Promise
   const timers = new Set<NodeJS.Timeout>();
 
   const told = (news: readonly DatedNews[], from: Member) => {
-    const fresh = news.filter(one => one.revision === revision);
+    const fresh = news.filter(one => holdsUnder(one, revision));
     if (fresh.length === 0) return;
     for (const one of fresh) parts.hear(one.news);
     for (const other of members) if (other !== from) other.send({ type: 'news', all: fresh });

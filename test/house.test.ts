@@ -23,6 +23,7 @@ const COMPANION_FILES = new Set([
   'workers.ts',
   'worker-process.ts',
   'worker-messages.ts',
+  'worker-outbox.ts',
 ]);
 type Floor = (typeof FLOORS)[number];
 

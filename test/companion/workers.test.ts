@@ -219,6 +219,35 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
       expect((await fleet.by(worker, () => ask(fleet.port, other))).status).toBe(403);
   });
 
+  test('what an unsafe request makes invalid during a change of the file is invalid in both', async () => {
+    await using origin = await startOrigin((_, response) =>
+      response.setHeader('Cache-Control', 'max-age=60').end('hello'),
+    );
+    await using fleet = await startFleet();
+    await using link = await paired(fleet);
+    const [one, two] = fleet.workers() as [number, number];
+    const url = `http://origin.test:${origin.port}/page`;
+    const status = async () => (await fleet.by(two, () => ask(fleet.port, url))).headers['cache-status'];
+    expect(await status()).toContain('stored');
+    expect(await status()).toContain('hit');
+    // It stands still before it has told, for that takes 20 ms; the companion is at the next revision when it does.
+    process.kill(two, 'SIGSTOP');
+    await until('it stands still', () => /^State:\s*T/m.test(statusOf(two)));
+    await ask(fleet.port, url, 'POST', 'Content-Length: 0\r\n');
+    process.kill(one, 'SIGSTOP');
+    process.kill(two, 'SIGCONT');
+    try {
+      link.socket.send(JSON.stringify({ type: 'set-site', id: 99, site: 'other.test', route: 'block' }));
+      await until(
+        'the change has come to the other',
+        async () => (await ask(fleet.port, `http://other.test:${origin.port}/`)).status === 403,
+      );
+    } finally {
+      process.kill(one, 'SIGCONT');
+    }
+    await until('the other has heard', async () => !(await status())!.includes('hit'));
+  });
+
   test('A90: a changed file leaves running transfers of both alone', async () => {
     await using origin = await startOrigin((_, response) => {
       response.writeHead(200, { 'Content-Length': 100_000 });
