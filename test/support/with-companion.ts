@@ -102,6 +102,8 @@ export class TestLink implements AsyncDisposable {
     await new Promise((resolve, reject) => {
       socket.once('message', resolve);
       socket.once('error', reject);
+      // Between its opening and the hello the companion may be gone without an error.
+      socket.once('close', code => reject(new Error(`closed (${code}) before the hello`)));
     });
     return link;
   }
