@@ -377,7 +377,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     const { socket } = this;
     this.detach();
     this.leave();
-    return nodeSocket(socket);
+    const given = nodeSocket(socket);
+    // What was written before may fail before the new owner listens.
+    given.on('error', () => {});
+    return given;
   };
 
   /** From this machine, and not by TLS, whose socket no other process could take over. */
