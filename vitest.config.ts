@@ -18,7 +18,7 @@ export default defineConfig({
         },
       },
       {
-        // Where this Node does not let us have lean sockets (companion/message/lean-socket.ts), its own must serve.
+        // Where this Node does not let us have lean sockets (companion/sockets/lean-socket.ts), its own must serve.
         test: {
           name: 'node-sockets',
           include: ['test/companion/{bytes,proxy}.test.ts', 'test/companion/downstream/listener.test.ts'],

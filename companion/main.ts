@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=4
+#!/usr/bin/env -S node --max-semi-space-size=8 --single-threaded-gc
 // `detour`: signals, the only exit. What it is asked for is in cli/run.ts.
 import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';

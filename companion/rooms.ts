@@ -9,7 +9,7 @@ import type { Fault } from '../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop, Route } from '../shared/config.ts';
 import type { Answer, RequestHead } from './message/message.ts';
-import type { Socket } from './message/socket.ts';
+import type { Socket } from './sockets/socket.ts';
 
 // guard ---------------------------------------------------------------------------------------------------------------------------
 

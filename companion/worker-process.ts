@@ -6,7 +6,7 @@ import { makeLoopMark } from './chain/http-connect.ts';
 import { hostsOf, mayEnter } from './control/handshake.ts';
 import { explain } from './explain.ts';
 import { reachableAt } from './guard/listen-place.ts';
-import { nodeSocket } from './message/socket.ts';
+import { nodeSocket } from './sockets/socket.ts';
 import type { ControlElsewhere } from './rooms.ts';
 import { compile, makeWorker, type Worker } from './worker.ts';
 import { type FromWorker, holdsUnder, type ToWorker, unpack } from './worker-messages.ts';

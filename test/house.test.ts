@@ -14,7 +14,7 @@ interface Import {
 }
 
 /** The floors of the companion, top to bottom; a file imports from its own room or from a lower floor. */
-const FLOORS = ['main', 'cli', 'companion', 'proxy', 'room', 'shapes', 'message'] as const;
+const FLOORS = ['main', 'cli', 'companion', 'proxy', 'room', 'shapes', 'message', 'sockets'] as const;
 /** Where everything is put together, in more than one file. */
 const COMPANION_FILES = new Set([
   'companion.ts',
@@ -37,7 +37,7 @@ function floorOf(file: string): Floor {
     throw new Error(`${file}: a new file beside the rooms needs its floor named here`);
   }
   if (first === 'cli') return 'cli';
-  return first === 'message' ? 'message' : 'room';
+  return first === 'message' || first === 'sockets' ? first : 'room';
 }
 
 const SHARED_PACKAGES = new Set(['valibot']);

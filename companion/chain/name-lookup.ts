@@ -4,7 +4,7 @@ import { networkInterfaces } from 'node:os';
 import type { ConfigDns, DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint } from '../../shared/endpoint.ts';
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
-import { nodeSocket } from '../message/socket.ts';
+import { nodeSocket } from '../sockets/socket.ts';
 import type { Acl, AdmittedTarget, Chain, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';

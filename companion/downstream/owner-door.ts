@@ -1,5 +1,5 @@
 // Holds a connection of this machine, unread, until it is known whether the user's own program has made it.
-import type { Socket } from '../message/socket.ts';
+import type { Socket } from '../sockets/socket.ts';
 import type { OwnerCheck } from '../rooms.ts';
 
 /** `tell` hears whether the socket, if it is still there, may enter; if not, it has been closed without a byte. */

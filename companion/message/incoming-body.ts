@@ -3,7 +3,7 @@
 import { BodyReader } from './body-reader.ts';
 import type { HeadLimits } from './http1-parser.ts';
 import type { BodySink, BodySource, Framing } from './message.ts';
-import { own } from './socket-reads.ts';
+import { own } from '../sockets/socket-reads.ts';
 
 /** The connection that a body comes in on. */
 export interface Carrier {

@@ -4,7 +4,7 @@ import type { ConfigLimits } from '../../shared/config.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
 import { UpstreamConnection } from './upstream-connection.ts';
-import type { Socket } from '../message/socket.ts';
+import type { Socket } from '../sockets/socket.ts';
 
 /** A request that cannot be sent twice trusts an idle connection only so long. */
 const FRESH_FOR: Milliseconds = 2_000;

@@ -8,7 +8,7 @@ import type { ConnectionPool } from './connection-pool.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
 import { type Client, logsConnectionIn, type SentRequest, type UpstreamConnection } from './upstream-connection.ts';
-import type { Socket } from '../message/socket.ts';
+import type { Socket } from '../sockets/socket.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
 export interface Outgoing {

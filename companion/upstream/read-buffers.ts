@@ -1,11 +1,11 @@
-// The reads of a tunnel go into buffers that are used again (message/socket-reads.ts): clearing new ones away costs a tunnel more than its bytes do.
+// The reads of a tunnel go into buffers that are used again (sockets/socket-reads.ts): clearing new ones away costs a tunnel more than its bytes do.
 //
 //   quiet sockets ──▶ one buffer for all; what comes is copied        busy sockets ──▶ each its own, at most MAX_OWN of them
 //
 // A buffer of its own is read into again only when its write is with the system; until then the socket reads into another one.
 
-import { BUSY, READ_SIZE, readInto, shared } from '../message/socket-reads.ts';
-import type { Socket } from '../message/socket.ts';
+import { BUSY, READ_SIZE, readInto, shared } from '../sockets/socket-reads.ts';
+import type { Socket } from '../sockets/socket.ts';
 
 /** Sockets that read into a buffer of their own; the one that has had it longest gives it up. Also the most buffers that are kept. */
 const MAX_OWN = 64;

@@ -4,7 +4,7 @@
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
 import { joinReads } from './read-buffers.ts';
-import type { Socket } from '../message/socket.ts';
+import type { Socket } from '../sockets/socket.ts';
 
 export interface TunnelOptions {
   /** Closed after so long without a byte either way. */

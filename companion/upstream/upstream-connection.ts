@@ -13,8 +13,8 @@ import { type HeadLimits, HeadReader, listHas, parseResponseHead } from '../mess
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, ResponseHead } from '../message/message.ts';
-import type { Socket } from '../message/socket.ts';
-import { MessageReads, own } from '../message/socket-reads.ts';
+import type { Socket } from '../sockets/socket.ts';
+import { MessageReads, own } from '../sockets/socket-reads.ts';
 
 /** Whom a fault of this connection speaks of. */
 export interface Blame {

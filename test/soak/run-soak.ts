@@ -238,7 +238,8 @@ async function startCompanion(place: { readonly configFile: string; readonly sta
   const child = spawn(
     process.execPath,
     [
-      '--max-semi-space-size=4',
+      '--max-semi-space-size=8',
+      '--single-threaded-gc',
       '--import',
       path.resolve('test/soak/inside.ts'),
       path.resolve('companion/main.ts'),

@@ -30,7 +30,7 @@ export interface SpawnOptions {
 /** Starts it and waits until it listens. Its young generation is kept small, so that memory says what is held and not what could be collected. */
 export async function spawnCompanion(options: SpawnOptions = {}): Promise<SpawnedCompanion> {
   const place = options.place ?? makePlace(TEST_CONFIG + (options.config ?? ''));
-  const env = { NODE_OPTIONS: '--max-semi-space-size=4' };
+  const env = { NODE_OPTIONS: '--max-semi-space-size=8' };
   const args = ['start', '--config', place.configFile, ...(options.fixedPort === true ? [] : ['--port', '0'])];
   const running = spawnDetour(args, place, env, options.within);
   const [, port] = await running.printed(/listens on \S+:(\d+)/);

@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { type ChainOptions, makeDial } from '../../../companion/chain/dial.ts';
 import { LookupFailed } from '../../../companion/chain/resolver.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
-import { nodeSocket, type Socket } from '../../../companion/message/socket.ts';
+import { nodeSocket, type Socket } from '../../../companion/sockets/socket.ts';
 import type { AdmittedTarget, Chain, Dialled, NamedHop } from '../../../companion/rooms.ts';
 import type { Cidr, Hop } from '../../../shared/config.ts';
 import type { Endpoint } from '../../../shared/endpoint.ts';

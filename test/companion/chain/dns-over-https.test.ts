@@ -4,7 +4,7 @@ import { makeDnsOverHttps } from '../../../companion/chain/dns-over-https.ts';
 import { makeDial } from '../../../companion/chain/dial.ts';
 import type { LookupFailed } from '../../../companion/chain/resolver.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
-import { nodeSocket } from '../../../companion/message/socket.ts';
+import { nodeSocket } from '../../../companion/sockets/socket.ts';
 import type { AdmittedTarget, Chain } from '../../../companion/rooms.ts';
 import { ConnectionPool } from '../../../companion/upstream/connection-pool.ts';
 import { ConfigSchema, type Hop } from '../../../shared/config.ts';

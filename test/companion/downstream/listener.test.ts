@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
 import { listen } from '../../../companion/downstream/listener.ts';
-import { leanSockets } from '../../../companion/message/lean-socket.ts';
+import { leanSockets } from '../../../companion/sockets/lean-socket.ts';
 
 import { respond } from '../../../companion/downstream/respond.ts';
 import { ConfigSchema } from '../../../shared/config.ts';

@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket as NodeSocket } from 'node:net';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { acceptLean, connectLean, leanSockets } from '../../../companion/message/lean-socket.ts';
-import { nodeSocket, type Socket } from '../../../companion/message/socket.ts';
-import { readInto, shared } from '../../../companion/message/socket-reads.ts';
+import { acceptLean, connectLean, leanSockets } from '../../../companion/sockets/lean-socket.ts';
+import { nodeSocket, type Socket } from '../../../companion/sockets/socket.ts';
+import { readInto, shared } from '../../../companion/sockets/socket-reads.ts';
 
 const KEEP_ALIVE_AFTER = 30_000;
 const MiB = 1024 * 1024;
