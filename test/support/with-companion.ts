@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { WebSocket } from 'ws';
 import { type Companion, startCompanion } from '../../companion/companion.ts';
+import { runningCompanion } from '../../companion/control/state-folder.ts';
 import { CODE_PREFIX, CONTROL_PATH, type CompanionMessage, SUBPROTOCOL, TOKEN_PREFIX } from '../../shared/control.ts';
 
 /** Loopback may be reached, and *.test names lead there. */
@@ -75,6 +76,9 @@ export async function startTestCompanion(
     },
   };
 }
+
+/** The token that the companion has left for the command line. */
+export const cliToken = (running: TestCompanion): string => runningCompanion(running.place.stateFolder)!.token;
 
 /** A client of the control link. */
 export class TestLink implements AsyncDisposable {

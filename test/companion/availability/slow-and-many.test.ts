@@ -395,6 +395,14 @@ describe('A89: an origin that never ends', () => {
     }
   }
 
+  /** Begins an answer so, and never ends it. */
+  const startEndless = (begin: string, more: string) =>
+    startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write(begin);
+      await forever(peer.socket, more);
+    });
+
   test.each([
     ['fields', 'HTTP/1.1 200 OK\r\n', 'X-More: and more\r\n', 502],
     ['one field', 'HTTP/1.1 200 OK\r\nX: ', 'endless', 502],
@@ -403,11 +411,7 @@ describe('A89: an origin that never ends', () => {
     ['100s', '', 'HTTP/1.1 100 Continue\r\n\r\n', null],
     ['empty lines', '', '\r\n', 502],
   ])('A89: endless %s are cut short, in flat memory', async (_, begin, more, status) => {
-    await using origin = await startRawOrigin(async peer => {
-      await peer.readUntil('\r\n\r\n');
-      peer.write(begin);
-      await forever(peer.socket, more);
-    });
+    await using origin = await startEndless(begin, more);
     await using companion = await spawnCompanion();
     const before = companion.memory();
     for (let i = 0; i < 20; i++) {
@@ -425,11 +429,7 @@ describe('A89: an origin that never ends', () => {
     ['chunk extensions', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;', 'a=b;'],
     ['trailers', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n', 'X-More: and more\r\n'],
   ])('A89: endless %s end the answer, in flat memory', async (_, begin, more) => {
-    await using origin = await startRawOrigin(async peer => {
-      await peer.readUntil('\r\n\r\n');
-      peer.write(begin);
-      await forever(peer.socket, more);
-    });
+    await using origin = await startEndless(begin, more);
     await using companion = await spawnCompanion();
     const before = companion.memory();
     for (let i = 0; i < 20; i++) {

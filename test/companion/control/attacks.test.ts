@@ -3,11 +3,11 @@
 import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { runningCompanion } from '../../../companion/control/state-folder.ts';
 import { sameSecret } from '../../../companion/guard/pairing.ts';
 import { CODE_PREFIX, TOKEN_PREFIX } from '../../../shared/control.ts';
 import { connectRaw } from '../../support/raw-client.ts';
 import {
+  cliToken,
   EXTENSION_ORIGIN,
   makePlace,
   startTestCompanion,
@@ -23,8 +23,6 @@ async function exchange(port: number, bytes: string | Buffer): Promise<string> {
   client.write(bytes);
   return (await client.readAll()).toString('latin1');
 }
-
-const cliToken = (running: TestCompanion) => runningCompanion(running.place.stateFolder)!.token;
 
 /** A WebSocket's handshake as good as any, but for the lines that are given. */
 function handshake(running: TestCompanion, protocols: string, ...more: string[]): string {

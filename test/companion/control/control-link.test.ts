@@ -4,7 +4,6 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { runningCompanion } from '../../../companion/control/state-folder.ts';
 import {
   CLOSE_GOING_AWAY,
   CLOSE_TOO_MANY,
@@ -18,15 +17,13 @@ import {
 } from '../../../shared/control.ts';
 import { connectRaw } from '../../support/raw-client.ts';
 import {
+  cliToken,
   EXTENSION_ORIGIN,
   makePlace,
   startTestCompanion,
   TEST_CONFIG,
-  type TestCompanion,
   TestLink,
 } from '../../support/with-companion.ts';
-
-const cliToken = (running: TestCompanion) => TOKEN_PREFIX + runningCompanion(running.place.stateFolder)!.token;
 
 /** Offers subprotocols and hears everything until the end. */
 async function offer(port: number, protocols: string[], origin?: string) {
@@ -62,7 +59,7 @@ test('the reply names the protocol alone, and no extension of the WebSocket', as
   await using client = await connectRaw(running.port);
   client.write(
     `GET /control HTTP/1.1\r\nHost: localhost:${running.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n` +
-      `Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: ${cliToken(running)}, detour.v1\r\n\r\n`,
+      `Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: ${TOKEN_PREFIX + cliToken(running)}, detour.v1\r\n\r\n`,
   );
   const head = String(await client.readUntil('\r\n\r\n'));
   expect(head).toMatch(/^HTTP\/1\.1 101 /);
@@ -77,7 +74,7 @@ test('a message that came glued to the handshake is heard', async () => {
   const text = Buffer.from('{"type":"clients","id":7}');
   // A client's frame: final, text, masked with zeros (RFC 6455 §5.2).
   const frame = Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]);
-  const head = `GET /control HTTP/1.1\r\nHost: 127.0.0.1:${running.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: detour.v1, ${cliToken(running)}\r\n\r\n`;
+  const head = `GET /control HTTP/1.1\r\nHost: 127.0.0.1:${running.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: detour.v1, ${TOKEN_PREFIX + cliToken(running)}\r\n\r\n`;
   socket.write(Buffer.concat([Buffer.from(head), frame]));
   let heard = '';
   await new Promise<void>(resolve =>
@@ -93,13 +90,13 @@ test('a message that came glued to the handshake is heard', async () => {
 test('there are 32 links and no more; the next is told so', async () => {
   await using running = await startTestCompanion();
   await using links = new AsyncDisposableStack();
-  for (let i = 0; i < 32; i++) links.use(await TestLink.open(running.port, cliToken(running)));
-  expect((await offer(running.port, ['detour.v1', cliToken(running)])).code).toBe(CLOSE_TOO_MANY);
+  for (let i = 0; i < 32; i++) links.use(await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running)));
+  expect((await offer(running.port, ['detour.v1', TOKEN_PREFIX + cliToken(running)])).code).toBe(CLOSE_TOO_MANY);
 });
 
 test('a message that is too large ends its link', async () => {
   await using running = await startTestCompanion();
-  await using link = await TestLink.open(running.port, cliToken(running));
+  await using link = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   link.socket.send(JSON.stringify({ type: 'explain', id: 1, url: 'x'.repeat(MAX_CLIENT_MESSAGE) }));
   await new Promise(resolve => link.socket.once('close', resolve));
   expect(link.closedWith).toBe(1009);
@@ -107,7 +104,7 @@ test('a message that is too large ends its link', async () => {
 
 test('binary messages and unknown members are refused by a sentence', async () => {
   await using running = await startTestCompanion();
-  await using link = await TestLink.open(running.port, cliToken(running));
+  await using link = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   link.socket.send(Buffer.from('{"type":"alive","id":1}'));
   await link.until(message => message.type === 'refused' && message.message.includes('JSON text'));
   expect(await link.ask({ type: 'site', host: 'a.test', more: 1 })).toMatchObject({
@@ -120,7 +117,7 @@ test('what an unpaired client still sends is not obeyed', async () => {
   await using running = await startTestCompanion();
   const { link } = await TestLink.pair(running.companion);
   await using _link = link;
-  await using terminal = await TestLink.open(running.port, cliToken(running));
+  await using terminal = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   // Held back, so that its reading does not close the link from its side.
   link.socket.pause();
   expect(await terminal.ask({ type: 'unpair', name: 'Chromium' })).toMatchObject({ type: 'done' });
@@ -134,14 +131,14 @@ test('what an unpaired client still sends is not obeyed', async () => {
 
 test('steering comes when it differs from what the client has, and only then', async () => {
   await using running = await startTestCompanion(`${TEST_CONFIG}sites:\n  a.test: companion\n`);
-  await using first = await TestLink.open(running.port, cliToken(running));
+  await using first = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   await first.ask({ type: 'steer', dialect: 'pac' });
   const told = first.heard.find(message => message.type === 'steering')!;
   const { hash, pac } = told.steering;
   expect(pac).toContain('a.test'.split('.')[0]);
   expect(pac).toMatch(/^[\x00-\x7f]*$/);
   // Another with that hash is told nothing, until something changes that steers.
-  await using second = await TestLink.open(running.port, cliToken(running));
+  await using second = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   await second.ask({ type: 'steer', dialect: 'pac', hash });
   expect(second.heard.some(message => message.type === 'steering')).toBe(false);
   await first.ask({ type: 'set-site', site: 'b.test', route: 'companion' });
@@ -160,7 +157,7 @@ test('asking to follow again begins anew instead of telling twice', async () => 
   await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
   const { port } = origin.address() as AddressInfo;
   await using running = await startTestCompanion();
-  await using link = await TestLink.open(running.port, cliToken(running));
+  await using link = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   await link.ask({ type: 'follow' });
   await link.ask({ type: 'follow', recent: 5 });
   await using client = await connectRaw(running.port);
@@ -174,8 +171,8 @@ test('asking to follow again begins anew instead of telling twice', async () => 
 test('at the end every client is told, and the end does not wait for a deaf one', async () => {
   using place = makePlace();
   const running = await startTestCompanion(TEST_CONFIG, place);
-  await using link = await TestLink.open(running.port, cliToken(running));
-  await using deaf = await TestLink.open(running.port, cliToken(running));
+  await using link = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
+  await using deaf = await TestLink.open(running.port, TOKEN_PREFIX + cliToken(running));
   deaf.socket.pause();
   const begun = performance.now();
   await running[Symbol.asyncDispose]();

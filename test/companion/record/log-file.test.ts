@@ -15,26 +15,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openLogFile, redactUrl } from '../../../companion/record/log-file.ts';
 import type { Exchange } from '../../../shared/exchange.ts';
-
-function exchangeOf(id: number, url = `http://a.test/${id}`): Exchange {
-  return {
-    id,
-    startedAt: 0,
-    kind: 'http',
-    method: 'GET',
-    url,
-    host: 'a.test',
-    site: 'a.test',
-    because: { rule: 'default' },
-    route: 'companion',
-    filter: 'standard',
-    cache: 'standard',
-    attempts: [],
-    status: 200,
-    bytesUp: 1,
-    bytesDown: 10,
-  };
-}
+import { exchangeOf } from '../../support/exchange.ts';
 
 function makeFolder() {
   const folder = mkdtempSync(path.join(tmpdir(), 'detour-log-'));
@@ -142,7 +123,7 @@ test('a disk slower than the traffic is bounded in memory', async () => {
   const log = openLogFile({ path: place.file, size: 1e9, keep: 1 }, () => {});
   const long = `http://a.test/${'x'.repeat(2_000)}`;
   // All in one turn, so that the disk gets no chance.
-  for (let id = 0; id < 10_000; id++) log.add(exchangeOf(id, long));
+  for (let id = 0; id < 10_000; id++) log.add(exchangeOf(id, { url: long }));
   await log.close();
   expect(statSync(place.file).size).toBeLessThan(5 * 1024 * 1024);
 });

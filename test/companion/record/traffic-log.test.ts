@@ -4,28 +4,7 @@ import { makeRecorder } from '../../../companion/record/recorder.ts';
 import { TrafficLog } from '../../../companion/record/traffic-log.ts';
 import type { Exchange } from '../../../shared/exchange.ts';
 import { startClock } from '../../support/clock.ts';
-
-function exchangeOf(id: number, more: Partial<Exchange> = {}): Exchange {
-  return {
-    id,
-    startedAt: 0,
-    kind: 'http',
-    method: 'GET',
-    url: `http://a.test/${id}`,
-    host: 'a.test',
-    site: 'a.test',
-    because: { rule: 'default' },
-    route: 'companion',
-    filter: 'standard',
-    cache: 'standard',
-    attempts: [],
-    status: 200,
-    bytesUp: 1,
-    bytesDown: 10,
-    took: 1,
-    ...more,
-  };
-}
+import { exchangeOf } from '../../support/exchange.ts';
 
 const ids = (exchanges: readonly Exchange[]) => exchanges.map(one => one.id);
 const turn = () => new Promise(resolve => setTimeout(resolve, 5));
