@@ -95,19 +95,15 @@ function Site({
             <span>{main.before}</span>
             <strong>{main.site}</strong>
           </p>
-          <button
-            type="button"
-            role="switch"
-            class="switch large"
-            data-testid="site-switch"
-            aria-checked={main.on}
-            aria-busy={busy}
-            aria-label={`Steer ${main.entry}`}
+          <Switch
+            name="site-switch"
+            large
+            on={main.on}
+            busy={busy}
+            label={`Steer ${main.entry}`}
             disabled={main.disabled}
-            onClick={() => void wish(main.on ? 'off' : main.route)}
-          >
-            <span />
-          </button>
+            flip={() => void wish(main.on ? 'off' : main.route)}
+          />
         </div>
         <div class="row said">
           <p class="hint" data-testid="hint">
@@ -166,6 +162,33 @@ function Site({
   );
 }
 
+function Switch(props: {
+  /** By which tests find it. */
+  name: string;
+  large?: boolean;
+  on: boolean;
+  busy: boolean;
+  label: string;
+  disabled?: boolean;
+  flip: () => void;
+}) {
+  return (
+    <button
+      type="button"
+      role="switch"
+      class={props.large ? 'switch large' : 'switch'}
+      data-testid={props.name}
+      aria-checked={props.on}
+      aria-busy={props.busy}
+      aria-label={props.label}
+      disabled={props.disabled}
+      onClick={props.flip}
+    >
+      <span />
+    </button>
+  );
+}
+
 /** What steering takes from a page for its safety, and how to give it back. */
 function LocalNetwork({
   on,
@@ -188,19 +211,14 @@ function LocalNetwork({
           ? ' Its pages can reach programs on this computer and devices on your network, without asking.'
           : ' Its pages cannot reach programs on this computer or devices on your network.'}
       </p>
-      <button
-        type="button"
-        role="switch"
-        class="switch"
-        data-testid="local-switch"
-        aria-checked={on}
-        aria-busy={busy}
-        aria-label={`Let pages of ${site} reach the local network`}
+      <Switch
+        name="local-switch"
+        on={on}
+        busy={busy}
+        label={`Let pages of ${site} reach the local network`}
         disabled={disabled}
-        onClick={() => flip(!on)}
-      >
-        <span />
-      </button>
+        flip={() => flip(!on)}
+      />
     </div>
   );
 }
@@ -463,15 +481,12 @@ function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
   const [error, setError] = useState<string | null>(null);
   return (
     <div class="master">
-      <button
-        type="button"
-        role="switch"
-        class="switch"
-        data-testid="master"
-        aria-checked={on}
-        aria-busy={busy}
-        aria-label="Detour, for every site"
-        onClick={() => {
+      <Switch
+        name="master"
+        on={on}
+        busy={busy}
+        label="Detour, for every site"
+        flip={() => {
           if (busy) return;
           setBusy(true);
           void ask({ wish: 'master', on: !on }).then(answer => {
@@ -479,9 +494,7 @@ function Master({ on, ask }: { on: boolean; ask: Props['ask'] }) {
             setError(answer.ok ? null : answer.message);
           });
         }}
-      >
-        <span />
-      </button>
+      />
       <span>
         Detour {on ? 'on' : 'off'}
         {error !== null && <span role="alert">: {error}</span>}
