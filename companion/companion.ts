@@ -27,7 +27,7 @@ import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } fr
 import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
-import { compile, type InForce, makeWorker, siteName, type WorkerParts } from './worker.ts';
+import { compile, type InForce, makeWorker, secureContext, siteName, type WorkerParts } from './worker.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
 
@@ -333,7 +333,7 @@ function readTls({ guard }: Config, configFile: string): { pem: InForce['tls'] }
   if (typeof cert !== 'string') return cert;
   if (typeof key !== 'string') return key;
   try {
-    process.getBuiltinModule('node:tls').createSecureContext({ cert, key });
+    secureContext({ cert, key });
   } catch (error) {
     const message = `is no certificate with its key (${(error as Error).message})`;
     return { path: ['guard', 'tls'], message };

@@ -216,14 +216,7 @@ async function dialTunnel(one: Try, target: AdmittedTarget, rooms: Rooms): Promi
   const head = one.chain.hops.length > 0 ? `CONNECT ${formatEndpoint(target)}` : null;
   if (head !== null) rooms.identical.enter(head, target);
   try {
-    return await rooms.dial(one.chain, target, {
-      absolute: false,
-      signal: one.signal,
-      steps: one.steps,
-      reached: stage => {
-        one.stage = stage;
-      },
-    });
+    return await rooms.dial(one, target, false);
   } finally {
     if (head !== null) rooms.identical.leave(head);
   }

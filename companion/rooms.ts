@@ -1,6 +1,5 @@
 // What the rooms hand each other. Types only: a room knows these shapes and nothing of the room that fills them.
 // They meet in proxy.ts (the walk) and are furnished in worker.ts.
-
 import type { Socket as NodeSocket } from 'node:net';
 import type { Because, Decision } from '../shared/decision/rule.ts';
 import type { Endpoint } from '../shared/endpoint.ts';
@@ -76,20 +75,11 @@ export interface Dialled {
 }
 
 /**
- * Folds a chain into one socket to `target`. With `absolute`, the last hop (kind http) is only connected to, not asked for a tunnel: the request
+ * Folds the chain of a try into one socket to `target`. With `absolute`, the last hop (kind http) is only connected to, not asked for a tunnel: the request
  * goes to it in absolute-form. Resolves names only on a zero-hop leg (and for the first hop). Every address is judged by the guard before it is dialled.
- * Throws faults with `hop` set when a hop is to blame; their `trace` is added to `steps` as far as it got.
+ * Throws faults with `hop` set when a hop is to blame; the try's `steps` and `stage` say how far it got.
  */
-export type Dial = (chain: Chain, target: AdmittedTarget, options: DialOptions) => Promise<Dialled>;
-
-export interface DialOptions {
-  readonly absolute: boolean;
-  readonly signal: AbortSignal;
-  /** Filled as hops stand, so that a failed dial has a trace too. */
-  readonly steps: HopTrace[];
-  /** Told where the dial has got to, for Try.stage. */
-  readonly reached?: (stage: 'connect' | 'greeting' | 'tunnel') => void;
-}
+export type Dial = (one: Omit<Try, 'replayable'>, target: AdmittedTarget, absolute: boolean) => Promise<Dialled>;
 
 // route ---------------------------------------------------------------------------------------------------------------------------
 

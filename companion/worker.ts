@@ -167,7 +167,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       blockAnswer,
       cache,
       tryChains,
-      dial: (chain, target, options) => dial(chain, target, options).catch(whenDialFailed),
+      dial: (one, target, absolute) => dial(one, target, absolute).catch(whenDialFailed),
       refusalOf,
       pool,
       identical,
@@ -279,7 +279,7 @@ function judgedBy({ hops, routes, guard, dns }: Config): string {
   return JSON.stringify([hops, routes, guard, dns]);
 }
 
-/** Node's TLS is loaded where there is a certificate: it costs a start 3 ms. */
-function secureContext(pem: { cert: Buffer | string; key: Buffer | string }): SecureContext {
+/** Throws Node's error where they do not go together. Node's TLS is loaded where there is a certificate: it costs a start 3 ms. */
+export function secureContext(pem: { readonly cert: string; readonly key: string }): SecureContext {
   return process.getBuiltinModule('node:tls').createSecureContext(pem);
 }

@@ -280,3 +280,8 @@ export function sentenceOf(kind: FaultKind, options: FaultOptions): string {
     detail: options.detail,
   });
 }
+
+/** Why work was called off: the fault that the caller gave as the reason of its signal, else that the browser left. */
+export function calledOff(reason: unknown): Fault {
+  return reason instanceof Fault ? reason : new Fault('downstream_gone', { cause: reason });
+}

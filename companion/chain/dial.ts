@@ -2,7 +2,7 @@
 // Here are the sockets and the clocks of that; what is said to a hop is in the file of its kind, names are resolver.ts's. Foreign errors become faults here.
 import { connect as connectNode } from 'node:net';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
-import { Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
+import { calledOff, Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { connectLean, leanSockets } from '../sockets/lean-socket.ts';
 import type { Socket } from '../sockets/socket.ts';
@@ -145,8 +145,9 @@ export function makeDial(options: ChainOptions): Dial {
     });
   }
 
-  return async function dial(chain, target, { absolute, signal, steps, reached }) {
-    const { hops } = chain;
+  return async function dial(one, target, absolute) {
+    const { signal, steps } = one;
+    const { hops } = one.chain;
     let since = now();
     const stands = (hop: string | null, at: Endpoint) => {
       const at_ = now();
@@ -154,7 +155,7 @@ export function makeDial(options: ChainOptions): Dial {
       since = at_;
     };
     let deadline = since + hopTimeout;
-    reached?.('connect');
+    one.stage = 'connect';
     const first = hops[0];
     const socket = await connectTo(first ? endpointOf(first) : target, first, deadline, signal);
     try {
@@ -168,11 +169,11 @@ export function makeDial(options: ChainOptions): Dial {
         const wanted: Endpoint = next ? endpointOf(next) : target;
         if (i > 0) deadline = now() + hopTimeout;
         const handshake = hop.kind === 'socks5' ? socks5Handshake(hop, wanted) : connectHandshake(hop, wanted, via);
-        reached?.(handshake.stage);
+        one.stage = handshake.stage;
         try {
           rest = await converse(socket, handshake, rest, hop, deadline, signal);
         } finally {
-          reached?.(handshake.stage);
+          one.stage = handshake.stage;
         }
         stands(next?.name ?? null, wanted);
       }
@@ -256,7 +257,7 @@ function bounded<T>(
   start: (succeed: (value: T) => void, fail: (fault: Fault) => void) => () => void,
 ): Promise<T> {
   return new Promise<T>((resolve, reject) => {
-    if (signal.aborted) return reject(abandoned(signal));
+    if (signal.aborted) return reject(calledOff(signal.reason));
     let settled = false;
     let stop = nothing;
     const settle = () => {
@@ -271,18 +272,13 @@ function bounded<T>(
       stop();
       reject(fault);
     };
-    const onAbort = () => fail(abandoned(signal));
+    const onAbort = () => fail(calledOff(signal.reason));
     const timer = setTimeout(() => fail(late()), Math.max(0, left));
     signal.addEventListener('abort', onAbort);
     stop = start(value => {
       if (settle()) resolve(value);
     }, fail);
   });
-}
-
-/** Why work was called off: the fault that the caller gave as reason, else that the browser left. */
-function abandoned(signal: AbortSignal): Fault {
-  return signal.reason instanceof Fault ? signal.reason : new Fault('downstream_gone', { cause: signal.reason });
 }
 
 /** What the system says, in our words. Details only where they add something to the sentence of the kind. */

@@ -4,6 +4,7 @@ import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
 import type { FaultKind } from '../../shared/fault.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
+import { basicAuthorization } from '../message/basic-authorization.ts';
 import type { NamedHop } from '../rooms.ts';
 import { type Handshake, hopFault, quotable } from './handshake.ts';
 
@@ -12,15 +13,6 @@ export const MAX_REPLY_HEAD: Bytes = 16 * 1024;
 /** Interim answers (1xx) before the final one. */
 const MAX_INTERIM = 8;
 const NOTHING = Buffer.alloc(0);
-
-/** The value of Proxy-Authorization for this hop alone (RFC 7617), or null where it has no user name. */
-export function basicAuthorization(hop: {
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
-}): string | null {
-  if (hop.username === undefined) return null;
-  return `Basic ${Buffer.from(`${hop.username}:${hop.password ?? ''}`, 'utf8').toString('base64')}`;
-}
 
 /** The CONNECT request. `via` marks it as ours, so that we know it when it comes back. */
 export function encodeConnect(target: Endpoint, authorization: string | null, via: string | null): Buffer {

@@ -1,11 +1,10 @@
 // Who is asked for addresses, as the file has it: this system, chosen servers, or a server over HTTPS; a memory in front of each.
-import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { ConfigDns, DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint } from '../../shared/endpoint.ts';
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { nodeSocket } from '../sockets/socket.ts';
-import type { Acl, AdmittedTarget, Chain, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
+import type { Acl, AdmittedTarget, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
 import { type AskDns, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
@@ -85,28 +84,16 @@ async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: N
     via,
   });
   const target = { host: server.host, port: server.port } as AdmittedTarget;
-  const reach = async (
-    chain: Chain,
-    secure: (socket: Socket, signal: AbortSignal) => Promise<Socket>,
-    options: Parameters<Dial>[2],
-  ) => {
-    const { socket } = await dial(chain, target, options);
-    return secure(nodeSocket(socket), options.signal);
-  };
   return makeDnsOverHttps({
     server,
     timeout,
     connections,
     key: `dns ${dns.route} ${formatEndpoint(server)}`,
     dial: (signal, secure) =>
-      tryChains(routeOf(dns.route), server.host, [], signal, one =>
-        reach(one.chain, secure, {
-          absolute: false,
-          signal: one.signal,
-          steps: one.steps,
-          reached: stage => (one.stage = stage),
-        }),
-      ).catch((error: unknown) => {
+      tryChains(routeOf(dns.route), server.host, [], signal, async one => {
+        const { socket } = await dial(one, target, false);
+        return secure(nodeSocket(socket), one.signal);
+      }).catch((error: unknown) => {
         bootstrap.clear();
         throw error;
       }),

@@ -15,10 +15,11 @@ import type { Body, RequestHead } from '../message/message.ts';
 import { nodeSocket, type Socket } from '../sockets/socket.ts';
 import { MessageReads, own } from '../sockets/socket-reads.ts';
 import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
-import { BARE_400, isThisMachine, protocolOf } from './first-bytes.ts';
+import { BARE_400, protocolOf } from './first-bytes.ts';
 import type { Idler, IdleQueue } from './idle-queue.ts';
 import { respond, respondFault } from './respond.ts';
 import { type SocksLogin, SocksServer, type SocksVersion } from './socks-server.ts';
+import { isFromHere } from './this-machine.ts';
 
 export type DownstreamLimits = Pick<
   ConfigLimits,
@@ -354,7 +355,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     const { control } = this.house;
     // An answer before this one could not be written: the close is on its way, and nobody is to be given a socket that breaks in his hands.
     if (this.socket.destroyed) return;
-    if (this.isFromHere && head.framing.kind === 'none' && head.target.form === 'origin') {
+    if (this.mayKnock && head.framing.kind === 'none' && head.target.form === 'origin') {
       if ('handOver' in control) {
         // What the system has not taken yet of the answers before would be lost with this process's side of the socket.
         if (this.socket.writableLength === 0 && control.mayEnter(head, this.socket)) return this.moveTo(control, rest);
@@ -384,10 +385,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   };
 
   /** From this machine, and not by TLS, whose socket no other process could take over. */
-  private get isFromHere(): boolean {
-    const { remoteAddress, localAddress } = this.socket;
-    if ('encrypted' in this.socket) return false;
-    return remoteAddress !== undefined && (isThisMachine(remoteAddress) || remoteAddress === localAddress);
+  private get mayKnock(): boolean {
+    return !('encrypted' in this.socket) && isFromHere(this.socket);
   }
 
   /** The control room is in another process, which reads anew what was read here. */

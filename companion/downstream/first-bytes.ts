@@ -14,8 +14,3 @@ export function protocolOf(firstByte: number): Protocol {
 
 /** All that anyone learns who does not ask as a proxy's client does: a web page that tries the port must not see what answers there. */
 export const BARE_400 = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
-
-/** Whether a socket's other side is on this machine. */
-export function isThisMachine(address: string): boolean {
-  return address.startsWith('127.') || address === '::1' || address.startsWith('::ffff:127.');
-}

@@ -8,9 +8,9 @@ import { acceptLean } from '../sockets/lean-socket.ts';
 import { nodeSocket, type Socket } from '../sockets/socket.ts';
 import type { ControlDoor, ControlElsewhere, Entrance, OwnerCheck } from '../rooms.ts';
 import { type ConnectionHouse, DownstreamConnection, type DownstreamLimits, type Walk } from './connection.ts';
-import { isThisMachine } from './first-bytes.ts';
 import { IdleQueue } from './idle-queue.ts';
 import { throughOwnerDoor } from './owner-door.ts';
+import { isFromHere, isThisMachine } from './this-machine.ts';
 import { throughTlsDoor } from './tls-door.ts';
 
 export interface ReceptionOptions {
@@ -154,7 +154,7 @@ export function openReception(options: ReceptionOptions): Reception {
       connections.add(new DownstreamConnection(socket, house));
       return;
     }
-    const isFromHere = isThisMachine(remoteAddress!) || remoteAddress === socket.localAddress;
+    const isNear = isFromHere(socket);
     atDoor.add(socket);
     const enter = (speaking: Socket) => {
       atDoor.delete(socket);
@@ -164,9 +164,9 @@ export function openReception(options: ReceptionOptions): Reception {
     const openTls = () => {
       const within = limits.headTimeout * 1000;
       if (context === null) enter(socket);
-      else throughTlsDoor(nodeSocket(socket), { context, plainToo: isFromHere, deadlines, within, enter });
+      else throughTlsDoor(nodeSocket(socket), { context, plainToo: isNear, deadlines, within, enter });
     };
-    if (owner === null || !isFromHere) openTls();
+    if (owner === null || !isNear) openTls();
     else
       throughOwnerDoor(socket, owner, isMine => {
         if (isMine) return openTls();

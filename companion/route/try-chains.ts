@@ -1,7 +1,7 @@
 // In which order the chains of a route are tried, which failures lead on to the next one, and what is said when none works.
 // Closed by default: when all chains fail the request fails. A chain of zero hops is tried only where the route lists it (`else: companion`).
 import type { Attempt, HopTrace } from '../../shared/exchange.ts';
-import { Fault, type FaultKind } from '../../shared/fault.ts';
+import { calledOff, Fault, type FaultKind } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ResolvedRoute, Try, TryChains } from '../rooms.ts';
 import { type OutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from './outcome-memory.ts';
@@ -72,7 +72,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
       attempts.push(attemptOf(one, startedAt));
       return value;
     } catch (error) {
-      const reason = signal.aborted ? abandoned(signal) : error;
+      const reason = signal.aborted ? calledOff(signal.reason) : error;
       attempts.push(attemptOf(one, startedAt, reason ?? 'unknown'));
       throw reason;
     }
@@ -108,7 +108,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
           return value;
         } catch (error) {
           if (signal.aborted) {
-            const gone = abandoned(signal);
+            const gone = calledOff(signal.reason);
             record(gone);
             throw gone;
           }
@@ -139,7 +139,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
   }
 
   return (route, host, attempts, signal, attempt) => {
-    if (signal.aborted) throw abandoned(signal);
+    if (signal.aborted) throw calledOff(signal.reason);
     const { chains } = route;
     if (chains.length === 0)
       throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
@@ -184,10 +184,6 @@ class RouteLimit {
   stop(): void {
     clearTimeout(this.timer);
   }
-}
-
-function abandoned(signal: AbortSignal): Fault {
-  return signal.reason instanceof Fault ? signal.reason : new Fault('downstream_gone', { cause: signal.reason });
 }
 
 /** How much a fault tells a person: a no by policy says more than a hop that is away. */

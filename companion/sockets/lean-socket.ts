@@ -6,7 +6,7 @@
 import { EventEmitter } from 'node:events';
 import { type Server, Socket as NodeSocket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
-import { canReadInto, type OnRead, readInto, shared } from './socket-reads.ts';
+import { canReadInto, type OnRead, readAsEver, shared } from './socket-reads.ts';
 import type { Socket } from './socket.ts';
 
 interface WriteRequest {
@@ -480,12 +480,7 @@ class LeanSocket extends EventEmitter {
     socket.once('close', () => this.close(undefined));
     socket.on('error', nothing);
     // The handle goes on reading into the buffer that it has.
-    readInto(
-      socket,
-      (bytes, buffer) => socket.push(Buffer.from(buffer.subarray(0, bytes))),
-      () => shared,
-      this.into,
-    );
+    readAsEver(socket, this.into);
     if (ending) socket.end();
     return socket;
   }

@@ -79,6 +79,16 @@ export function readInto(socket: Socket, onRead: OnRead, next: () => Buffer, alr
   return true;
 }
 
+/** What the socket reads comes as 'data' again, whoever else it read for. `already` as in `readInto`. */
+export function readAsEver(socket: NodeSocket, already?: Buffer): void {
+  readInto(
+    socket,
+    (bytes, buffer) => socket.push(Buffer.from(buffer.subarray(0, bytes))),
+    () => shared,
+    already,
+  );
+}
+
 /** The bytes, the caller's to keep: copied where the next read of any socket would overwrite them. */
 export function own(bytes: Buffer): Buffer {
   return bytes.buffer === memory ? Buffer.from(bytes) : bytes;
@@ -103,26 +113,15 @@ export class MessageReads {
   stop(): void {
     const { socket } = this;
     if (readsByItself(socket)) socket.readWith(null, null);
-    else {
-      const plain = socket as NodeSocket;
-      readInto(
-        socket,
-        (bytes, buffer) => plain.push(Buffer.from(buffer.subarray(0, bytes))),
-        () => shared,
-      );
-    }
+    else readAsEver(socket as NodeSocket);
   }
 
   private readonly onRead = (bytes: number, buffer: Buffer): boolean => {
     const isBusy = this.flows && bytes >= BUSY;
-    if (buffer === shared) {
-      this.following = isBusy ? Buffer.allocUnsafeSlow(READ_SIZE) : shared;
-      this.take(shared.subarray(0, bytes));
-    } else {
-      // The bytes go with the buffer, unless they are too few for that.
-      this.following = isBusy ? Buffer.allocUnsafeSlow(READ_SIZE) : shared;
-      this.take(isBusy ? buffer.subarray(0, bytes) : Buffer.from(buffer.subarray(0, bytes)));
-    }
+    this.following = isBusy ? Buffer.allocUnsafeSlow(READ_SIZE) : shared;
+    const chunk = buffer.subarray(0, bytes);
+    // A buffer of its own goes with its bytes, unless they are too few for that.
+    this.take(buffer === shared || isBusy ? chunk : Buffer.from(chunk));
     return true;
   };
 

@@ -1,10 +1,9 @@
 // Connections that wait for their next request, by chain and origin (or by chain alone, where an http hop takes requests for any origin).
-
 import type { ConfigLimits } from '../../shared/config.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
-import { UpstreamConnection } from './upstream-connection.ts';
 import type { Socket } from '../sockets/socket.ts';
+import { UpstreamConnection } from './upstream-connection.ts';
 
 /** A request that cannot be sent twice trusts an idle connection only so long. */
 const FRESH_FOR: Milliseconds = 2_000;

@@ -1,14 +1,13 @@
 // Request out, answer back: on a pooled connection where one waits, else on a fresh one that is dialled for it. Foreign errors become faults here.
-
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
 import type { Answer, Body, RequestHead, ResponseHead } from '../message/message.ts';
 import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
+import type { Socket } from '../sockets/socket.ts';
 import type { ConnectionPool } from './connection-pool.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { requestHead } from './request-head.ts';
 import { type Client, logsConnectionIn, type SentRequest, type UpstreamConnection } from './upstream-connection.ts';
-import type { Socket } from '../sockets/socket.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
 export interface Outgoing {
@@ -87,14 +86,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
           throw error;
       }
     }
-    const dialled = await ways.dial(chain, target, {
-      absolute: hop !== null,
-      signal: one.signal,
-      steps: one.steps,
-      reached: stage => {
-        one.stage = stage;
-      },
-    });
+    const dialled = await ways.dial(one, target, hop !== null);
     one.stage = 'response';
     const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
     return received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, last, ways);

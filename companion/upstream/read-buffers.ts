@@ -3,7 +3,6 @@
 //   quiet sockets ──▶ one buffer for all; what comes is copied        busy sockets ──▶ each its own, at most MAX_OWN of them
 //
 // A buffer of its own is read into again only when its write is with the system; until then the socket reads into another one.
-
 import { BUSY, READ_SIZE, readInto, shared } from '../sockets/socket-reads.ts';
 import type { Socket } from '../sockets/socket.ts';
 

@@ -1,5 +1,6 @@
 // Writes the head of the request that goes out: from the parsed model alone, end-to-end fields only, with its own Host and its own framing.
 import { formatHost } from '../../shared/endpoint.ts';
+import { basicAuthorization } from '../message/basic-authorization.ts';
 import { isHopByHop, nominatedBy } from '../message/hop-by-hop.ts';
 import { listHas } from '../message/http1-parser.ts';
 import type { Framing, RequestHead } from '../message/message.ts';
@@ -44,9 +45,8 @@ export function requestHead(line: RequestLine, hop: NamedHop | null): string {
   if (framing.kind === 'length') text += `Content-Length: ${framing.length}\r\n`;
   else if (framing.kind === 'chunked') text += 'Transfer-Encoding: chunked\r\n';
   else if (hasLength) text += 'Content-Length: 0\r\n';
-  if (hop !== null && hop.username !== undefined) {
-    text += `Proxy-Authorization: Basic ${Buffer.from(`${hop.username}:${hop.password ?? ''}`).toString('base64')}\r\n`;
-  }
+  const credentials = hop === null ? null : basicAuthorization(hop);
+  if (credentials !== null) text += `Proxy-Authorization: ${credentials}\r\n`;
   if (upgrade !== null) text += `Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n`;
   else if (acceptsTrailers) text += 'TE: trailers\r\nConnection: TE\r\n';
   return `${text}\r\n`;

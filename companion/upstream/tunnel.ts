@@ -1,25 +1,16 @@
 // The blind pipe after CONNECT or an upgrade: bytes both ways, as they come, with back-pressure; an end on one side is an end on the other, and a
 // reset is a reset. It knows nothing of what it carries.
-
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
-import { joinReads } from './read-buffers.ts';
 import type { Socket } from '../sockets/socket.ts';
+import { joinReads } from './read-buffers.ts';
 
 export interface TunnelOptions {
   /** Closed after so long without a byte either way. */
   readonly idle: Milliseconds;
   readonly deadlines: Deadlines;
   /** Counts along while the bytes move. */
-  readonly running?: { bytesUp: Bytes; bytesDown: Bytes } | undefined;
-}
-
-/** What went through. */
-export interface TunnelCounts {
-  readonly up: Bytes;
-  readonly down: Bytes;
-  /** How it ended. */
-  readonly ended: 'closed' | 'reset' | 'idle';
+  readonly running: { bytesUp: Bytes; bytesDown: Bytes };
 }
 
 /**
@@ -32,7 +23,7 @@ export function tunnel(
   upstream: Socket,
   upstreamFirst: Buffer | null,
   options: TunnelOptions,
-): Promise<TunnelCounts> {
+): Promise<void> {
   return new Promise(resolve => {
     new Tunnel(downstream, upstream, options, resolve).start(downstreamFirst, upstreamFirst);
   });
@@ -43,13 +34,10 @@ class Tunnel implements Waiting {
   private readonly downstream: Socket;
   private readonly upstream: Socket;
   private readonly options: TunnelOptions;
-  private readonly done: (counts: TunnelCounts) => void;
-  private up = 0;
-  private down = 0;
+  private readonly done: () => void;
   private open = 2;
-  private ended: TunnelCounts['ended'] = 'closed';
 
-  constructor(downstream: Socket, upstream: Socket, options: TunnelOptions, done: (counts: TunnelCounts) => void) {
+  constructor(downstream: Socket, upstream: Socket, options: TunnelOptions, done: () => void) {
     this.downstream = downstream;
     this.upstream = upstream;
     this.options = options;
@@ -65,27 +53,22 @@ class Tunnel implements Waiting {
     downstream.allowHalfOpen = true;
     upstream.allowHalfOpen = true;
     if (downstreamFirst !== null && downstreamFirst.length > 0) {
-      this.up += downstreamFirst.length;
-      if (running !== undefined) running.bytesUp += downstreamFirst.length;
+      running.bytesUp += downstreamFirst.length;
       upstream.write(downstreamFirst);
     }
     if (upstreamFirst !== null && upstreamFirst.length > 0) {
-      this.down += upstreamFirst.length;
-      if (running !== undefined) running.bytesDown += upstreamFirst.length;
+      running.bytesDown += upstreamFirst.length;
       downstream.write(upstreamFirst);
     }
     this.join(downstream, upstream, bytes => {
-      this.up += bytes;
-      if (running !== undefined) running.bytesUp += bytes;
+      running.bytesUp += bytes;
     });
     this.join(upstream, downstream, bytes => {
-      this.down += bytes;
-      if (running !== undefined) running.bytesDown += bytes;
+      running.bytesDown += bytes;
     });
   }
 
   onDeadline(): void {
-    this.ended = 'idle';
     this.downstream.destroy();
     this.upstream.destroy();
   }
@@ -113,7 +96,6 @@ class Tunnel implements Waiting {
     from.on('end', () => to.end());
     from.on('error', (error: NodeJS.ErrnoException) => {
       if (to.destroyed) return;
-      this.ended = 'reset';
       if (error.code === 'ECONNRESET') to.resetAndDestroy();
       else to.destroy();
     });
@@ -128,6 +110,6 @@ class Tunnel implements Waiting {
     if (!from.readableEnded && !to.destroyed) to.destroy();
     if (--this.open > 0) return;
     this.options.deadlines.remove(this);
-    this.done({ up: this.up, down: this.down, ended: this.ended });
+    this.done();
   }
 }

@@ -617,7 +617,7 @@ describe('a browser that leaves', () => {
     await using proxy = await startProxy({
       limits: { halfClosedTimeout: 0.2 },
       rooms: {
-        dial: (_chain, _target, { signal }) =>
+        dial: ({ signal }) =>
           new Promise((_, reject) => {
             signal.addEventListener('abort', () => {
               aborted = true;

@@ -432,7 +432,7 @@ describe('a client that closes its side', () => {
   test('A88: a tunnel that its client has closed before it stood is not made', async () => {
     await using proxy = await startProxy({
       rooms: {
-        dial: (_chain, _target, { signal }) =>
+        dial: ({ signal }) =>
           new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error))),
       },
     });

@@ -530,9 +530,9 @@ describe('hosts', () => {
     const seen: string[][] = [];
     await using proxy = await startProxy({
       rooms: {
-        dial: (chain, target, options) => {
+        dial: (one, target, absolute) => {
           seen.at(-1)!.push(target.host);
-          return directDial(chain, { ...target, host: '127.0.0.1' } as typeof target, options);
+          return directDial(one, { ...target, host: '127.0.0.1' } as typeof target, absolute);
         },
       },
     });

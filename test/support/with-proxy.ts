@@ -45,7 +45,7 @@ export const NO_CONTROL: ControlDoor = { answer: () => null, upgrade: () => fals
 export const DIRECT: Chain = { key: '', hops: [] };
 
 /** Connects directly, or to the last hop in absolute-form; the target's name is not resolved beyond what the system does. */
-export const directDial: Dial = (chain, target, { absolute, signal }) =>
+export const directDial: Dial = ({ chain, signal }, target, absolute) =>
   new Promise((resolve, reject) => {
     const hop = chain.hops.at(-1);
     const at = absolute && hop ? hop : target;

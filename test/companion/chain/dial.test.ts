@@ -43,7 +43,18 @@ async function dialTo(
   { absolute = false, signal = new AbortController().signal, steps = [], reached, ...options }: DialTry = {},
 ): Promise<Dialled & Disposable> {
   const dial = makeDial({ acl: aclWith(), hopTimeout: 2_000, ...options });
-  const dialled = await dial(chain, target as AdmittedTarget, { absolute, signal, steps, reached });
+  const one: Parameters<typeof dial>[0] = {
+    chain,
+    signal,
+    steps,
+    get stage() {
+      return 'connect' as const;
+    },
+    set stage(stage) {
+      reached?.(stage);
+    },
+  };
+  const dialled = await dial(one, target as AdmittedTarget, absolute);
   return { ...dialled, [Symbol.dispose]: () => dialled.socket.destroy() };
 }
 

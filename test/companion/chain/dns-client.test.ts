@@ -197,7 +197,11 @@ describe('from the DNS to the dial', () => {
       const dial = makeDial({ acl, hopTimeout: 2_000, lookup });
       const { signal } = new AbortController();
       const target = { host, port } as AdmittedTarget;
-      const { socket } = await dial({ key: '', hops: [] }, target, { absolute: false, signal, steps: [] });
+      const { socket } = await dial(
+        { chain: { key: '', hops: [] }, signal, steps: [], stage: 'connect' },
+        target,
+        false,
+      );
       const address = socket.remoteAddress!;
       socket.destroy();
       return address;

@@ -57,7 +57,7 @@ async function start({ certificate = tls, ca = authority.pem, hop, timeout = 1_5
     ca,
     async dial(signal, secure) {
       const target = { host: 'dns.test', port } as AdmittedTarget;
-      const { socket } = await dial(chain, target, { absolute: false, signal, steps: [] });
+      const { socket } = await dial({ chain, signal, steps: [], stage: 'connect' }, target, false);
       return secure(nodeSocket(socket), signal);
     },
   });

@@ -2,13 +2,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
-  basicAuthorization,
   decodeConnectReply,
   encodeConnect,
   faultKindOfStatus,
   makeLoopMark,
   MAX_REPLY_HEAD,
 } from '../../../companion/chain/http-connect.ts';
+import { basicAuthorization } from '../../../companion/message/basic-authorization.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { RequestHead } from '../../../companion/message/message.ts';
 

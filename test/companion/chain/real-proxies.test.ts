@@ -4,7 +4,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { makeDial } from '../../../companion/chain/dial.ts';
-import { basicAuthorization, makeLoopMark } from '../../../companion/chain/http-connect.ts';
+import { makeLoopMark } from '../../../companion/chain/http-connect.ts';
+import { basicAuthorization } from '../../../companion/message/basic-authorization.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { AdmittedTarget, Dialled } from '../../../companion/rooms.ts';
@@ -36,11 +37,8 @@ function chainOf(...hops: Hop[]) {
 }
 
 async function dialTo(hops: Hop[], target: Endpoint, absolute = false): Promise<Dialled> {
-  return dial(chainOf(...hops), target as AdmittedTarget, {
-    absolute,
-    signal: new AbortController().signal,
-    steps: [],
-  });
+  const { signal } = new AbortController();
+  return dial({ chain: chainOf(...hops), signal, steps: [], stage: 'connect' }, target as AdmittedTarget, absolute);
 }
 
 async function faultFrom(hops: Hop[], target: Endpoint): Promise<Fault> {
@@ -239,11 +237,7 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
     const attempts: Attempt[] = [];
     const text = await tryChains(route, 'denied.test', attempts, new AbortController().signal, async one =>
       ask(
-        await dial(one.chain, { host: 'denied.test', port } as AdmittedTarget, {
-          absolute: false,
-          signal: one.signal,
-          steps: one.steps,
-        }),
+        await dial(one, { host: 'denied.test', port } as AdmittedTarget, false),
         `GET / HTTP/1.1\r\nHost: denied.test`,
       ),
     );

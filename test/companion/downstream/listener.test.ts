@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
 import { listen } from '../../../companion/downstream/listener.ts';
+import type { Cache } from '../../../companion/rooms.ts';
 import { leanSockets } from '../../../companion/sockets/lean-socket.ts';
 
 import { respond } from '../../../companion/downstream/respond.ts';
@@ -35,6 +36,18 @@ function textAnswer(text: string): Answer {
       keepAlive: true,
     },
     body,
+  };
+}
+
+/** A cache that has this answer for everybody. */
+function alwaysHits(answer: Answer): Cache {
+  return {
+    lookup: () => ({ hit: true, answer, status: 'hit' }),
+    store: (_, stored) => ({ answer: stored, status: '' }),
+    peek: () => '',
+    size: 0,
+    count: 0,
+    clear: () => {},
   };
 }
 
@@ -327,16 +340,7 @@ describe('closing the listener', () => {
 test('many pipelined requests are answered in order, without the stack growing', async () => {
   const answer = textAnswer('x');
   await using proxy = await startProxy({
-    rooms: {
-      cache: {
-        lookup: () => ({ hit: true, answer, status: 'hit' }),
-        store: (_, stored) => ({ answer: stored, status: '' }),
-        peek: () => '',
-        size: 0,
-        count: 0,
-        clear: () => {},
-      },
-    },
+    rooms: { cache: alwaysHits(answer) },
   });
   await using client = await connectRaw(proxy.port);
   const count = 20_000;
@@ -347,16 +351,7 @@ test('many pipelined requests are answered in order, without the stack growing',
 test('A86: who asks on without reading the answers is not read either', async () => {
   const answer = textAnswer('x'.repeat(2_000));
   await using proxy = await startProxy({
-    rooms: {
-      cache: {
-        lookup: () => ({ hit: true, answer, status: 'hit' }),
-        store: (_, stored) => ({ answer: stored, status: '' }),
-        peek: () => '',
-        size: 0,
-        count: 0,
-        clear: () => {},
-      },
-    },
+    rooms: { cache: alwaysHits(answer) },
   });
   const socket = connect({ port: proxy.port, host: '127.0.0.1' }).pause();
   socket.on('error', () => {});

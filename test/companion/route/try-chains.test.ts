@@ -45,14 +45,7 @@ async function open(
   const attempts: Attempt[] = [];
   try {
     const by = await rooms.tryChains(route, host, attempts, signal, async one => {
-      const { socket } = await dial(one.chain, { host, port } as AdmittedTarget, {
-        absolute: false,
-        signal: one.signal,
-        steps: one.steps,
-        reached: stage => {
-          one.stage = stage;
-        },
-      });
+      const { socket } = await dial(one, { host, port } as AdmittedTarget, false);
       socket.destroy();
       return one.chain.key;
     });
