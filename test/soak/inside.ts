@@ -1,18 +1,12 @@
 // Runs inside the companion that is soaked (`node --import`), so that the product needs nothing for it: every second, after a full collection, it
 // says on descriptor 3 what memory and which handles there are. It holds nothing alive.
 import { writeSync } from 'node:fs';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
-
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
+import { collect } from '../support/collect.ts';
 
 // A worker process inherits the flag, but has another descriptor 3.
 if (process.send === undefined) setInterval(look, 1_000).unref();
 
 function look(): void {
-  // The second one waits for what the first has found to be swept.
-  collect();
   collect();
   const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
   const handles: Record<string, number> = {};
