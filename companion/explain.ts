@@ -68,7 +68,7 @@ export function explain(
           head: plainGet(host, port, path),
           url,
           route: route.name,
-          partition: rooms.registrableDomain(host),
+          partition: rooms.partition === 'none' ? '' : rooms.registrableDomain(host),
           decision,
         },
         now,

@@ -1,5 +1,5 @@
 // THE WALK: what happens to a request, a line or two for every room. Rooms do not know each other; they meet here.
-import type { ConfigLimits } from '../shared/config.ts';
+import type { ConfigCache, ConfigLimits } from '../shared/config.ts';
 import type { Because, Decision, DecisionTarget } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint, formatHost } from '../shared/endpoint.ts';
 import { Fault } from '../shared/fault.ts';
@@ -49,6 +49,8 @@ export interface Rooms {
   readonly identical: IdenticalHeads;
   readonly recorder: Recorder;
   readonly limits: Pick<ConfigLimits, 'tunnelIdleTimeout'>;
+  /** Whether the cache keeps sites apart. */
+  readonly partition: ConfigCache['partition'];
   /** The registrable domain of a host, or the host itself. */
   readonly registrableDomain: (host: string) => string;
   /** Whether a CONNECT carries our own loop mark. */
@@ -104,7 +106,13 @@ function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Pr
   if (upgrade !== null) return openUpgrade(incoming, rooms, draft, route, target, path, upgrade);
 
   const found = rooms.cache.lookup(
-    { head, url: draft.url, route: route.name, partition: partitionOf(head, draft), decision },
+    {
+      head,
+      url: draft.url,
+      route: route.name,
+      partition: rooms.partition === 'none' ? '' : partitionOf(head, draft),
+      decision,
+    },
     rooms.now(),
   );
   if (found.hit) return finish(incoming, draft, rooms, found.answer, found.status);

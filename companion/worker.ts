@@ -173,6 +173,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       identical,
       recorder,
       limits: config.limits,
+      partition: config.cache.partition,
       registrableDomain: siteName,
       comesFromUs: head => mark.comesFromUs(head),
       now,

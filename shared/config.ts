@@ -531,6 +531,8 @@ const mapOf = <T>(key: v.GenericSchema<string, string>, value: v.GenericSchema<u
   }) as unknown as v.GenericSchema<Record<string, unknown>, Record<string, T>>;
 };
 
+const onOrOff = v.picklist(['on', 'off'], 'is not on or off');
+
 const userName = v.pipe(
   text(),
   v.regex(/^[^:\p{Cc}]+$/u, 'is not a user name: no colon, and not empty'),
@@ -554,10 +556,7 @@ const Guard = strict({
     false,
   ),
   owner: v.optional(
-    described(
-      v.picklist(['on', 'off'], 'is not on or off'),
-      'Keeps other users of this machine out, on Linux: only programs of your own user may come.',
-    ),
+    described(onOrOff, 'Keeps other users of this machine out, on Linux: only programs of your own user may come.'),
     'off',
   ),
   users: v.nullish(
@@ -591,13 +590,83 @@ const Guard = strict({
   ),
 });
 
+const timeToLive = v.pipe(
+  v.number('is not a number of seconds'),
+  v.minValue(0, 'is negative'),
+  v.maxValue(604_800, 'is longer than a week'),
+);
+
+// RFC 9213 §2.1 lets a cache choose the fields it listens to. The names end alike, and are compared in small letters.
+const targetedField = v.pipe(
+  text('is not the name of a field'),
+  v.regex(/^[A-Za-z0-9-]{1,40}-Cache-Control$/i, 'is not the name of a targeted field, such as CDN-Cache-Control'),
+  v.toLowerCase(),
+);
+
 const CacheConfig = strict({
-  memory: v.optional(described(bytes, 'Memory that cached answers may hold.'), 64 * MiB),
+  memory: v.optional(described(bytes, 'Memory that cached answers may hold; 0 = none are kept there.'), 64 * MiB),
   disk: v.optional(
-    described(bytes, 'Disk that cached answers may hold (reserved; nothing is written to disk yet).'),
+    described(bytes, 'Disk that cached answers may hold, beside what the companion remembers; 0 = none.'),
     1 * GiB,
   ),
-  entry: v.optional(described(bytes, 'The largest answer that is kept.'), 8 * MiB),
+  entry: v.optional(described(bytes, 'The largest answer that is kept in memory.'), 8 * MiB),
+  partition: v.optional(
+    described(
+      v.picklist(['site', 'none'], 'is not a partition: site or none'),
+      'site: what one site has loaded is not there for another, which could tell by the time it takes. none: one cache for all.',
+    ),
+    'site',
+  ),
+  semantics: v.optional(
+    described(
+      v.picklist(['shared', 'private'], 'is not a kind of cache: shared or private'),
+      'shared: private answers and those to Authorization are not kept (RFC 9111). private: they are, as in a browser; for one person only.',
+    ),
+    'shared',
+  ),
+  targeted: v.optional(
+    described(
+      v.pipe(
+        v.array(targetedField, 'is not a list of fields: write [CDN-Cache-Control]'),
+        v.maxLength(8, 'has more than 8 fields'),
+      ),
+      'Fields that speak to this cache before Cache-Control does, the first that is there (RFC 9213).',
+    ),
+    [],
+  ),
+  heuristic: v.optional(
+    described(
+      timeToLive,
+      'An answer that says nothing of its lifetime is fresh for a tenth of its age, at most so many seconds; 0 = never.',
+    ),
+    86_400,
+  ),
+  offline: v.optional(
+    described(
+      onOrOff,
+      'While a site cannot be reached, stale answers are served where RFC 9111 (§4.2.4) lets a cache.',
+    ),
+    'on',
+  ),
+  collapse: v.optional(
+    described(onOrOff, 'Who asks for what another is just being sent waits for that one, and is sent the same.'),
+    'on',
+  ),
+  collapseWait: v.optional(described(seconds, 'Such a one waits so many seconds; then it asks for itself.'), 5),
+  finish: v.optional(
+    described(
+      bytes,
+      'What a client leaves is fetched to its end for the cache, if so much or less is missing; 0 = never.',
+    ),
+    1 * MiB,
+  ),
+  aggressive: v.optional(
+    described(
+      timeToLive,
+      'Where a site says cache: aggressive, answers that may be kept are fresh for at least so many seconds, reloads or not.',
+    ),
+    3_600,
+  ),
 });
 
 const LogConfig = strict({
@@ -693,12 +762,6 @@ function urlOf(text: string): URL | null {
     return null;
   }
 }
-
-const timeToLive = v.pipe(
-  v.number('is not a number of seconds'),
-  v.minValue(0, 'is negative'),
-  v.maxValue(604_800, 'is longer than a week'),
-);
 
 const Dns = v.pipe(
   strict({
@@ -807,6 +870,8 @@ interface Unfinished {
   readonly lists?: readonly (Partial<ListSource> | undefined)[];
   readonly default?: string;
   readonly dns?: { readonly route?: string };
+  readonly guard?: { readonly otherMachines?: unknown; readonly users?: unknown };
+  readonly cache?: { readonly semantics?: unknown };
 }
 
 function checkReferences(config: Unfinished, complain: Complain): void {
@@ -855,6 +920,11 @@ function checkReferences(config: Unfinished, complain: Complain): void {
   checkRoute(config.default, 'default');
   checkRoute(config.dns?.route, 'dns', 'route');
   if (config.dns?.route === 'block') complain('leads nowhere: names could not be looked up', 'value', 'dns', 'route');
+  if (config.cache?.semantics === 'private') {
+    const { otherMachines, users } = config.guard ?? {};
+    if (otherMachines === true || (isMap(users) && Object.keys(users).length > 1))
+      complain('cannot be private where several people use this proxy', 'value', 'cache', 'semantics');
+  }
   if (Object.keys(sites).length + listOr(config.rules).length > MAX_HAND_WRITTEN) {
     complain(`more than ${MAX_HAND_WRITTEN} sites and rules by hand; put them in a list file`, 'key', 'sites');
   }
@@ -864,3 +934,4 @@ export type Config = v.InferOutput<typeof ConfigSchema>;
 export type ConfigLimits = Config['limits'];
 export type ConfigGuard = Config['guard'];
 export type ConfigDns = Config['dns'];
+export type ConfigCache = Config['cache'];

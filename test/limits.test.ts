@@ -6,10 +6,15 @@ import { ConfigSchema } from '../shared/config.ts';
 
 const page = readFileSync('docs/limits.md', 'utf8');
 const config = v.parse(ConfigSchema, {}) as unknown as Record<string, Record<string, unknown>>;
-const UNITS: Record<string, number> = { KiB: 1024, MiB: 1024 ** 2 };
+const UNITS: Record<string, number> = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
-test('every setting under limits: stands in docs/limits.md', () => {
-  for (const key of Object.keys(config['limits']!)) expect(page).toContain(`| \`limits.${key}\` |`);
+test('every setting under limits:, and of cache: every one that is a number, stands in docs/limits.md', () => {
+  const numbers = Object.entries(config['cache']!).filter(([, value]) => typeof value === 'number');
+  const settings = [
+    ...Object.keys(config['limits']!).map(key => `limits.${key}`),
+    ...numbers.map(([key]) => `cache.${key}`),
+  ];
+  for (const setting of settings) expect(page).toContain(`| \`${setting}\` |`);
 });
 
 test('every setting in docs/limits.md is there, with that default', () => {

@@ -53,7 +53,7 @@ lists:
 # servers (servers: [192.0.2.53]), or a server over HTTPS, reached by a route.
 # dns: { hosts: { printer.example: 192.168.1.9 }, https: "https://dns.example/dns-query", route: companion }
 
-# cache: { memory: 64MiB }
+# cache: { memory: 64MiB, disk: 1GiB }
 
 # A path turns on a log of requests, one JSON line each, without passwords.
 # log: { file: null }

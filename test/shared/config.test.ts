@@ -50,6 +50,77 @@ test('workers is a number of processes or auto', () => {
   expect(faults({ workers: 'many' })).toEqual(['workers: is neither a number of processes nor auto']);
 });
 
+describe('cache', () => {
+  test('says nothing: both tiers, sites apart, as a shared cache', () => {
+    expect(read({}).cache).toEqual({
+      memory: 64 * 1024 ** 2,
+      disk: 1024 ** 3,
+      entry: 8 * 1024 ** 2,
+      partition: 'site',
+      semantics: 'shared',
+      targeted: [],
+      heuristic: 86_400,
+      offline: 'on',
+      collapse: 'on',
+      collapseWait: 5,
+      finish: 1024 ** 2,
+      aggressive: 3_600,
+    });
+  });
+
+  test('takes every setting', () => {
+    const cache = {
+      memory: 0,
+      disk: 0,
+      entry: 1,
+      partition: 'none',
+      semantics: 'private',
+      targeted: ['detour-cache-control', 'cdn-cache-control'],
+      heuristic: 0,
+      offline: 'off',
+      collapse: 'off',
+      collapseWait: 0.5,
+      finish: 0,
+      aggressive: 604_800,
+    };
+    expect(read({ cache: { ...cache, targeted: ['Detour-Cache-Control', 'CDN-Cache-Control'] } }).cache).toEqual(cache);
+  });
+
+  test.each([
+    ['partition', 'page', 'is not a partition: site or none'],
+    ['semantics', 'public', 'is not a kind of cache: shared or private'],
+    ['targeted', 'CDN-Cache-Control', 'is not a list of fields: write [CDN-Cache-Control]'],
+    ['targeted', Array.from({ length: 9 }, () => 'CDN-Cache-Control'), 'has more than 8 fields'],
+    ['heuristic', -1, 'is negative'],
+    ['heuristic', '1d', 'is not a number of seconds'],
+    ['offline', true, 'is not on or off'],
+    ['collapse', 'yes', 'is not on or off'],
+    ['collapseWait', 0, 'is too short'],
+    ['finish', '1 minute', '"1 minute" is not a size: write a number of bytes or, for example, 64MiB'],
+    ['aggressive', 604_801, 'is longer than a week'],
+    ['disk', 'lots', '"lots" is not a size: write a number of bytes or, for example, 64MiB'],
+  ])('%s: %j is refused', (key, value, sentence) => {
+    expect(faults({ cache: { [key]: value } })).toEqual([`cache/${key}: ${sentence}`]);
+  });
+
+  test('a targeted field is named as such fields are', () => {
+    for (const name of ['Cache-Control', 'Surrogate-Control', 'CDN Cache-Control', '']) {
+      expect(faults({ cache: { targeted: [name] } })).toEqual([
+        'cache/targeted/0: is not the name of a targeted field, such as CDN-Cache-Control',
+      ]);
+    }
+  });
+
+  test('is not private where several people use the proxy', () => {
+    const refused = ['cache/semantics: cannot be private where several people use this proxy'];
+    const cache = { semantics: 'private' };
+    expect(faults({ cache, guard: { users: { ann: 'a', bob: 'b' } } })).toEqual(refused);
+    expect(faults({ cache, guard: { otherMachines: true } })).toEqual(refused);
+    expect(faults({ cache, guard: { users: { ann: 'a' } } })).toEqual([]);
+    expect(faults({ guard: { users: { ann: 'a', bob: 'b' } } })).toEqual([]);
+  });
+});
+
 describe('hops', () => {
   test.each([
     ['socks5://gw.example:1080', { kind: 'socks5', host: 'gw.example', port: 1080 }],

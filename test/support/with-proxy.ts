@@ -175,6 +175,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
       },
     },
     limits,
+    partition: 'site',
     registrableDomain: host => host,
     comesFromUs: () => false,
     now: Date.now,
