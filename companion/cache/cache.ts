@@ -7,8 +7,8 @@ import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Cache, CacheRequest, Found } from '../rooms.ts';
 import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
 import { cacheKey } from './cache-key.ts';
-import { Budget, Collector, exactCopy } from './collector.ts';
 import { hasItAlready } from './conditional.ts';
+import { Budget, exactCopy, Filling } from './filling.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
 import { MemoryStore } from './memory-store.ts';
 import {
@@ -28,6 +28,8 @@ export interface CacheLimits {
   readonly memory: Bytes;
   /** The largest body that is kept. */
   readonly entry: Bytes;
+  /** With no more than this still to come, a body that nobody reads any more is fetched to its end. */
+  readonly finish: Bytes;
 }
 
 /** What `store` must know of a request that was not answered here. */
@@ -184,8 +186,9 @@ class MemoryCache implements SharedCache {
       return complete(body === null ? Buffer.alloc(0) : exactCopy(body)) ? answer : null;
     }
     const length = head.framing.kind === 'length' ? head.framing.length : null;
-    const copying = new Collector(body, { limit: this.limits.entry, length, budget: this.unfinished, complete });
-    return copying.keeps ? { head, body: copying } : null;
+    const { entry: limit, finish } = this.limits;
+    const filling = new Filling(body, { limit, length, budget: this.unfinished, finish, complete });
+    return filling.isKept ? { head, body: filling.leader } : null;
   }
 
   private judge(
