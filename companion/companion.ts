@@ -9,8 +9,10 @@ import { compileTable } from '../shared/decision/compile-table.ts';
 import { decide } from '../shared/decision/decide.ts';
 import { hashOf } from '../shared/decision/hash.ts';
 import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint.ts';
+import { makeCacheDesk } from './cache-desk.ts';
+import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
-import { type EditError, setLocal, setSite } from './config/config-edit.ts';
+import { type EditError, setCacheMode, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
 import { openConfigStore } from './config/config-store.ts';
@@ -61,6 +63,7 @@ export interface Companion {
 /** Starts the companion. Throws ConfigError, StateFolderTaken, and the system's error when the port cannot be had. */
 export async function startCompanion(options: CompanionOptions): Promise<Companion> {
   const { configFile, say, now = Date.now } = options;
+  const startedAt = now();
   await using opened = new AsyncDisposableStack();
   let at: Endpoint | null = null;
   const judge: Judge = config =>
@@ -245,6 +248,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
             site,
             route: action.do === 'route' ? action.route : action.do,
             local: action.do === 'route' ? action.local : undefined,
+            cache: action.do === 'route' ? action.cache : undefined,
           })),
           routes: ['companion', ...Object.keys(config.routes)],
           default: config.default,
@@ -260,6 +264,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       pac: () => steeringOf('pac').pac!,
       setSite: (site, route) => edit((text, fileName) => setSite(text, site, route, fileName)),
       setLocal: (site, local) => edit((text, fileName) => setLocal(text, site, local, fileName)),
+      setCacheMode: (site, mode) => edit((text, fileName) => setCacheMode(text, site, mode, fileName)),
       site(written): SiteAnswer {
         const host = normalizeHost(written);
         if (host === null) throw new Error(`"${written}" is not a host.`);
@@ -268,8 +273,20 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       },
       async explain(url) {
         const explanation = explain(url, worker.furnished, here, now());
-        return (await workers?.explain(url)) ?? explanation;
+        // By the worker that has it cached, if one has.
+        const given = ((await workers?.ask<'explain'>({ ask: 'explain', url })) ?? []).filter(one => one !== null);
+        return given.find(({ cache }) => cache.startsWith('hit')) ?? given[0] ?? explanation;
       },
+      cache: makeCacheDesk({
+        async ask<A extends CacheQuestion['ask']>(question: Extract<CacheQuestion, { ask: A }>) {
+          const own = worker.cacheOffice.answer(question, now());
+          const others = ((await workers?.ask(question as never)) ?? []) as CacheAnswers[A][];
+          return [own, ...others];
+        },
+        totals: () => log.totals(),
+        since: startedAt,
+        siteOf: siteName,
+      }),
       follow: (recent, deliver) => log.follow(recent, deliver),
       newCode: () => pairing.newCode(),
       clients: () => pairing.clients.map(client => ({ ...client, connected: control.isConnected(client.name) })),

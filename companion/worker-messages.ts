@@ -6,6 +6,7 @@ import type { ListEntry, Rule, RuleList, RuleSource } from '../shared/decision/r
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import type { Milliseconds } from '../shared/units.ts';
+import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import type { InForce, News } from './worker.ts';
 
 /** What is to be in force, as it travels. Of a list that the worker has already, only its place among the lists it was sent before. */
@@ -28,6 +29,14 @@ export function holdsUnder(dated: DatedNews, revision: number): boolean {
   return dated.revision === null || dated.revision === revision;
 }
 
+/** What a worker is asked. */
+export type Question = CacheQuestion | { readonly ask: 'explain'; readonly url: string };
+/** What it answers. */
+export interface Answers extends CacheAnswers {
+  /** Null: the question makes no sense, as the companion finds, too. */
+  explain: Explanation | null;
+}
+
 export type ToWorker =
   | {
       readonly type: 'begin';
@@ -38,7 +47,7 @@ export type ToWorker =
     }
   | { readonly type: 'put-in-force'; readonly sent: SentConfig }
   | { readonly type: 'news'; readonly all: readonly DatedNews[] }
-  | { readonly type: 'explain'; readonly id: number; readonly url: string }
+  | { readonly type: 'ask'; readonly id: number; readonly question: Question }
   | { readonly type: 'close'; readonly drain: Milliseconds };
 
 /** In the order in which it happened. */
@@ -52,7 +61,7 @@ export type FromWorker =
   | { readonly type: 'in-force'; readonly revision: number }
   /** `missed`: exchanges dropped before this batch because the companion did not keep up. */
   | { readonly type: 'happened'; readonly batch: readonly Happening[]; readonly missed: number }
-  | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation | null }
+  | { readonly type: 'answer'; readonly id: number; readonly answer: Answers[Question['ask']] }
   | { readonly type: 'warning'; readonly message: string }
   /** Comes with the socket. */
   | { readonly type: 'knock'; readonly read: Uint8Array }

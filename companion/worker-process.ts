@@ -9,7 +9,7 @@ import { reachableAt } from './guard/listen-place.ts';
 import { nodeSocket } from './sockets/socket.ts';
 import type { ControlElsewhere } from './rooms.ts';
 import { compile, makeWorker, type Worker } from './worker.ts';
-import { type FromWorker, holdsUnder, type ToWorker, unpack } from './worker-messages.ts';
+import { type FromWorker, holdsUnder, type Question, type ToWorker, unpack } from './worker-messages.ts';
 import { makeOutbox } from './worker-outbox.ts';
 
 /** Sockets on their way to the control room. */
@@ -56,6 +56,15 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
     ({ message, code }: NodeJS.ErrnoException) => say({ type: 'cannot-listen', message, code }),
   );
 
+  const answer = (question: Question) => {
+    if (question.ask !== 'explain') return worker.cacheOffice.answer(question, Date.now());
+    try {
+      return explain(question.url, worker.furnished, here, Date.now());
+    } catch {
+      return null; // The companion has found the same, and says so.
+    }
+  };
+
   return message => {
     switch (message.type) {
       case 'put-in-force':
@@ -68,17 +77,9 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
       case 'news':
         for (const dated of message.all) if (holdsUnder(dated, revision)) worker.hear(dated.news);
         return;
-      case 'explain': {
-        const { id, url } = message;
-        let explanation = null;
-        try {
-          explanation = explain(url, worker.furnished, here, Date.now());
-        } catch {
-          // The companion has found the same, and says so.
-        }
-        say({ type: 'explained', id, explanation });
+      case 'ask':
+        say({ type: 'answer', id: message.id, answer: answer(message.question) });
         return;
-      }
       case 'close':
         void worker
           .close(message.drain)

@@ -6,12 +6,13 @@ import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
-import type { RuleSource } from '../shared/decision/rule.ts';
-import { type Endpoint, isAddress } from '../shared/endpoint.ts';
+import type { CacheMode, RuleSource } from '../shared/decision/rule.ts';
+import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache } from './cache/cache.ts';
+import { type CacheOffice, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
@@ -79,6 +80,8 @@ export interface WorkerParts {
 
 export interface Worker {
   readonly furnished: Furnished;
+  /** What may be asked of its cache. */
+  readonly cacheOffice: CacheOffice;
   /** The next request walks through rooms furnished by it. */
   putInForce(next: InForce): void;
   /** Opens the port (0 = any free one) and gives back the real one. Rejects with the system's error. */
@@ -204,6 +207,14 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     if (fitted.warning !== null) parts.warn(fitted.warning);
   }
 
+  /** What is decided of a stored URL. */
+  function decisionOf(url: string): { site: string; mode: CacheMode } {
+    const { hostname, port, pathname, search } = new URL(url);
+    const host = normalizeHost(hostname) ?? hostname;
+    const target = { scheme: 'http', host, port: Number(port || 80), path: pathname + search };
+    return { site: siteName(host), mode: furnished.rooms.decide(target).cache };
+  }
+
   /** Connections that nobody uses hold files that the next one needs. */
   function whenDialFailed(error: unknown): never {
     const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
@@ -219,6 +230,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     get furnished() {
       return furnished;
     },
+    cacheOffice: makeCacheOffice(() => cache.keeper, decisionOf),
     putInForce(next) {
       const before = furnished.config;
       const rejudged = judgedBy(next.config) !== judgedBy(before);

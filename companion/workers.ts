@@ -2,16 +2,17 @@
 // and replaces those that end. They share the port; which of them gets a connection is said in docs/workers.md.
 import type { Worker as ClusterWorker } from 'node:cluster';
 import { createServer, type Socket } from 'node:net';
-import type { Explanation } from '../shared/control.ts';
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Milliseconds } from '../shared/units.ts';
 import type { Intake } from './record/intake.ts';
 import type { InForce, News } from './worker.ts';
 import {
+  type Answers,
   type DatedNews,
   type FromWorker,
   holdsUnder,
   pack,
+  type Question,
   type SentConfig,
   type ToWorker,
 } from './worker-messages.ts';
@@ -20,8 +21,8 @@ import {
 const TIME_TO_OBEY: Milliseconds = 10_000;
 /** A process that takes longer to listen is given up. */
 const TIME_TO_START: Milliseconds = 30_000;
-/** What one worker has cached is asked for so long. */
-const TIME_TO_EXPLAIN: Milliseconds = 1_000;
+/** So long a worker is waited for that is asked something. */
+const TIME_TO_ANSWER: Milliseconds = 1_000;
 /** After the drain a worker has so long to say its last words. */
 const TIME_TO_END: Milliseconds = 2_000;
 /** Messages that may wait for a worker which takes none; beyond it the worker is taken for lost. */
@@ -49,8 +50,8 @@ export interface WorkersParts {
 export interface Workers {
   /** Fulfilled when all of them go by it. One that does not obey in time is ended first. */
   putInForce(next: InForce): Promise<void>;
-  /** What would happen to the URL, by the worker that has it cached, if one has; null when none answers in time. */
-  explain(url: string): Promise<Explanation | null>;
+  /** What each of them says to it. One that does not answer in time is left out; where the question changes something it is ended as in putInForce. */
+  ask<A extends Question['ask']>(question: Extract<Question, { ask: A }>): Promise<Answers[A][]>;
   /** Lets exchanges end within `drain`; then the processes end. */
   close(drain: Milliseconds): Promise<void>;
 }
@@ -145,11 +146,10 @@ export async function startWorkers(first: InForce, parts: WorkersParts): Promise
       current = next;
       await Promise.all([...members].map(member => member.putInForce(sent)));
     },
-    async explain(url) {
+    async ask<A extends Question['ask']>(question: Extract<Question, { ask: A }>) {
       const id = ++lastQuestion;
-      const answers = await Promise.all([...members].map(member => member.explain(id, url)));
-      const given = answers.filter(answer => answer !== null);
-      return given.find(({ cache }) => cache.startsWith('hit')) ?? given[0] ?? null;
+      const answers = await Promise.all([...members].map(member => member.ask(id, question)));
+      return answers.filter(answer => answer !== undefined) as Answers[A][];
     },
     async close(drain) {
       closing = true;
@@ -176,7 +176,7 @@ class Member {
   /** How it ended, when it has and all that it said has been heard. */
   readonly ended: Promise<string>;
   private readonly worker: ClusterWorker;
-  private readonly questions = new Map<number, (answer: Explanation | null) => void>();
+  private readonly questions = new Map<number, (answer: Answers[Question['ask']] | undefined) => void>();
   /** Who waits until a revision is in force here. */
   private readonly waiting = new Map<number, () => void>();
   private missed = 0;
@@ -230,8 +230,8 @@ class Member {
           this.missed += message.missed;
           return;
         }
-        case 'explained':
-          this.questions.get(message.id)?.(message.explanation);
+        case 'answer':
+          this.questions.get(message.id)?.(message.answer);
           return;
         case 'warning':
           parts.say(message.message, 'warning');
@@ -257,7 +257,7 @@ class Member {
       clearTimeout(slow);
       intake.gone();
       listening.reject(new Error(`it ended: ${how}`));
-      for (const answer of this.questions.values()) answer(null);
+      for (const answer of this.questions.values()) answer(undefined);
       ended.resolve(how);
     };
     worker.on('disconnect', gone);
@@ -288,11 +288,16 @@ class Member {
     this.waiting.delete(sent.revision);
   }
 
-  async explain(id: number, url: string): Promise<Explanation | null> {
-    const answer = Promise.withResolvers<Explanation | null>();
+  /** Undefined where it has not answered in time, or has ended. */
+  async ask(id: number, question: Question): Promise<Answers[Question['ask']] | undefined> {
+    const answer = Promise.withResolvers<Answers[Question['ask']] | undefined>();
+    const changes = question.ask === 'purge' || question.ask === 'pin';
     this.questions.set(id, answer.resolve);
-    const late = setTimeout(() => answer.resolve(null), TIME_TO_EXPLAIN);
-    this.send({ type: 'explain', id, url });
+    const late = setTimeout(
+      () => (changes ? this.kill() : answer.resolve(undefined)),
+      changes ? TIME_TO_OBEY : TIME_TO_ANSWER,
+    );
+    this.send({ type: 'ask', id, question });
     const given = await answer.promise;
     clearTimeout(late);
     this.questions.delete(id);

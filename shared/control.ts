@@ -2,10 +2,10 @@
 // subprotocol; the first message of the companion names it again, so that a client of another version can say so.
 import * as v from 'valibot';
 import type { SteeringTable } from './decision/compile-table.ts';
-import type { Decision } from './decision/rule.ts';
+import type { CacheMode, Decision } from './decision/rule.ts';
 import type { Exchange, SiteCounts } from './exchange.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { EpochMilliseconds } from './units.ts';
+import type { Bytes, EpochMilliseconds, Seconds } from './units.ts';
 
 export const PROTOCOL_VERSION = 1;
 /** The subprotocol that both sides name; a token or a pairing code rides beside it and is never echoed. */
@@ -30,9 +30,21 @@ export const CLOSE_TOO_SLOW = 4003;
 /** Too many control links are open. */
 export const CLOSE_TOO_MANY = 1013;
 export const CLOSE_GOING_AWAY = 1001;
+/** Stored answers that are listed at once. */
+export const MAX_LISTED = 1_000;
 
 const id = v.pipe(v.number(), v.integer(), v.minValue(0));
 const text = (bytes: number) => v.pipe(v.string(), v.maxLength(bytes));
+
+const url = text(8192);
+/** Which stored answers are meant: those of a URL, of all that begin so, of a site with its subdomains, or all. */
+const Stored = v.union([
+  v.strictObject({ url }),
+  v.strictObject({ prefix: url }),
+  v.strictObject({ site: text(260) }),
+  v.strictObject({ all: v.literal(true) }),
+]);
+export type Stored = v.InferOutput<typeof Stored>;
 
 /** Every request of a client; `id` comes back in the reply. */
 export const ClientMessage = v.variant('type', [
@@ -42,6 +54,17 @@ export const ClientMessage = v.variant('type', [
   v.strictObject({ type: v.literal('set-site'), id, site: text(260), route: v.nullable(text(64)) }),
   /** Let the pages of a steered site reach this machine and its network, or no longer. Reply: `done`. */
   v.strictObject({ type: v.literal('set-local'), id, site: text(260), local: v.boolean() }),
+  /** How the answers of a steered site are cached. Reply: `done`. */
+  v.strictObject({
+    type: v.literal('set-cache'),
+    id,
+    site: text(260),
+    mode: v.picklist(['off', 'standard', 'aggressive', 'offline-first']),
+  }),
+  /** What the cache holds and has done. Reply: `cache-stats`. */
+  v.strictObject({ type: v.literal('cache-stats'), id }),
+  /** Forgets stored answers. Reply, when no worker has any of them left: `cache-changed`. A paired client may name a site only. */
+  v.strictObject({ type: v.literal('cache-purge'), id, which: Stored }),
   /** What would happen to a host. Reply: `site`. */
   v.strictObject({ type: v.literal('site'), id, host: text(260) }),
   /** Exchanges as they end (and tunnels as they open), with so many of the past first. Replies: `done`, then `exchange` events. */
@@ -58,6 +81,17 @@ export const ClientMessage = v.variant('type', [
   v.strictObject({ type: v.literal('pair'), id }),
   v.strictObject({ type: v.literal('clients'), id }),
   v.strictObject({ type: v.literal('unpair'), id, name: text(100) }),
+  /** What is stored. Reply: `cache-list`. */
+  v.strictObject({
+    type: v.literal('cache-list'),
+    id,
+    which: Stored,
+    limit: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_LISTED)),
+  }),
+  /** All that is stored of a URL. Reply: `cache-list`, with the fields and a verdict. */
+  v.strictObject({ type: v.literal('cache-show'), id, url }),
+  /** Keeps stored answers for offline use, or no longer. Reply: `cache-changed`. */
+  v.strictObject({ type: v.literal('cache-pin'), id, which: Stored, pinned: v.boolean() }),
 ]);
 export type ClientMessage = v.InferOutput<typeof ClientMessage>;
 
@@ -69,6 +103,8 @@ export interface SiteState {
   readonly route: string;
   /** Its pages may reach this machine and its network. */
   readonly local?: boolean | undefined;
+  /** How its answers are cached; absent where it is not steered. */
+  readonly cache?: CacheMode | undefined;
 }
 
 export interface ConfigState {
@@ -110,6 +146,50 @@ export interface ClientInfo {
   readonly connected: boolean;
 }
 
+/** What one tier of the cache holds. */
+export interface Holdings {
+  readonly entries: number;
+  readonly bytes: Bytes;
+  /** What it may hold. */
+  readonly limit: Bytes;
+}
+
+export interface CacheStats {
+  /** When the counting began. */
+  readonly since: EpochMilliseconds;
+  readonly memory: Holdings;
+  /** Null: there is none. */
+  readonly disk: Holdings | null;
+  readonly counts: SiteCounts;
+}
+
+/** One stored answer. */
+export interface StoredAnswer {
+  readonly url: string;
+  readonly site: string;
+  readonly status: number;
+  /** Of its body. */
+  readonly bytes: Bytes;
+  /** Of a body that is not complete, what is there (RFC 9111 §3.3): `0-99,200-299`. */
+  readonly parts?: string | undefined;
+  readonly tier: 'memory' | 'disk';
+  readonly storedAt: EpochMilliseconds;
+  readonly age: Seconds;
+  /** How long it is fresh still; negative: for how long it has been stale. */
+  readonly freshFor: Seconds;
+  /** Kept for offline use. */
+  readonly pinned: boolean;
+  /** The route by which it came, and the site whose pages may have it; '' = any. */
+  readonly route: string;
+  readonly partition: string;
+  /** The request fields that it was chosen by (Vary), with their values; null = the field was absent. */
+  readonly vary: readonly (readonly [name: string, value: string | null])[];
+  /** Only where one URL is asked for: the fields as they are stored, name and value. */
+  readonly fields?: readonly (readonly [name: string, value: string])[] | undefined;
+  /** Only where one URL is asked for: what a plain request would get, as a sentence. */
+  readonly verdict?: string | undefined;
+}
+
 /** A request before the client has counted it. */
 export type ClientRequest = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M, 'id'> : never) : never;
 
@@ -139,7 +219,17 @@ export type CompanionMessage =
   | { readonly type: 'site'; readonly id: number; readonly answer: SiteAnswer }
   | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation }
   | { readonly type: 'code'; readonly id: number; readonly code: string; readonly expiresAt: EpochMilliseconds }
-  | { readonly type: 'clients'; readonly id: number; readonly clients: readonly ClientInfo[] };
+  | { readonly type: 'clients'; readonly id: number; readonly clients: readonly ClientInfo[] }
+  | { readonly type: 'cache-stats'; readonly id: number; readonly stats: CacheStats }
+  /** `more`: there are others beyond these. */
+  | {
+      readonly type: 'cache-list';
+      readonly id: number;
+      readonly answers: readonly StoredAnswer[];
+      readonly more: boolean;
+    }
+  /** How many stored answers it concerned. */
+  | { readonly type: 'cache-changed'; readonly id: number; readonly count: number };
 
 export type Hello = Extract<CompanionMessage, { type: 'hello' }>;
 /** What answers a request, by its id. */

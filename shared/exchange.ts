@@ -60,12 +60,33 @@ export interface Exchange {
   readonly took?: Milliseconds | undefined;
 }
 
-/** Counters per site since the companion's start, for icon and popup. */
+/** Counters since the companion's start, of a site or of all, for icon, popup and `detour cache stats`. */
 export interface SiteCounts {
   requests: number;
+  /** Of them those that the cache could have answered: tunnels, other methods and sites without a cache are not among them. */
+  lookups: number;
+  /** Of those, how many it did answer. */
   cached: number;
   blocked: number;
   failed: number;
   bytesUp: Bytes;
   bytesDown: Bytes;
+  /** Of bytesDown, what came out of the cache. */
+  bytesSaved: Bytes;
+}
+
+/** Whether the cache could have answered, by the parameters of its Cache-Status member (RFC 9211). */
+export function couldBeCached(cacheStatus: string | undefined): boolean {
+  return cacheStatus !== undefined && !cacheStatus.startsWith('fwd=bypass') && !cacheStatus.startsWith('fwd=method');
+}
+
+/** Whether it did answer. */
+export function isHit(cacheStatus: string | undefined): boolean {
+  return cacheStatus?.startsWith('hit') ?? false;
+}
+
+/** Whether the body came out of the cache: a hit, what the origin said still holds (304), what another was just being sent. */
+export function isFromCache(cacheStatus: string | undefined): boolean {
+  if (cacheStatus === undefined) return false;
+  return isHit(cacheStatus) || /; (?:fwd-status=304|collapsed)\b/.test(cacheStatus);
 }

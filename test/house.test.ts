@@ -18,6 +18,7 @@ const FLOORS = ['main', 'cli', 'companion', 'proxy', 'room', 'shapes', 'message'
 /** Where everything is put together, in more than one file. */
 const COMPANION_FILES = new Set([
   'companion.ts',
+  'cache-desk.ts',
   'explain.ts',
   'worker.ts',
   'workers.ts',

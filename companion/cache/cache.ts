@@ -7,10 +7,12 @@ import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Cache, CacheRequest, Found } from '../rooms.ts';
 import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
 import { cacheKey } from './cache-key.ts';
+import { Budget, Collector, exactCopy } from './collector.ts';
 import { hasItAlready } from './conditional.ts';
-import { Budget, exactCopy, Filling } from './filling.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
+import { makeKeeper } from './keeper.ts';
 import { MemoryStore } from './memory-store.ts';
+import type { Keeper } from './office.ts';
 import {
   correctedInitialAge,
   currentAge,
@@ -28,8 +30,6 @@ export interface CacheLimits {
   readonly memory: Bytes;
   /** The largest body that is kept. */
   readonly entry: Bytes;
-  /** With no more than this still to come, a body that nobody reads any more is fetched to its end. */
-  readonly finish: Bytes;
 }
 
 /** What `store` must know of a request that was not answered here. */
@@ -64,6 +64,8 @@ type Selected =
 
 /** A cache that others can tell what has become invalid. */
 export interface SharedCache extends Cache {
+  /** For who asks what is stored. */
+  readonly keeper: Keeper;
   /** An unsafe method made the URL invalid (RFC 9111 §4.4), seen elsewhere. */
   invalidate(url: string): void;
 }
@@ -79,12 +81,19 @@ class MemoryCache implements SharedCache {
   private readonly memory: MemoryStore;
   private readonly unfinished: Budget;
   private readonly invalidations = new RecentInvalidations();
+  readonly keeper: Keeper;
 
   constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined) {
     this.limits = limits;
     this.invalidated = invalidated;
     this.memory = new MemoryStore(limits.memory);
     this.unfinished = new Budget(limits.memory);
+    this.keeper = makeKeeper(
+      this.memory,
+      limits.memory,
+      url => this.invalidate(url),
+      () => this.invalidations.all(),
+    );
   }
 
   get size(): Bytes {
@@ -186,9 +195,8 @@ class MemoryCache implements SharedCache {
       return complete(body === null ? Buffer.alloc(0) : exactCopy(body)) ? answer : null;
     }
     const length = head.framing.kind === 'length' ? head.framing.length : null;
-    const { entry: limit, finish } = this.limits;
-    const filling = new Filling(body, { limit, length, budget: this.unfinished, finish, complete });
-    return filling.isKept ? { head, body: filling.leader } : null;
+    const copying = new Collector(body, { limit: this.limits.entry, length, budget: this.unfinished, complete });
+    return copying.keeps ? { head, body: copying } : null;
   }
 
   private judge(

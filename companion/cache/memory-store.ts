@@ -41,6 +41,11 @@ export class MemoryStore {
     return this.resources?.size ?? 0;
   }
 
+  /** Everything with its key. */
+  *all(): Generator<[key: string, response: StoredResponse]> {
+    for (const [key, { variants }] of this.resources?.entries() ?? []) for (const one of variants) yield [key, one];
+  }
+
   /** The variants of a key; `touch` makes it the most recently used. */
   get(key: string, touch: boolean): readonly StoredResponse[] | undefined {
     if (this.resources === null) return undefined;

@@ -37,8 +37,13 @@ export class StoredResponse implements Aging {
   /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
   readonly modifiedAt: EpochMilliseconds;
   readonly size: Bytes;
+  /** Flat triples: Name, name, value. */
+  readonly lines: readonly string[];
+  /** Of the body. */
+  readonly length: Bytes;
+  /** Kept for offline use. */
+  pinned = false;
   private readonly reason: string;
-  private readonly lines: readonly string[];
   private readonly body: Buffer | null;
   private readonly text: string;
   private served: Served | null = null;
@@ -69,6 +74,7 @@ export class StoredResponse implements Aging {
     this.etag = fields.get('etag');
     const lastModified = fields.get('last-modified');
     this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, times.respondedAt)) ?? this.date;
+    this.length = body.length;
     this.body = head.status === 204 ? null : body;
     this.lines = storedLines(fields, times.respondedAt);
     this.text = headText(head.status, head.reason, this.lines);

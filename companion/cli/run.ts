@@ -12,8 +12,13 @@ const HELP = `detour: choose, site by site, how your browser reaches the web
   detour pair            print a new pairing code
   detour clients         list the paired browsers
   detour unpair NAME     take a browser's key away, at once
-  detour log             follow the traffic        -n N: the last N first, --json
+  detour log             follow the traffic         -n N: the last N first, --json
   detour explain URL     say what would happen to a URL, and why
+  detour cache stats     what the cache holds and has saved
+  detour cache ls        what is stored             [SITE or URL prefix] --limit N
+  detour cache show URL  all that is stored of it, and why it would be used or not
+  detour cache purge     forget: URL, --prefix P, --site S or --all
+  detour cache pin       keep for offline use: URL or --site S; unpin
   detour check [FILE]    read the file and name every fault by line and column
   detour env             variables for other programs, and the PAC's address
   detour version, help
@@ -36,6 +41,10 @@ export async function run(args: string[]): Promise<number> {
         port: { type: 'string' },
         lines: { type: 'string', short: 'n' },
         json: { type: 'boolean' },
+        prefix: { type: 'string' },
+        site: { type: 'string' },
+        all: { type: 'boolean' },
+        limit: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'v' },
       },
@@ -61,7 +70,11 @@ export async function run(args: string[]): Promise<number> {
   }
   if (values.config === '') return complain('--config needs the name of a file.');
   if (values.port !== undefined && command !== 'start') return complain('--port goes with start.');
-  if ((values.lines !== undefined || values.json) && command !== 'log') return complain('-n and --json go with log.');
+  if (values.lines !== undefined && command !== 'log') return complain('-n goes with log.');
+  if (values.json && command !== 'log' && command !== 'cache') return complain('--json goes with log and cache.');
+  const { prefix, site, all = false, limit, json = false } = values;
+  if ((prefix !== undefined || site !== undefined || all || limit !== undefined) && command !== 'cache')
+    return complain('--prefix, --site, --all and --limit go with cache.');
   const configFile = locateConfig(values.config);
   const stateFolder = stateFolderOf(configFile);
   const link = async () => (await import('./ask.ts')).ask(stateFolder, values.config);
@@ -86,7 +99,12 @@ export async function run(args: string[]): Promise<number> {
         const lines = values.lines === undefined ? 10 : Number(values.lines);
         if (!Number.isInteger(lines) || lines < 0 || lines > 10_000)
           return complain(`-n ${values.lines}: a number from 0 to 10000.`);
-        return await (await import('./log.ts')).followLog(await link(), lines, values.json ?? false);
+        return await (await import('./log.ts')).followLog(await link(), lines, json);
+      }
+      case 'cache': {
+        const { cacheCommand } = await import('./cache.ts');
+        const asked = cacheCommand({ words: rest, prefix, site, all, limit, json });
+        return typeof asked === 'string' ? complain(asked) : await asked(await link());
       }
       case 'explain':
         return await (await import('./explain.ts')).explainUrl(await link(), rest[0]!);
@@ -111,6 +129,7 @@ const ARGUMENTS: Record<string, readonly [least: number, most: number, what: str
   unpair: [1, 1, 'the name of a client; `detour clients` lists them'],
   log: [0, 0, ''],
   explain: [1, 1, 'a URL'],
+  cache: [0, 3, ''],
   env: [0, 0, ''],
 };
 

@@ -16,6 +16,7 @@ import {
 } from 'yaml';
 import { BUILT_IN_ROUTES, type Config, type ConfigRule, type Site } from '../../shared/config.ts';
 import { formatMatcher, parseMatcher } from '../../shared/decision/parse-matcher.ts';
+import type { Action, CacheMode } from '../../shared/decision/rule.ts';
 import { ConfigError } from './config-error.ts';
 import { type ParsedConfig, parseConfig } from './config-file.ts';
 import { pairOf } from './yaml-source.ts';
@@ -70,19 +71,40 @@ export function setSite(text: string, site: string, route: string | null, fileNa
  * Throws ConfigError where the text is not in order before the edit, EditError where the edit is refused.
  */
 export function setLocal(text: string, site: string, local: boolean, fileName = 'detour.yaml'): string {
+  return setInSite(text, site, 'local', String(local), fileName, ({ local: _, ...action }) =>
+    local ? { ...action, local } : action,
+  );
+}
+
+/** How the answers of a steered site are cached; for the rest as setLocal. */
+export function setCacheMode(text: string, site: string, cache: CacheMode, fileName = 'detour.yaml'): string {
+  return setInSite(text, site, 'cache', cache, fileName, action => ({ ...action, cache }));
+}
+
+type Steered = Extract<Action, { do: 'route' }>;
+
+/** Sets one key of a site that is steered, unless what it does would stay the same. */
+function setInSite(
+  text: string,
+  site: string,
+  key: string,
+  value: string,
+  fileName: string,
+  change: (action: Steered) => Steered,
+): string {
   const before = parseConfig(text, fileName);
   const wanted = normalSite(site);
   const written = Object.keys(before.config.sites).find(key => normalSite(key) === wanted);
   const was = written === undefined ? undefined : before.config.sites[written]!;
   if (written === undefined || was?.action.do !== 'route')
     throw new EditError(`The file steers no site "${site}": turn it on first.`);
-  if ((was.action.local ?? false) === local) return text;
+  const action = change(was.action);
+  if (isDeepStrictEqual(action, was.action)) return text;
   const editing = new Editing(before);
-  editing.setInEntry('sites', written, 'route', 'local', String(local));
+  editing.setInEntry('sites', written, 'route', key, value);
   const after = reread(editing, text, fileName);
-  const { local: _, ...action } = was.action;
   const changed = after.config.sites[written];
-  const took = isDeepStrictEqual(changed?.action, local ? { ...action, local } : action) && changed?.rank === was.rank;
+  const took = isDeepStrictEqual(changed?.action, action) && changed?.rank === was.rank;
   const expected = Object.entries(before.config.sites).map(
     ([key, value]) => [key, key === written ? changed : value] as const,
   );

@@ -1,5 +1,6 @@
 // What a client may ask for: one function per message. What they need of the other rooms comes as a Desk.
 import type {
+  CacheStats,
   ClientInfo,
   ClientMessage,
   CompanionMessage,
@@ -7,7 +8,10 @@ import type {
   Explanation,
   SiteAnswer,
   Steering,
+  Stored,
+  StoredAnswer,
 } from '../../shared/control.ts';
+import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Exchange } from '../../shared/exchange.ts';
 import type { EpochMilliseconds } from '../../shared/units.ts';
 
@@ -37,7 +41,10 @@ export interface Desk {
   setSite(site: string, route: string | null): Promise<void>;
   /** The same for what the pages of a steered site may reach. */
   setLocal(site: string, local: boolean): Promise<void>;
+  /** The same for how its answers are cached. */
+  setCacheMode(site: string, mode: CacheMode): Promise<void>;
   site(host: string): SiteAnswer;
+  readonly cache: CacheDesk;
   explain(url: string): Promise<Explanation>;
   /** The last `recent` exchanges, then all that follow; gives back how to stop. */
   follow(recent: number, deliver: (batch: readonly Exchange[]) => Promise<void>): () => void;
@@ -49,6 +56,18 @@ export interface Desk {
   steer(link: Link): void;
   /** A link came or went. */
   linksChanged?(): void;
+}
+
+/** The caches of all workers as one. What is meant may be written as people write it; rejects with a sentence where it cannot be. */
+export interface CacheDesk {
+  stats(): Promise<CacheStats>;
+  list(which: Stored, limit: number): Promise<{ answers: readonly StoredAnswer[]; more: boolean }>;
+  /** With fields and verdicts. */
+  show(url: string): Promise<readonly StoredAnswer[]>;
+  /** Fulfilled when no worker has any of them left; gives back how many there were. */
+  purge(which: Stored): Promise<number>;
+  /** Gives back how many were not as they are now. */
+  pin(which: Stored, pinned: boolean): Promise<number>;
 }
 
 /** Does what a client asks and replies. Never rejects. */
@@ -72,6 +91,12 @@ const COMMANDS: Commands = {
   steer,
   'set-site': setSite,
   'set-local': setLocal,
+  'set-cache': setCache,
+  'cache-stats': cacheStats,
+  'cache-list': cacheList,
+  'cache-show': cacheShow,
+  'cache-purge': cachePurge,
+  'cache-pin': cachePin,
   site,
   follow,
   explain,
@@ -97,6 +122,36 @@ async function setSite({ id, site, route }: Of<'set-site'>, _link: Link, desk: D
 async function setLocal({ id, site, local }: Of<'set-local'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
   await desk.setLocal(site, local);
   return { type: 'done', id };
+}
+
+async function setCache({ id, site, mode }: Of<'set-cache'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  await desk.setCacheMode(site, mode);
+  return { type: 'done', id };
+}
+
+async function cacheStats({ id }: Of<'cache-stats'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return { type: 'cache-stats', id, stats: await desk.cache.stats() };
+}
+
+// What is stored is where a person has been: it is listed in the terminal only.
+async function cacheList({ id, which, limit }: Of<'cache-list'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  fromTerminal(link);
+  return { type: 'cache-list', id, ...(await desk.cache.list(which, limit)) };
+}
+
+async function cacheShow({ id, url }: Of<'cache-show'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  fromTerminal(link);
+  return { type: 'cache-list', id, answers: await desk.cache.show(url), more: false };
+}
+
+async function cachePurge({ id, which }: Of<'cache-purge'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  if (!('site' in which)) fromTerminal(link);
+  return { type: 'cache-changed', id, count: await desk.cache.purge(which) };
+}
+
+async function cachePin({ id, which, pinned }: Of<'cache-pin'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  fromTerminal(link);
+  return { type: 'cache-changed', id, count: await desk.cache.pin(which, pinned) };
 }
 
 function site({ id, host }: Of<'site'>, _link: Link, desk: Desk): CompanionMessage {

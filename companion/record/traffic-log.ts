@@ -1,7 +1,7 @@
 // The bounded recent past: the last exchanges in a ring, counters per site, and followers who never slow the walk down.
 // It keeps and hands out; times and redaction belong to others.
 import { LRUCache } from 'lru-cache';
-import type { Exchange, SiteCounts } from '../../shared/exchange.ts';
+import { couldBeCached, type Exchange, isFromCache, isHit, type SiteCounts } from '../../shared/exchange.ts';
 
 /** Sites whose counters are kept; the one unseen for longest goes first. */
 const COUNTED_SITES = 4_096;
@@ -13,7 +13,7 @@ export type Deliver = (batch: readonly Exchange[], missed: number) => void | Pro
 
 /** Counters of a site that was never seen. */
 export function noCounts(): SiteCounts {
-  return { requests: 0, cached: 0, blocked: 0, failed: 0, bytesUp: 0, bytesDown: 0 };
+  return { requests: 0, lookups: 0, cached: 0, blocked: 0, failed: 0, bytesUp: 0, bytesDown: 0, bytesSaved: 0 };
 }
 
 export class TrafficLog {
@@ -22,6 +22,7 @@ export class TrafficLog {
   /** Open tunnels by id, with the place they have in the ring. */
   private readonly open = new Map<number, { exchange: Exchange; place: number }>();
   private readonly sites = new LRUCache<string, SiteCounts>({ max: COUNTED_SITES });
+  private readonly all = noCounts();
   private readonly followers = new Set<Follower>();
 
   /** @param capacity exchanges remembered. */
@@ -48,6 +49,7 @@ export class TrafficLog {
     let counts = this.sites.get(exchange.site);
     if (!counts) this.sites.set(exchange.site, (counts = noCounts()));
     count(counts, exchange);
+    count(this.all, exchange);
     this.tell(exchange);
   }
 
@@ -63,6 +65,11 @@ export class TrafficLog {
     const counts = { ...(this.sites.peek(site) ?? noCounts()) };
     for (const { exchange } of this.open.values()) if (exchange.site === site) count(counts, exchange);
     return counts;
+  }
+
+  /** Counters of everything that has ended. */
+  totals(): SiteCounts {
+    return { ...this.all };
   }
 
   /** Delivers the last `recent` exchanges and then all that follow, until the returned function is called. */
@@ -103,7 +110,9 @@ export class TrafficLog {
 
 function count(counts: SiteCounts, exchange: Exchange): void {
   counts.requests++;
-  if (exchange.cacheStatus?.startsWith('hit')) counts.cached++;
+  if (couldBeCached(exchange.cacheStatus)) counts.lookups++;
+  if (isHit(exchange.cacheStatus)) counts.cached++;
+  if (isFromCache(exchange.cacheStatus)) counts.bytesSaved += exchange.bytesDown;
   if (exchange.blockedBy) counts.blocked++;
   else if (exchange.fault !== undefined && exchange.fault !== 'downstream_gone') counts.failed++;
   counts.bytesUp += exchange.bytesUp;

@@ -1,4 +1,6 @@
 // What the extension's own pages and its background say to each other.
+import type { CacheMode } from '../../shared/decision/rule.ts';
+import type { SiteCounts } from '../../shared/exchange.ts';
 import type { Snapshot } from '../settings/settings.ts';
 import type { TabCounts } from '../tabs/tab-traffic.ts';
 
@@ -20,6 +22,10 @@ export interface TabView {
   readonly route: string | null;
   /** Whether its pages may reach this machine and its network; null where nothing was taken from them. */
   readonly local: boolean | null;
+  /** How its answers are cached; null where it is not steered. */
+  readonly cache: CacheMode | null;
+  /** Counters of the site since the companion's start; null until it has told. */
+  readonly siteCounts: SiteCounts | null;
   /** Why, in the words of the file: `sites.example.com`. */
   readonly because: string | null;
   readonly counts: TabCounts;
@@ -39,6 +45,10 @@ export type Wish =
   | { readonly wish: 'set-site'; readonly site: string; readonly route: string | null }
   /** Whether pages of a site that is on may reach this machine and its network. */
   | { readonly wish: 'set-local'; readonly site: string; readonly local: boolean }
+  /** How the answers of a site that is on are cached. */
+  | { readonly wish: 'set-cache'; readonly site: string; readonly mode: CacheMode }
+  /** Forgets what is stored of a site. */
+  | { readonly wish: 'clear-cache'; readonly site: string }
   | { readonly wish: 'master'; readonly on: boolean }
   | { readonly wish: 'pac-mode'; readonly on: boolean }
   | { readonly wish: 'port'; readonly port: number }
@@ -48,4 +58,7 @@ export type Wish =
   | { readonly wish: 'forget' }
   | { readonly wish: 'retry' };
 
-export type Answer = { readonly ok: true } | { readonly ok: false; readonly message: string };
+/** `said`: what came of it, where that is worth a sentence. */
+export type Answer =
+  | { readonly ok: true; readonly said?: string | undefined }
+  | { readonly ok: false; readonly message: string };

@@ -21,6 +21,7 @@ import { guardLocalNetwork, makeLocalNetworkGuard, type DynamicRules } from '../
 import { makeRequestSteering, RequestSteering } from '../steering/on-request.ts';
 import { makePacSteering, type ProxyErrors, type ProxySettings } from '../steering/pac-settings.ts';
 import type { SteeringAdapter } from '../steering/steering.ts';
+import { clearedText } from '../popup/popup-state.ts';
 import { watchTabs } from '../tabs/watch-tabs.ts';
 
 const MAX_KNOWN_ROUTES = 200;
@@ -209,14 +210,26 @@ export default defineBackground(() => {
   });
 
   // The popup ----------------------------------------------------------------------------------------------------------------------------
+  /** Tabs whose view is being made; true: with another change meanwhile. */
+  const telling = new Map<number, boolean>();
   const tell = (tabId: number) => {
-    for (const [port, watched] of watchers) {
-      if (watched === tabId)
-        void tabs.viewOf(tabId).then(
-          tab => port.postMessage({ snapshot, tab } satisfies View),
-          () => {},
-        );
-    }
+    const ports = () => [...watchers].flatMap(([port, watched]) => (watched === tabId ? [port] : []));
+    if (telling.has(tabId)) return void telling.set(tabId, true);
+    if (ports().length === 0) return;
+    telling.set(tabId, false);
+    void tabs
+      .viewOf(tabId)
+      .then(
+        tab => {
+          for (const port of ports()) port.postMessage({ snapshot, tab } satisfies View);
+        },
+        () => {},
+      )
+      .then(() => {
+        const again = telling.get(tabId);
+        telling.delete(tabId);
+        if (again) tell(tabId);
+      });
   };
   const refreshWatched = () => {
     for (const tabId of new Set(watchers.values())) tell(tabId);
@@ -262,7 +275,7 @@ export default defineBackground(() => {
     restored
       .then(() => grant(message as Wish))
       .then(
-        (): Answer => ({ ok: true }),
+        (said): Answer => ({ ok: true, said: said ?? undefined }),
         (error: Error): Answer => ({ ok: false, message: error.message }),
       ),
   );
@@ -278,7 +291,8 @@ export default defineBackground(() => {
     const kept = Object.entries(others).slice(1 - MAX_KNOWN_ROUTES);
     update({ lastRoutes: Object.fromEntries([...kept, [site, route]]) });
   };
-  const grant = async (wish: Wish): Promise<void> => {
+  /** Gives back what is to be said of it, if anything. */
+  const grant = async (wish: Wish): Promise<string | void> => {
     switch (wish.wish) {
       case 'pair':
         pairingPort = wish.port;
@@ -301,6 +315,16 @@ export default defineBackground(() => {
         await client.ask({ type: 'set-local', site: wish.site, local: wish.local });
         await applying;
         return update({});
+      case 'set-cache':
+        await client.attempt();
+        await client.ask({ type: 'set-cache', site: wish.site, mode: wish.mode });
+        return update({});
+      case 'clear-cache': {
+        await client.attempt();
+        const reply = await client.ask({ type: 'cache-purge', which: { site: wish.site } });
+        update({});
+        return reply.type === 'cache-changed' ? clearedText(reply.count) : undefined;
+      }
       case 'master': {
         // The switch does what it says also where it cannot be saved; then it says so.
         const saved = change({ master: wish.on });

@@ -1,5 +1,8 @@
 // What the popup shows, from what is known: pure, so that each state can be looked at without a browser.
 import type { ConfigState, SiteState } from '../../shared/control.ts';
+import type { CacheMode } from '../../shared/decision/rule.ts';
+import type { SiteCounts } from '../../shared/exchange.ts';
+import { formatBytes } from '../../shared/units.ts';
 import type { View } from '../control/messages.ts';
 import { splitHost } from '../../shared/site.ts';
 
@@ -32,7 +35,17 @@ export interface Main {
   readonly hint: string;
   /** Whether its pages may reach this machine and its network; null where the file's entry is not what decides. */
   readonly local: boolean | null;
+  /** How answers are cached and what came of it; null where the file's entry is not what decides. */
+  readonly cache: { readonly mode: CacheMode; readonly figures: string | null } | null;
 }
+
+/** Modes in the order in which they are offered, with what they are called. */
+export const CACHE_MODES: readonly (readonly [CacheMode, string])[] = [
+  ['standard', 'Standard'],
+  ['aggressive', 'Aggressive'],
+  ['offline-first', 'Offline first'],
+  ['off', 'Off'],
+];
 
 /** `wantedRoute`: chosen in the selector while the site is off. */
 export function screenOf(view: View, wantedRoute: string | null): Screen {
@@ -70,7 +83,26 @@ export function screenOf(view: View, wantedRoute: string | null): Screen {
     routes: routes.includes(route) ? routes : [...routes, route],
     hint: hintOf(view, on),
     local: on && tab.because === `sites.${tab.entry}` ? tab.local : null,
+    cache:
+      on && tab.cache !== null && tab.because === `sites.${tab.entry}`
+        ? { mode: tab.cache, figures: tab.siteCounts && figuresText(tab.siteCounts) }
+        : null,
   };
+}
+
+/** What the cache has done for a site. */
+export function figuresText({ lookups, cached, bytesSaved }: SiteCounts): string {
+  if (lookups === 0) return 'Nothing of it could be cached yet. What comes by https cannot be.';
+  // A number and its unit stay on one line.
+  const together = (text: string) => text.replace(' ', '\u00a0');
+  const rate = together(`${Math.round((100 * cached) / lookups)} %`);
+  return `${rate} of ${lookups} from the cache, ${together(formatBytes(bytesSaved))} saved.`;
+}
+
+/** What is said of copies that were cleared. */
+export function clearedText(count: number): string {
+  if (count === 0) return 'There were no cached copies.';
+  return count === 1 ? 'One cached copy cleared.' : `${count} cached copies cleared.`;
 }
 
 function hintOf({ snapshot: { link, settings }, tab }: View, on: boolean): string {
@@ -117,19 +149,6 @@ export function reasonAgainst(host: string): string | null {
     return 'This page is on your own machine. Browsers never send those through a proxy.';
   }
   return null;
-}
-
-/** Bytes for people: 1.4 MB. */
-export function formatBytes(bytes: number): string {
-  if (bytes < 1_000) return `${bytes} B`;
-  const units = ['kB', 'MB', 'GB', 'TB'];
-  let value = bytes / 1_000;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1_000;
-    unit++;
-  }
-  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
 /** The link in words. */

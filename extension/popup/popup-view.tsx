@@ -1,9 +1,11 @@
 // The popup as it is drawn. It asks for nothing itself: a view comes in, wishes go out.
 import { useState } from 'preact/hooks';
+import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Attempt } from '../../shared/exchange.ts';
+import { formatBytes } from '../../shared/units.ts';
 import type { Answer, View, Wish } from '../control/messages.ts';
 import type { Incident } from '../tabs/tab-traffic.ts';
-import { formatBytes, LINK_WORDS, type Main, type Screen, screenOf } from './popup-state.ts';
+import { CACHE_MODES, LINK_WORDS, type Main, type Screen, screenOf } from './popup-state.ts';
 
 interface Props {
   readonly view: View;
@@ -68,16 +70,19 @@ function Site({
 }) {
   const [busy, setBusy] = useState(false);
   const [changed, setChanged] = useState(false);
+  const [said, setSaid] = useState<string | null>(null);
   const [error, setError] = useState<string | null>(null);
   const { link, state } = view.snapshot;
   const carryOut = async (wanted: Wish) => {
     if (busy) return;
     setBusy(true);
     setError(null);
+    setSaid(null);
     const answer = await ask(wanted);
     setBusy(false);
     setChanged(answer.ok);
     if (!answer.ok) setError(answer.message);
+    else if (answer.said !== undefined) setSaid(answer.said);
   };
   const wish = (route: string) => carryOut({ wish: 'set-site', site: main.entry, route });
   if (main.notSteerable !== null) {
@@ -141,6 +146,15 @@ function Site({
             disabled={main.disabled}
             busy={busy}
             flip={local => void carryOut({ wish: 'set-local', site: main.entry, local })}
+          />
+        )}
+        {main.cache !== null && (
+          <Cache
+            cache={main.cache}
+            said={said}
+            disabled={main.disabled}
+            choose={mode => void carryOut({ wish: 'set-cache', site: main.entry, mode })}
+            clear={() => void carryOut({ wish: 'clear-cache', site: main.site })}
           />
         )}
         {error !== null && (
@@ -220,6 +234,56 @@ function LocalNetwork({
         flip={() => flip(!on)}
       />
     </div>
+  );
+}
+
+/** How the answers of the site are cached, what came of it, and how to begin anew. */
+function Cache({
+  cache,
+  said,
+  disabled,
+  choose,
+  clear,
+}: {
+  cache: NonNullable<Main['cache']>;
+  said: string | null;
+  disabled: boolean;
+  choose: (mode: CacheMode) => void;
+  clear: () => void;
+}) {
+  return (
+    <>
+      <label class="row route">
+        <span>Cache</span>
+        <select
+          data-testid="cache-mode"
+          value={cache.mode}
+          disabled={disabled}
+          onChange={event => choose(event.currentTarget.value as CacheMode)}
+        >
+          {CACHE_MODES.map(([mode, name]) => (
+            <option key={mode} value={mode}>
+              {name}
+            </option>
+          ))}
+        </select>
+      </label>
+      <div class="row">
+        <output class="hint" data-testid="cache-figures">
+          {cache.figures} {said}
+        </output>
+        <button
+          type="button"
+          class="quiet"
+          data-testid="clear-cache"
+          title="Clear cached copies of this site"
+          disabled={disabled}
+          onClick={clear}
+        >
+          Clear copies
+        </button>
+      </div>
+    </>
   );
 }
 

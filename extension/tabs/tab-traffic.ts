@@ -1,7 +1,7 @@
 // What each tab asked for and what came of it. The companion knows no tabs, so its exchanges are matched to the tabs that asked: plain http by the
 // exact URL, tunnels by the host. Pure; bounded; the whole of it fits JSON, so that a sleeping worker loses nothing.
 import type { Because } from '../../shared/decision/rule.ts';
-import type { Attempt, Exchange } from '../../shared/exchange.ts';
+import { type Attempt, type Exchange, isHit } from '../../shared/exchange.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 
 /** What the popup shows of one exchange that was blocked, failed, or took more than one chain. */
@@ -108,7 +108,7 @@ export class TabTraffic {
       // A tunnel that stood before this document belongs to the one that opened it.
       if (!known && (!tab.hosts.includes(exchange.host) || exchange.startedAt < tab.since - EARLY)) return false;
     }
-    const cached = exchange.cacheStatus?.startsWith('hit') ?? false;
+    const cached = isHit(exchange.cacheStatus);
     put(tab.exchanges, [key, cached, exchange.blockedBy !== undefined, exchange.bytesDown], MAX_EXCHANGES);
     if (exchange.blockedBy || exchange.sentence || exchange.attempts.length > 1) {
       const { host, blockedBy, sentence, attempts } = exchange;

@@ -3,7 +3,8 @@
 import browser from 'webextension-polyfill';
 import type { OpenTable } from '../../shared/decision/compile-table.ts';
 import type { SiteAnswer } from '../../shared/control.ts';
-import type { Exchange } from '../../shared/exchange.ts';
+import type { CacheMode } from '../../shared/decision/rule.ts';
+import type { Exchange, SiteCounts } from '../../shared/exchange.ts';
 import type { TabView } from '../control/messages.ts';
 import { entryOf } from '../popup/popup-state.ts';
 import { type Snapshot, writeTabs } from '../settings/settings.ts';
@@ -13,6 +14,8 @@ import { hostOf, isWeb } from './web-host.ts';
 
 const MAX_KNOWN_SITES = 200;
 const SAVE_AFTER = 300;
+/** A view waits so long for the counters of its site; then it shows those of before. */
+const COUNTS_WITHIN = 500;
 
 /** What the tabs need to know of the rest, as it is now. */
 export interface Surroundings {
@@ -44,6 +47,7 @@ interface Way {
   readonly blocked: boolean;
   readonly route: string;
   readonly local: boolean;
+  readonly cache: CacheMode | null;
   readonly because: string;
 }
 
@@ -138,6 +142,7 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
         blocked: decision.steered && decision.blockedBy !== undefined,
         route: decision.steered ? decision.route : '',
         local: decision.steered && decision.local === true,
+        cache: decision.steered ? decision.cache : null,
         because: decision.because.list
           ? `${decision.because.rule} (${decision.because.list}, line ${decision.because.line})`
           : decision.because.rule,
@@ -151,6 +156,15 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
     } catch {
       return null;
     }
+  };
+
+  let lastCounts: { host: string; counts: SiteCounts } | null = null;
+  const siteCountsOf = async (host: string): Promise<SiteCounts | null> => {
+    const asking = around.askSite(host).then(answer => {
+      if (answer !== null) lastCounts = { host, counts: answer.counts };
+    });
+    await Promise.race([asking.catch(() => undefined), new Promise(resolve => setTimeout(resolve, COUNTS_WITHIN))]);
+    return lastCounts?.host === host ? lastCounts.counts : null;
   };
 
   return {
@@ -190,6 +204,8 @@ export function watchTabs(restored: Promise<void>, around: Surroundings): Tabs {
         blocked: way ? way.blocked : word === 'blocked',
         route: way?.steered ? way.route : null,
         local: way?.steered && !way.blocked ? way.local : null,
+        cache: way?.steered && !way.blocked ? way.cache : null,
+        siteCounts: way?.steered && !way.blocked ? await siteCountsOf(host) : null,
         because: way?.because ?? null,
         counts: traffic.countsOf(tabId),
       };

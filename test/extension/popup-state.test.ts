@@ -1,7 +1,8 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { View } from '../../extension/control/messages.ts';
-import { entryOf, formatBytes, reasonAgainst, screenOf } from '../../extension/popup/popup-state.ts';
+import { clearedText, entryOf, figuresText, reasonAgainst, screenOf } from '../../extension/popup/popup-state.ts';
 import { DEFAULT_SETTINGS } from '../../extension/settings/migrations.ts';
+import { formatBytes } from '../../shared/units.ts';
 import { NO_COUNTS } from '../../extension/tabs/tab-traffic.ts';
 
 function view(
@@ -43,6 +44,8 @@ function view(
       blocked: false,
       route: 'work',
       local: false,
+      cache: 'standard',
+      siteCounts: null,
       because: 'sites.example.com',
       counts: NO_COUNTS,
       ...change.tab,
@@ -192,4 +195,40 @@ test('bytes are written for people', () => {
     '1.5 MB',
     '2.5 GB',
   ]);
+});
+
+describe('the cache of a site', () => {
+  const counts = {
+    requests: 9,
+    lookups: 6,
+    cached: 4,
+    blocked: 0,
+    failed: 0,
+    bytesUp: 100,
+    bytesDown: 9_000,
+    bytesSaved: 4_100,
+  };
+
+  test('shows its mode and what came of it where the entry of the file decides', () => {
+    expect(screenOf(view({ tab: { cache: 'aggressive', siteCounts: counts } }), null)).toMatchObject({
+      cache: { mode: 'aggressive', figures: '67\u00a0% of 6 from the cache, 4.1\u00a0kB saved.' },
+    });
+    expect(screenOf(view({ tab: { because: 'lists[0] (work.txt, line 3)' } }), null)).toMatchObject({ cache: null });
+    expect(screenOf(view({ tab: { steered: false } }), null)).toMatchObject({ cache: null });
+  });
+
+  test('says what is not there', () => {
+    expect(screenOf(view(), null)).toMatchObject({ cache: { mode: 'standard', figures: null } });
+    expect(figuresText({ ...counts, lookups: 0, cached: 0, bytesSaved: 0 })).toBe(
+      'Nothing of it could be cached yet. What comes by https cannot be.',
+    );
+  });
+
+  test('says how many copies were cleared', () => {
+    expect([0, 1, 12].map(clearedText)).toEqual([
+      'There were no cached copies.',
+      'One cached copy cleared.',
+      '12 cached copies cleared.',
+    ]);
+  });
 });

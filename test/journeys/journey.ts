@@ -11,6 +11,7 @@ import {
   SUBPROTOCOL,
   TOKEN_PREFIX,
 } from '../../shared/control.ts';
+import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Exchange } from '../../shared/exchange.ts';
 import { type BrowserOptions, eventually, type TestBrowser, type TestPage } from './browsers/browser.ts';
 import { hostsBy, NAMES, startWorld, type World } from './world.ts';
@@ -245,15 +246,37 @@ export class Popup {
   }
 
   async chooseRoute(name: string): Promise<void> {
-    await this.has('route');
-    await eventually(`the route ${name} is offered`, () =>
-      this.page.evaluate(wanted => {
-        const select = document.querySelector<HTMLSelectElement>('[data-testid=route]')!;
-        if (![...select.options].some(option => option.value === wanted)) return false;
-        select.value = wanted;
-        select.dispatchEvent(new Event('change', { bubbles: true }));
-        return true;
-      }, name),
+    await this.choose('route', name);
+  }
+
+  /** How the site's answers are cached. */
+  async chooseCache(mode: CacheMode): Promise<void> {
+    await this.choose('cache-mode', mode);
+  }
+
+  async clearCache(): Promise<void> {
+    await this.click('clear-cache');
+  }
+
+  /** What it says of the site's cache. */
+  cacheFigures(): Promise<string> {
+    return this.page.evaluate(() => document.querySelector('[data-testid=cache-figures]')?.textContent.trim() ?? '');
+  }
+
+  private async choose(name: string, value: string): Promise<void> {
+    await this.has(name);
+    await eventually(`${value} is offered`, () =>
+      this.page.evaluate(
+        (which, wanted) => {
+          const select = document.querySelector<HTMLSelectElement>(`[data-testid=${which}]`)!;
+          if (![...select.options].some(option => option.value === wanted)) return false;
+          select.value = wanted;
+          select.dispatchEvent(new Event('change', { bubbles: true }));
+          return true;
+        },
+        name,
+        value,
+      ),
     );
   }
 

@@ -2,6 +2,8 @@
 // companion. Every story has its own companion, browser and web.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
+import { couldBeCached, isHit } from '../../shared/exchange.ts';
+import { formatBytes } from '../../shared/units.ts';
 import { startDante, startMicrosocks, startSquid } from '../support/peers.ts';
 import type { BrowserOptions, TestBrowser, TestPage } from './browsers/browser.ts';
 import { eventually } from './browsers/browser.ts';
@@ -77,8 +79,25 @@ export function tellStories(start: Start): void {
         throw new Error(`${error.message}\nThe popup says: ${await counted.text()}`);
       },
     );
+    // What the cache has done for the site is what the log says.
+    const ofSite = (await companion.exchanges()).filter(({ site }) => site === 'site.test');
+    const lookups = ofSite.filter(({ cacheStatus }) => couldBeCached(cacheStatus)).length;
+    const hits = ofSite.filter(({ cacheStatus }) => isHit(cacheStatus));
+    const saved = hits.reduce((sum, { bytesDown }) => sum + bytesDown, 0);
+    expect([hits.length, saved > 100]).toEqual([1, true]);
+    const figures = `${Math.round(100 / lookups)} % of ${lookups} from the cache, ${formatBytes(saved)} saved.`;
+    await eventually(`the popup says ${figures}`, async () => (await counted.cacheFigures()) === figures);
     await counted.page.screenshot(pictures('4-counts'));
+    await counted.chooseCache('aggressive');
+    await eventually('the file says so', () =>
+      readFileSync(companion.configFile, 'utf8').includes('site.test: { route: companion, cache: aggressive }'),
+    );
+    await counted.clearCache();
+    await eventually('it says what was cleared', async () => /cached cop.* cleared/.test(await counted.cacheFigures()));
+    await counted.page.screenshot(pictures('4-cleared'));
     await counted.page.close();
+    expect(await page.goto(world.url('site.test', '/cached'))).toBeNull();
+    expect(world.seen.filter(request => request.path === '/cached')).toHaveLength(2);
     expect(await browser.iconTitle(page)).toMatch(/site\.test|steered|companion/i);
     const real = await browser.pictureRealPopup(page, pictures('5-real-popup'));
     expect(real.width).toBeGreaterThanOrEqual(300);

@@ -66,6 +66,8 @@ const first: TabView = {
   blocked: entry?.route === 'block',
   route: entry?.route ?? null,
   local: entry && entry.route !== 'off' && entry.route !== 'block' ? entry.local === true : null,
+  cache: entry?.cache ?? null,
+  siteCounts: null,
   because: entry ? `sites.${entry.site}` : null,
   counts: new TabTraffic(tabs).countsOf(tab.id),
 };

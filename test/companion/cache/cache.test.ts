@@ -111,7 +111,7 @@ function stream(cache: Cache, request: CacheRequest, framing?: Framing) {
   return { source, sink, status, body: answer.body as BodySource };
 }
 
-const LIMITS: CacheLimits = { memory: 256 * KiB, entry: 32 * KiB, finish: 0 };
+const LIMITS: CacheLimits = { memory: 256 * KiB, entry: 32 * KiB };
 const isHit = (cache: Cache, request: CacheRequest) => cache.lookup(request, NOW).hit;
 
 describe('what is told apart', () => {
@@ -213,6 +213,15 @@ describe('a body on its way', () => {
     expect(kept.answer.body).toBe(source);
   });
 
+  test('goes at the pace of the client', () => {
+    const cache = createCache(LIMITS);
+    const { source, sink, body } = stream(cache, request);
+    sink.takes = false;
+    expect(source.sink!.write(Buffer.from('x'))).toBe(false);
+    body.resume();
+    expect(source.resumed).toBe(1);
+  });
+
   test('bodies that are not whole take no more memory than the cache, all together, and give it back', () => {
     const cache = createCache(LIMITS);
     const slow = Array.from({ length: 100 }, (_, i) => {
@@ -262,7 +271,7 @@ describe('a body on its way', () => {
 
 describe('bounds', () => {
   test('the bytes of all answers stay within the memory, and the least recently used go first', () => {
-    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB, finish: 0 });
+    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB });
     const first = requestOf('http://a.test/0');
     fetchInto(cache, first, answerOf(Buffer.alloc(KiB)));
     for (let i = 1; i < 500; i++) {
@@ -275,13 +284,13 @@ describe('bounds', () => {
   });
 
   test('small answers are counted with their overhead', () => {
-    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB, finish: 0 });
+    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB });
     for (let i = 0; i < 500; i++) fetchInto(cache, requestOf(`http://a.test/${i}`), answerOf(Buffer.alloc(1)));
     expect(cache.count).toBeLessThan(100);
   });
 
   test('without memory nothing is kept', () => {
-    const cache = createCache({ memory: 0, entry: 32 * KiB, finish: 0 });
+    const cache = createCache({ memory: 0, entry: 32 * KiB });
     expect(fetchInto(cache, requestOf('http://a.test/x'), answerOf(Buffer.from('x')))).toBe('fwd=uri-miss');
     expect(cache.size).toBe(0);
   });

@@ -6,10 +6,12 @@ import {
   EditError,
   formatScalar,
   routeOfSite,
+  setCacheMode,
   setLocal,
   setSite,
 } from '../../../companion/config/config-edit.ts';
 import { parseConfig } from '../../../companion/config/config-file.ts';
+import type { CacheMode } from '../../../shared/decision/rule.ts';
 import { compileMatcher, decide } from '../../../shared/decision/decide.ts';
 import { DEFAULT_CONFIG_TEXT } from '../../../companion/config/default-text.ts';
 
@@ -174,6 +176,46 @@ describe('what pages may reach', () => {
     const alias = 'sites:\n  a.example: &it companion\n  b.example: *it\n';
     expect(() => setLocal(alias, 'b.example', true)).toThrow('by hand');
     expect(() => setLocal(alias, 'a.example', true)).toThrow('by hand');
+  });
+});
+
+describe('how answers are cached', () => {
+  test.each<[string, string, CacheMode, string[], string[]]>([
+    [
+      'a short entry becomes a long one',
+      'example.com',
+      'aggressive',
+      ['  example.com: work # since May'],
+      ['  example.com: { route: work, cache: aggressive } # since May'],
+    ],
+    [
+      'the long form, which says it already',
+      'long.example',
+      'offline-first',
+      ['    cache: off'],
+      ['    cache: offline-first'],
+    ],
+    [
+      'the long form in braces',
+      'wiki.example',
+      'off',
+      ['  wiki.example: { route: home, filter: off } # flow'],
+      ['  wiki.example: { route: home, filter: off, cache: off } # flow'],
+    ],
+    ['what holds already', 'example.com', 'standard', [], []],
+  ])('%s', (_what, site, mode, gone, come) => {
+    const after = setCacheMode(FILE, site, mode);
+    expect(diff(FILE, after)).toEqual({ gone, come });
+    expect(parseConfig(after, 'x').config.sites[site]!.action).toMatchObject({ cache: mode });
+  });
+
+  test('a site that is not steered is not cached either, and what its pages may reach stays', () => {
+    for (const site of ['quoted.example', 'nobody.example'])
+      expect(() => setCacheMode(FILE, site, 'aggressive'), site).toThrow('turn it on first');
+    const local = setLocal(FILE, 'example.com', true);
+    expect(diff(local, setCacheMode(local, 'example.com', 'off')).come).toEqual([
+      '  example.com: { route: work, local: true, cache: off } # since May',
+    ]);
   });
 });
 

@@ -73,13 +73,32 @@ describe('the counters of a site', () => {
     log.add(exchangeOf(6, { site: 'b.test' }));
     expect(log.counts('a.test')).toEqual({
       requests: 5,
+      lookups: 2,
       cached: 1,
       blocked: 1,
       failed: 1,
       bytesUp: 5,
       bytesDown: 50,
+      bytesSaved: 10,
     });
     expect(log.counts('never.test').requests).toBe(0);
+    expect(log.totals()).toMatchObject({ requests: 6, lookups: 2, cached: 1, bytesDown: 60, bytesSaved: 10 });
+  });
+
+  test('tell what the cache could answer, what it answered, and what came out of it', () => {
+    const log = new TrafficLog(10);
+    const statuses = [
+      'hit; ttl=-3; detail=offline',
+      'fwd=stale; fwd-status=304',
+      'fwd=uri-miss; collapsed',
+      'fwd=stale; fwd-status=200; stored',
+      'fwd=vary-miss',
+      'fwd=bypass',
+      'fwd=method',
+      undefined,
+    ];
+    statuses.forEach((cacheStatus, i) => log.add(exchangeOf(i, { cacheStatus, bytesDown: 10 ** i })));
+    expect(log.counts('a.test')).toMatchObject({ requests: 8, lookups: 5, cached: 1, bytesSaved: 111 });
   });
 
   test('count an open tunnel once, as it grows', () => {

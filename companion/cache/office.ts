@@ -1,0 +1,146 @@
+// What a person may ask of the cache: how much it holds, what, why it would be used or not; and to forget or keep it.
+// A worker answers for itself; what all of them answer is put together in cache-desk.ts.
+import type { Holdings, Stored, StoredAnswer } from '../../shared/control.ts';
+import type { CacheMode } from '../../shared/decision/rule.ts';
+import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
+import { type Aging, currentAge } from './policy.ts';
+import type { Selection } from './vary.ts';
+
+/** URLs are in the normal form of the walk, sites registrable domains. */
+export type CacheQuestion =
+  | { readonly ask: 'holdings' }
+  | { readonly ask: 'list'; readonly which: Stored; readonly limit: number }
+  | { readonly ask: 'show'; readonly url: string }
+  | { readonly ask: 'purge'; readonly which: Stored }
+  | { readonly ask: 'pin'; readonly which: Stored; readonly pinned: boolean };
+
+export interface CacheAnswers {
+  holdings: { readonly memory: Holdings; readonly disk: Holdings | null };
+  list: { readonly answers: readonly StoredAnswer[]; readonly more: boolean };
+  show: readonly StoredAnswer[];
+  /** How many there were. */
+  purge: number;
+  /** How many were not as they are now. */
+  pin: number;
+}
+
+export interface CacheOffice {
+  answer<A extends CacheQuestion['ask']>(
+    question: Extract<CacheQuestion, { ask: A }>,
+    now: EpochMilliseconds,
+  ): CacheAnswers[A];
+}
+
+/** A stored answer, as the office sees it. */
+export interface Kept extends Aging {
+  readonly url: string;
+  readonly route: string;
+  readonly partition: string;
+  readonly selection: Selection | null;
+  readonly status: number;
+  /** Flat triples: Name, name, value. */
+  readonly lines: readonly string[];
+  readonly length: Bytes;
+  /** What is there of a body that is not complete, `[from, to)`; null = all of it. */
+  readonly parts: readonly (readonly [from: Bytes, to: Bytes])[] | null;
+  readonly tier: 'memory' | 'disk';
+  readonly pinned: boolean;
+  /** It says no-cache: never used without asking. */
+  readonly noCache: boolean;
+  /** How long it may be used stale while it is asked for again (RFC 5861 §3). */
+  readonly staleWhileRevalidate: Seconds;
+}
+
+/** What the office needs of the cache. */
+export interface Keeper {
+  holdings(): CacheAnswers['holdings'];
+  get(url: string): readonly Kept[];
+  list(which: Stored, limit: number): readonly Kept[];
+  /** Forgets; also what is just on its way is not stored then. Gives back how many there were. */
+  purge(which: Stored): number;
+  /** Keeps, or no longer. Gives back how many are now otherwise. */
+  pin(which: Stored, pinned: boolean): number;
+}
+
+/** `decisionOf`: the site of a URL, and the cache mode by which it goes. */
+export function makeCacheOffice(
+  keeper: () => Keeper,
+  decisionOf: (url: string) => { readonly site: string; readonly mode: CacheMode },
+): CacheOffice {
+  const answers: { [A in CacheQuestion['ask']]: Answer<A> } = {
+    holdings: () => keeper().holdings(),
+    list({ which, limit }, now) {
+      const found = keeper().list(which, limit + 1);
+      return {
+        answers: found.slice(0, limit).map(one => tell(one, decisionOf(one.url).site, now)),
+        more: found.length > limit,
+      };
+    },
+    show({ url }, now) {
+      const { site, mode } = decisionOf(url);
+      return keeper()
+        .get(url)
+        .map(one => ({ ...tell(one, site, now), fields: fieldsOf(one), verdict: verdictOf(one, mode, now) }));
+    },
+    purge: ({ which }) => keeper().purge(which),
+    pin: ({ which, pinned }) => keeper().pin(which, pinned),
+  };
+  return {
+    answer: <A extends CacheQuestion['ask']>(question: Extract<CacheQuestion, { ask: A }>, now: EpochMilliseconds) =>
+      (answers[question.ask] as unknown as Answer<A>)(question, now),
+  };
+}
+
+type Answer<A extends CacheQuestion['ask']> = (
+  question: Extract<CacheQuestion, { ask: A }>,
+  now: EpochMilliseconds,
+) => CacheAnswers[A];
+
+function tell(kept: Kept, site: string, now: EpochMilliseconds): StoredAnswer {
+  const age = currentAge(kept, now);
+  const { url, status, length, parts, tier, pinned, route, partition, selection } = kept;
+  return {
+    url,
+    site,
+    status,
+    bytes: length,
+    parts: parts?.map(([from, to]) => `${from}-${to - 1}`).join(','),
+    tier,
+    storedAt: kept.respondedAt,
+    age: Math.floor(age / 1000),
+    freshFor: freshFor(kept, age),
+    pinned,
+    route,
+    partition,
+    vary: selection?.names.map((name, i) => [name, selection.values[i] ?? null] as const) ?? [],
+  };
+}
+
+function freshFor({ lifetime }: Kept, age: number): Seconds {
+  return Math.floor(lifetime / 1000) - Math.floor(age / 1000);
+}
+
+function fieldsOf({ lines }: Kept): [string, string][] {
+  const fields: [string, string][] = [];
+  for (let i = 0; i < lines.length; i += 3) fields.push([lines[i]!, lines[i + 2]!]);
+  return fields;
+}
+
+/** What a request without conditions would get. */
+function verdictOf(kept: Kept, mode: CacheMode, now: EpochMilliseconds): string {
+  if (mode === 'off') return 'Not used: the cache of this site is off.';
+  if (kept.parts !== null) return 'Used for ranges within these parts only, and for the rest it is asked for.';
+  const has = (lower: string) => kept.lines.some((line, i) => i % 3 === 1 && line === lower);
+  const anew = has('etag')
+    ? 'with its ETag, so that a 304 will do'
+    : has('last-modified')
+      ? 'with its Last-Modified, so that a 304 will do'
+      : 'anew, as it has nothing to compare by';
+  const fresh = freshFor(kept, currentAge(kept, now));
+  if (kept.noCache) return `Not used without asking, as it says no-cache: asked for ${anew}.`;
+  if (fresh > 0) return 'Used as it is, for it is fresh.';
+  if (mode === 'offline-first') return `Used though stale, as this site is offline-first; then asked for ${anew}.`;
+  if (-fresh <= kept.staleWhileRevalidate)
+    return `Used though stale, as it says stale-while-revalidate; then asked for ${anew}.`;
+  return `Not used, for it is stale: asked for ${anew}.`;
+}
