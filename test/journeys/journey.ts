@@ -260,7 +260,9 @@ export class Popup {
 
   /** What it says of the site's cache. */
   cacheFigures(): Promise<string> {
-    return this.page.evaluate(() => document.querySelector('[data-testid=cache-figures]')?.textContent.trim() ?? '');
+    return this.page.evaluate(
+      () => document.querySelector('[data-testid=cache-figures]')?.textContent.replaceAll(/\s+/g, ' ').trim() ?? '',
+    );
   }
 
   private async choose(name: string, value: string): Promise<void> {
