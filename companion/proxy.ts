@@ -13,18 +13,21 @@ import type { Answer, RequestHead } from './message/message.ts';
 import type {
   Acl,
   AdmittedTarget,
+  Ask,
   BlockAnswer,
   Cache,
   Dial,
   Entrance,
   Dialled,
   ExchangeDraft,
-  Found,
+  Follow,
+  Hit,
   Recorder,
   ResolvedRoute,
   Try,
   TryChains,
 } from './rooms.ts';
+import { type Behind, drain } from './upstream/behind.ts';
 import type { ConnectionPool } from './upstream/connection-pool.ts';
 import { forward, type Outgoing, type RefusalOf } from './upstream/forward.ts';
 import type { IdenticalHeads } from './upstream/identical-heads.ts';
@@ -47,6 +50,8 @@ export interface Rooms {
   readonly refusalOf: RefusalOf;
   readonly pool: ConnectionPool;
   readonly identical: IdenticalHeads;
+  /** What is asked for though no client waits for it. */
+  readonly behind: Behind;
   readonly recorder: Recorder;
   readonly limits: Pick<ConfigLimits, 'tunnelIdleTimeout'>;
   /** Whether the cache keeps sites apart. */
@@ -115,8 +120,45 @@ function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Pr
     },
     rooms.now(),
   );
-  if (found.hit) return finish(incoming, draft, rooms, found.answer, found.status);
-  return goUpstream(incoming, rooms, draft, route, outgoingOf(incoming, found.request, target, path, null), found);
+  if (found.kind === 'hit') return answerHit(incoming, rooms, draft, route, target, path, found);
+  if (found.kind === 'ask') return goUpstream(incoming, rooms, draft, route, target, path, found);
+  return follow(incoming, rooms, draft, route, target, path, found);
+}
+
+/** The answer out of the store; behind it, what is to make it fresh again. */
+function answerHit(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  route: ResolvedRoute,
+  target: AdmittedTarget,
+  path: string,
+  hit: Hit,
+): Promise<void> | null {
+  if (hit.refresh === null) return finish(incoming, draft, rooms, hit.answer, hit.status);
+  try {
+    return finish(incoming, draft, rooms, hit.answer, hit.status);
+  } finally {
+    void refreshBehind(rooms, draft, route, target, path, hit.refresh);
+  }
+}
+
+/** Another is being sent the same: his answer, or what comes of asking for it here. */
+async function follow(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  route: ResolvedRoute,
+  target: AdmittedTarget,
+  path: string,
+  { found }: Follow,
+): Promise<void> {
+  const own = await found;
+  const going =
+    own.kind === 'hit'
+      ? answerHit(incoming, rooms, draft, route, target, path, own)
+      : goUpstream(incoming, rooms, draft, route, target, path, own);
+  if (going !== null) await going;
 }
 
 /** From the cache's no to its store: out by the chains of the route, and back. */
@@ -125,20 +167,90 @@ async function goUpstream(
   rooms: Rooms,
   draft: ExchangeDraft,
   route: ResolvedRoute,
-  outgoing: Outgoing,
-  found: Found & { hit: false },
+  target: AdmittedTarget,
+  path: string,
+  ask: Ask,
 ): Promise<void> {
+  const outgoing = outgoingOf(incoming, ask.request, target, path, null);
   const requestedAt = rooms.now();
-  const { answer } = await rooms.tryChains(route, draft.host, draft.attempts, incoming.signal, one =>
-    forward(outgoing, one, rooms),
-  );
-  // On a connection that is logged in itself an answer may be personal though its request says nothing of it.
-  const kept =
-    incoming.connection.pin !== '' && incoming.head.method === 'GET'
-      ? { answer, status: found.status }
-      : rooms.cache.store(found, answer, { requestedAt, respondedAt: rooms.now() });
-  const sending = finish(incoming, draft, rooms, kept.answer, kept.status);
+  let kept: { answer: Answer; status: string };
+  let answer: Answer | null = null;
+  try {
+    ({ answer } = await rooms.tryChains(route, draft.host, draft.attempts, incoming.signal, one =>
+      forward(outgoing, one, rooms),
+    ));
+  } catch (error) {
+    const stale = rooms.cache.failed(ask, faultOf(error), rooms.now());
+    if (stale === null) throw error;
+    kept = stale;
+  }
+  if (answer !== null) kept = keep(rooms, ask, incoming.connection.pin, answer, requestedAt);
+  const sending = finish(incoming, draft, rooms, kept!.answer, kept!.status);
   if (sending !== null) await sending;
+}
+
+/** What the cache makes of an answer. On a connection that is logged in itself (`pin`) it may be personal though its request says nothing of it. */
+function keep(rooms: Rooms, ask: Ask, pin: string, answer: Answer, requestedAt: EpochMilliseconds) {
+  if (pin === '' || ask.request.method !== 'GET') {
+    return rooms.cache.store(ask, answer, { requestedAt, respondedAt: rooms.now() });
+  }
+  rooms.cache.pass(ask);
+  return { answer, status: ask.status };
+}
+
+/** Asks for what a stale answer has gone out in the place of, with nobody waiting for it; an exchange of its own in the record. Never rejects. */
+async function refreshBehind(
+  rooms: Rooms,
+  before: ExchangeDraft,
+  route: ResolvedRoute,
+  target: AdmittedTarget,
+  path: string,
+  ask: Ask,
+): Promise<void> {
+  const turn = rooms.behind.begin();
+  if (turn === null) return rooms.cache.pass(ask);
+  const draft = rooms.recorder.begin('http', ask.request.method);
+  const { url, host, site, fromSite, because, filter, cache } = before;
+  Object.assign(draft, { url, host, site, fromSite, because, route: before.route, filter, cache });
+  const client = { pin: '' };
+  const outgoing: Outgoing = {
+    head: ask.request,
+    target,
+    path,
+    body: null,
+    upgrade: null,
+    interim: null,
+    client,
+    connection: null,
+    spent: null,
+  };
+  turn.whenOver = fault => outgoing.connection?.abort(fault);
+  let isAnswered = false;
+  try {
+    const requestedAt = rooms.now();
+    const { answer } = await rooms.tryChains(route, host, draft.attempts, turn.signal, one =>
+      forward(outgoing, one, rooms),
+    );
+    isAnswered = true;
+    rooms.recorder.firstByte(draft);
+    draft.status = answer.head.status;
+    const kept = keep(rooms, ask, client.pin, answer, requestedAt);
+    draft.cacheStatus = `${kept.status}; detail=stale-while-revalidate`;
+    const { body } = kept.answer;
+    if (answer.body !== null && Buffer.isBuffer(answer.body)) draft.bytesDown += answer.body.length;
+    else if (body !== null && !Buffer.isBuffer(body)) {
+      if (body === answer.body) body.cancel();
+      else await drain(body, turn, draft);
+    }
+  } catch (error) {
+    const fault = faultOf(error);
+    if (!isAnswered) rooms.cache.failed(ask, fault, rooms.now());
+    draft.fault = fault.kind;
+    draft.sentence = fault.message;
+  } finally {
+    turn.end();
+  }
+  rooms.recorder.finish(draft);
 }
 
 /** A CONNECT, or what SOCKS calls so, from its head to the record of its tunnel. Never rejects. */
@@ -283,8 +395,7 @@ function blocked(target: Endpoint, by: Because): Fault {
 
 /** The one place where faults end: into the answer, where there is still somebody to read it, and into the record. */
 function failed(incoming: Incoming, draft: ExchangeDraft, error: unknown): void {
-  const fault =
-    error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error, detail: String(error) });
+  const fault = faultOf(error);
   // What a rule blocks has not failed: the record says which rule instead.
   if (draft.blockedBy === undefined) draft.fault = fault.kind;
   draft.sentence = fault.message;
@@ -295,6 +406,10 @@ function failed(incoming: Incoming, draft: ExchangeDraft, error: unknown): void 
   } catch {
     draft.status = null;
   }
+}
+
+function faultOf(error: unknown): Fault {
+  return error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error, detail: String(error) });
 }
 
 function note(draft: ExchangeDraft, decision: SteeredDecision): void {

@@ -131,22 +131,52 @@ export interface CacheRequest {
   readonly decision: Decision;
 }
 
-export type Found =
-  | { readonly hit: true; readonly answer: Answer; readonly status: string }
-  /** `request`: the head to send (today the same). `status`: Cache-Status parameters so far: `fwd=uri-miss`. */
-  | { readonly hit: false; readonly request: RequestHead; readonly status: string; readonly token: unknown };
+export type Found = Hit | Ask | Follow;
+
+/** Answered from the store. */
+export interface Hit {
+  readonly kind: 'hit';
+  readonly answer: Answer;
+  /** Cache-Status parameters: `hit; ttl=30`. */
+  readonly status: string;
+  /** What is asked for behind the answer (RFC 5861 §3); null = nothing. */
+  readonly refresh: Ask | null;
+}
+
+/** To be asked for upstream. Either `store` or `failed` or `pass` is told how it went, exactly once. */
+export interface Ask {
+  readonly kind: 'ask';
+  /** The head to send: the client's, or with the validators of what is stored. */
+  readonly request: RequestHead;
+  /** Cache-Status parameters so far: `fwd=uri-miss`. */
+  readonly status: string;
+  /** The cache's own. */
+  readonly token: unknown;
+}
+
+/** The same is being asked for by another. */
+export interface Follow {
+  readonly kind: 'follow';
+  /** His answer, perhaps with its body still coming, or an Ask of one's own. Never rejects; within a bound of time. */
+  readonly found: Promise<Hit | Ask>;
+}
 
 export interface Cache {
+  /** Throws Fault only_if_cached. */
   lookup(request: CacheRequest, now: EpochMilliseconds): Found;
   /**
-   * Takes the answer of upstream: stores it when it may (teeing its body without slowing it), invalidates after unsafe methods,
+   * Takes the final answer of upstream: stores it when it may (teeing its body without slowing it), freshens by it, invalidates after unsafe methods,
    * and gives back the answer to respond with. `status` are the final Cache-Status parameters (`fwd=uri-miss; stored`).
    */
   store(
-    found: Found & { hit: false },
+    ask: Ask,
     answer: Answer,
     times: { requestedAt: EpochMilliseconds; respondedAt: EpochMilliseconds },
   ): { answer: Answer; status: string };
+  /** Upstream gave no answer. The stale one where a cache may serve it then (RFC 9111 §4.2.4), else null. */
+  failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null;
+  /** What was asked for is no business of the cache. */
+  pass(ask: Ask): void;
   /** What lookup would say, changing nothing: for explain. */
   peek(request: CacheRequest, now: EpochMilliseconds): string;
   readonly size: Bytes;

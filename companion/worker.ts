@@ -31,6 +31,7 @@ import { refusalOf } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { makeTryChains } from './route/try-chains.ts';
 import type { ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
+import { Behind } from './upstream/behind.ts';
 import { ConnectionPool } from './upstream/connection-pool.ts';
 import { IdenticalHeads } from './upstream/identical-heads.ts';
 
@@ -125,6 +126,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   loginBound.whenReached = address =>
     parts.warn(`${address} has given too many wrong passwords, and is not listened to for a minute.`);
   const identical = new IdenticalHeads(() => limits.identical);
+  const behind = new Behind();
   const { opened, moved, ended } = parts;
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
 
@@ -174,6 +176,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       refusalOf,
       pool,
       identical,
+      behind,
       recorder,
       limits: config.limits,
       partition: config.cache.partition,
@@ -266,6 +269,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
       owner.close();
+      behind.close();
       pool.close();
     },
   };

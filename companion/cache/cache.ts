@@ -2,13 +2,14 @@
 // does not validate, combine ranges or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
 import type { Decision } from '../../shared/decision/rule.ts';
 import { Fault } from '../../shared/fault.ts';
-import type { Bytes, EpochMilliseconds } from '../../shared/units.ts';
+import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
 import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
-import type { Cache, CacheRequest, Found } from '../rooms.ts';
+import type { Ask, Cache, CacheRequest, Follow, Found, Hit } from '../rooms.ts';
 import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
 import { cacheKey } from './cache-key.ts';
-import { Budget, Collector, exactCopy } from './collector.ts';
 import { hasItAlready } from './conditional.ts';
+import { Budget, exactCopy, Filling } from './filling.ts';
+import { type Flight, InFlight } from './in-flight.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
 import { makeKeeper } from './keeper.ts';
 import { MemoryStore } from './memory-store.ts';
@@ -22,7 +23,7 @@ import {
   reusability,
   type Times,
 } from './policy.ts';
-import { StoredResponse } from './stored-response.ts';
+import { type ServedHit, StoredResponse } from './stored-response.ts';
 import { matches, type Selection, selectionOf, varyNames } from './vary.ts';
 
 export interface CacheLimits {
@@ -30,6 +31,12 @@ export interface CacheLimits {
   readonly memory: Bytes;
   /** The largest body that is kept. */
   readonly entry: Bytes;
+  /** With no more than this still to come, a body that nobody reads any more is fetched to its end. */
+  readonly finish: Bytes;
+  /** Whether who asks for what another is being sent waits for that. */
+  readonly collapse: 'on' | 'off';
+  /** How many seconds he waits for one leader. */
+  readonly collapseWait: Seconds;
 }
 
 /** What `store` must know of a request that was not answered here. */
@@ -43,6 +50,15 @@ interface Miss {
   readonly passedOver: StoredResponse | null;
   /** The state of invalidations when it was asked for. */
   readonly moment: number;
+  /** What others follow; null: nobody can. */
+  flight: Flight<Live> | null;
+}
+
+/** An answer that may be shared while its body comes. */
+interface Live {
+  readonly stored: StoredResponse;
+  readonly length: Bytes | null;
+  readonly filling: Filling;
 }
 
 type Why = 'uri-miss' | 'vary-miss' | 'stale' | 'request' | 'bypass' | 'method';
@@ -82,6 +98,7 @@ class MemoryCache implements SharedCache {
   private readonly unfinished: Budget;
   private readonly invalidations = new RecentInvalidations();
   readonly keeper: Keeper;
+  private readonly inFlight: InFlight<Live> | null;
 
   constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined) {
     this.limits = limits;
@@ -94,6 +111,7 @@ class MemoryCache implements SharedCache {
       url => this.invalidate(url),
       () => this.invalidations.all(),
     );
+    this.inFlight = limits.collapse === 'on' ? new InFlight(limits.collapseWait * 1000) : null;
   }
 
   get size(): Bytes {
@@ -114,8 +132,79 @@ class MemoryCache implements SharedCache {
     if (asked.control.onlyIfCached && why !== 'method' && isCached(request.decision)) {
       throw new Fault('only_if_cached', { target: targetOf(request.head) });
     }
-    const miss: Miss = { request, why, asked, key, passedOver, moment: this.invalidations.present };
-    return { hit: false, request: request.head, status: `fwd=${why}`, token: miss };
+    const miss: Miss = { request, why, asked, key, passedOver, moment: this.invalidations.present, flight: null };
+    if (this.inFlight === null || !mayCollapse(miss)) return askFor(miss, '');
+    const space = `${request.route}\n${request.partition}`;
+    const flight = this.inFlight.find(request.url, space);
+    if (flight !== null) return insists(miss) ? askFor(miss, '') : this.follow(miss, flight, now);
+    // An answer to conditions of its own is nobody else's.
+    if (asked.ifNoneMatch === undefined && asked.ifModifiedSince === undefined) {
+      miss.flight = this.inFlight.lead(request.url, space);
+    }
+    return askFor(miss, '');
+  }
+
+  failed(ask: Ask): null {
+    (ask.token as Miss).flight?.failed();
+    return null;
+  }
+
+  pass(ask: Ask): void {
+    (ask.token as Miss).flight?.settled('alone');
+  }
+
+  /** Another is asking for the same: what he has already, or what he will get. */
+  private follow(miss: Miss, flight: Flight<Live>, now: EpochMilliseconds): Hit | Ask | Follow {
+    const clock = now - performance.now();
+    const at = () => clock + performance.now();
+    if (flight.live !== null) {
+      const taken = this.takeLive(miss, flight.live, now);
+      if (taken !== null) return taken;
+    }
+    let tell!: (found: Hit | Ask) => void;
+    const found = new Promise<Hit | Ask>(resolve => {
+      tell = resolve;
+    });
+    const isWaiting = flight.follow({
+      tell: word => {
+        if (word === 'lead') {
+          miss.flight = flight;
+          tell(askFor(miss, ''));
+        } else if (word === 'alone') tell(askFor(miss, '; collapsed=?0'));
+        else tell(this.look(miss, at()));
+      },
+      take: live => {
+        const taken = this.takeLive(miss, live, at());
+        if (taken !== null) tell(taken);
+        return taken !== null;
+      },
+    });
+    return isWaiting ? { kind: 'follow', found } : askFor(miss, '');
+  }
+
+  /** What there is in the store for one who has waited. */
+  private look(miss: Miss, now: EpochMilliseconds): Hit | Ask {
+    const { request, asked, key } = miss;
+    const selected = this.select(request, asked, key, now, true);
+    if (!('stored' in selected)) return askFor(miss, '; collapsed=?0');
+    return { ...answerFrom(selected.stored, selected.age, asked, now), status: `fwd=${miss.why}; collapsed` };
+  }
+
+  /** An answer whose body is on its way; an Ask where it is not for this request; null where it must be whole first. */
+  private takeLive(miss: Miss, live: Live, now: EpochMilliseconds): Hit | Ask | null {
+    const { request, asked, why } = miss;
+    const { stored, filling, length } = live;
+    const age = currentAge(stored, now);
+    if (!matches(stored.selection, request.head.fields) || reusability(stored, age, asked.control) !== 'yes') {
+      return askFor(miss, '; collapsed=?0');
+    }
+    const { answer } = answerFrom(stored, age, asked, now);
+    const status = `fwd=${why}; collapsed`;
+    if (answer.head.status === 304) return { kind: 'hit', answer, status, refresh: null };
+    const body = filling.join();
+    if (body === null || length === null) return null;
+    const head: ResponseHead = { ...answer.head, framing: { kind: 'length', length } };
+    return { kind: 'hit', answer: { head, body }, status, refresh: null };
   }
 
   peek(request: CacheRequest, now: EpochMilliseconds): string {
@@ -123,7 +212,7 @@ class MemoryCache implements SharedCache {
     return 'stored' in selected ? selected.stored.hitStatus(selected.age) : `fwd=${selected.why}`;
   }
 
-  store(found: Found & { hit: false }, answer: Answer, times: Times): { answer: Answer; status: string } {
+  store(found: Ask, answer: Answer, times: Times): { answer: Answer; status: string } {
     const miss = found.token as Miss;
     const { request, why } = miss;
     const { head } = answer;
@@ -135,6 +224,8 @@ class MemoryCache implements SharedCache {
     }
     if (why === 'method' || why === 'bypass') return { answer, status: found.status };
     const kept = this.keep(miss, answer, times);
+    if (kept === null) miss.flight?.settled('alone');
+    else if (Buffer.isBuffer(kept.body) || kept.body === null) miss.flight?.settled('look');
     if (kept !== null) return { answer: kept, status: `${found.status}; stored` };
     // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
     if (miss.passedOver !== null && head.status < 500 && head.status !== 304 && request.head.method === 'GET') {
@@ -146,11 +237,13 @@ class MemoryCache implements SharedCache {
   invalidate(url: string): void {
     this.memory.drop(url);
     this.invalidations.add(url);
+    this.inFlight?.drop(url);
   }
 
   clear(): void {
     this.memory.clear();
     this.invalidations.all();
+    this.inFlight?.clear();
   }
 
   /** RFC 9111 §4: the stored answer that this request may have. */
@@ -181,13 +274,10 @@ class MemoryCache implements SharedCache {
     const { control, selection, lifetime } = judged;
     // The head goes on to the client, who may change it; what is stored is taken from it now.
     const storedHead: ResponseHead = { ...head, fields: head.fields.copy() };
-    const complete = (whole: Buffer): boolean => {
-      if (this.invalidations.since(request.url, moment)) return false;
-      return this.memory.put(
-        key,
-        new StoredResponse(key, request.url, selection, storedHead, whole, control, lifetime, times),
-      );
-    };
+    const made = (whole: Buffer) =>
+      new StoredResponse(key, request.url, selection, storedHead, whole, control, lifetime, times);
+    const complete = (whole: Buffer): boolean =>
+      !this.invalidations.since(request.url, moment) && this.memory.put(key, made(whole));
     if (body === null || Buffer.isBuffer(body)) {
       const length = body?.length ?? 0;
       if (head.framing.kind === 'length' && head.framing.length !== length) return null;
@@ -195,8 +285,23 @@ class MemoryCache implements SharedCache {
       return complete(body === null ? Buffer.alloc(0) : exactCopy(body)) ? answer : null;
     }
     const length = head.framing.kind === 'length' ? head.framing.length : null;
-    const copying = new Collector(body, { limit: this.limits.entry, length, budget: this.unfinished, complete });
-    return copying.keeps ? { head, body: copying } : null;
+    const { entry: limit, finish } = this.limits;
+    const { flight } = miss;
+    const filling = new Filling(body, {
+      limit,
+      length,
+      budget: this.unfinished,
+      finish,
+      awaited: () => flight?.isAwaited ?? false,
+      complete: whole => {
+        const isStored = complete(whole);
+        flight?.settled(isStored ? 'look' : 'alone');
+      },
+      lost: why => (why === 'much' ? flight?.settled('alone') : flight?.failed()),
+    });
+    if (!filling.isKept) return null;
+    flight?.shared({ stored: made(Buffer.alloc(0)), length, filling });
+    return { head, body: filling.leader };
   }
 
   private judge(
@@ -227,11 +332,26 @@ class MemoryCache implements SharedCache {
   }
 }
 
-function answerFrom(stored: StoredResponse, age: number, asked: Asked, now: EpochMilliseconds): Found & { hit: true } {
+function answerFrom(stored: StoredResponse, age: number, asked: Asked, now: EpochMilliseconds): ServedHit {
   if ((asked.ifNoneMatch !== undefined || asked.ifModifiedSince !== undefined) && hasItAlready(asked, stored, now)) {
     return stored.notModified(age);
   }
   return stored.hit(age);
+}
+
+function askFor(miss: Miss, how: string): Ask {
+  return { kind: 'ask', request: miss.request.head, status: `fwd=${miss.why}${how}`, token: miss };
+}
+
+/** Whether the origin itself is to be asked, and now (RFC 9111 §5.2.1.1, §5.2.1.4). */
+function insists({ why, asked }: Miss): boolean {
+  return why === 'request' || asked.control.noCache || asked.control.maxAge === 0;
+}
+
+/** Whether the answer to this request may be another's too, as far as can be told before it is there. */
+function mayCollapse({ request, why, asked }: Miss): boolean {
+  if (request.head.method !== 'GET' || asked.hasAuthorization || asked.control.noStore) return false;
+  return why === 'uri-miss' || why === 'stale' || why === 'request';
 }
 
 function isCached(decision: Decision): boolean {

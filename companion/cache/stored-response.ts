@@ -2,6 +2,7 @@
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, ResponseHead } from '../message/message.ts';
+import type { Hit } from '../rooms.ts';
 import type { CacheControl } from './cache-control.ts';
 import { formatHttpDate, parseHttpDate } from './dates.ts';
 import { type Aging, allowsSharing, correctedInitialAge, dateValue, permitsStale, type Times } from './policy.ts';
@@ -12,10 +13,15 @@ export interface PreparedAnswer extends Answer {
   readonly prepared: string;
 }
 
-/** A hit, ready to be sent; it holds for one second of age. */
+/** A hit, ready to be sent. */
+export interface ServedHit extends Hit {
+  readonly answer: PreparedAnswer;
+}
+
+/** It holds for one second of age. */
 interface Served {
   readonly age: Seconds;
-  readonly hit: { readonly hit: true; readonly answer: PreparedAnswer; readonly status: string };
+  readonly hit: ServedHit;
 }
 
 /** Rough cost of the objects around an answer's bytes, beside its strings. */
@@ -131,7 +137,8 @@ export class StoredResponse implements Aging {
     return {
       age,
       hit: {
-        hit: true,
+        kind: 'hit',
+        refresh: null,
         answer: {
           head: { status, reason, version: 11, fields: new Fields(flat), framing, keepAlive: true },
           body,

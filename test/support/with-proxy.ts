@@ -18,6 +18,7 @@ import type {
   NamedHop,
   TryChains,
 } from '../../companion/rooms.ts';
+import { Behind } from '../../companion/upstream/behind.ts';
 import { ConnectionPool } from '../../companion/upstream/connection-pool.ts';
 import { IdenticalHeads } from '../../companion/upstream/identical-heads.ts';
 
@@ -134,8 +135,10 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
       };
     },
     cache: {
-      lookup: request => ({ hit: false, request: request.head, status: 'fwd=bypass', token: null }),
-      store: (found, answer) => ({ answer, status: found.status }),
+      lookup: request => ({ kind: 'ask', request: request.head, status: 'fwd=bypass', token: null }),
+      store: (ask, answer) => ({ answer, status: ask.status }),
+      failed: () => null,
+      pass: () => {},
       peek: () => 'fwd=bypass',
       size: 0,
       count: 0,
@@ -146,6 +149,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     refusalOf: () => null,
     pool,
     identical: new IdenticalHeads(() => limits.identical),
+    behind: new Behind(),
     recorder: {
       begin: (kind, method) =>
         ({

@@ -73,7 +73,7 @@ async function run(vector: Vector): Promise<void> {
       if (end) return peer.end();
     }
   });
-  const cache = createCache({ memory: 1024 * 1024, entry: 64 * 1024 });
+  const cache = createCache({ memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 });
   await using proxy = await startProxy({
     rooms: {
       cache,

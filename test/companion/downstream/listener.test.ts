@@ -42,8 +42,10 @@ function textAnswer(text: string): Answer {
 /** A cache that has this answer for everybody. */
 function alwaysHits(answer: Answer): Cache {
   return {
-    lookup: () => ({ hit: true, answer, status: 'hit' }),
+    lookup: () => ({ kind: 'hit', answer, status: 'hit', refresh: null }),
     store: (_, stored) => ({ answer: stored, status: '' }),
+    failed: () => null,
+    pass: () => {},
     peek: () => '',
     size: 0,
     count: 0,

@@ -1,0 +1,485 @@
+// One request of the origin for many clients, over real sockets: who waits for whom, what is shared, and what happens when somebody leaves, stalls or fails.
+import type { ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import { startOrigin, startRawOrigin } from '../../support/origin.ts';
+import { connectRaw, type RawClient } from '../../support/raw-client.ts';
+import { startProxy } from '../../support/with-proxy.ts';
+
+const KiB = 1024;
+const LIMITS: CacheLimits = {
+  memory: 8192 * KiB,
+  entry: 2048 * KiB,
+  finish: 64 * KiB,
+  collapse: 'on',
+  collapseWait: 5,
+};
+
+function startCaching(more: Partial<CacheLimits> = {}) {
+  return startProxy({
+    rooms: {
+      cache: createCache({ ...LIMITS, ...more }),
+      decide: () => ({
+        steered: true,
+        route: 'companion',
+        filter: 'off',
+        cache: 'standard',
+        inspect: false,
+        because: { rule: 'default' },
+      }),
+    },
+  });
+}
+
+/** Asks on a connection of its own. */
+async function ask(port: number, url: string, fields = ''): Promise<RawClient> {
+  const client = await connectRaw(port);
+  client.write(`GET ${url} HTTP/1.1\r\nHost: x\r\n${fields}\r\n`);
+  return client;
+}
+
+/** So many who ask, all of them heard by the proxy. */
+async function askMany(count: number, port: number, url: string, fields: (i: number) => string = () => '') {
+  const clients = [];
+  for (let i = 0; i < count; i++) clients.push(await ask(port, url, fields(i)));
+  await sleep(60);
+  return clients;
+}
+
+async function until(holds: () => boolean, deadline = 4_000): Promise<void> {
+  for (const end = Date.now() + deadline; !holds(); await sleep(5)) {
+    if (Date.now() > end) throw new Error('it did not come to that');
+  }
+}
+
+const close = (clients: readonly RawClient[]) => {
+  for (const one of clients) one.close();
+};
+
+/** A client that is gone for good: one that only closes could be listening still. */
+const leave = (client: RawClient) => void client.socket.resetAndDestroy();
+
+/** An origin whose answers are the test's to give. */
+async function startHeldOrigin() {
+  const held: ServerResponse[] = [];
+  const origin = await startOrigin((_, response) => void held.push(response));
+  return { origin, held, [Symbol.asyncDispose]: () => origin[Symbol.asyncDispose]() };
+}
+
+const FRESH = { 'Cache-Control': 'max-age=60' };
+
+describe('many ask for the same', () => {
+  test('A71: fifty followers are one request of the origin, and get the same', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(51, proxy.port, held.origin.url('/x'));
+    expect(held.origin.requests).toHaveLength(1);
+    held.held[0]!.writeHead(200, FRESH).end('one for all');
+    const answers = await Promise.all(clients.map(client => client.readAnswer()));
+    for (const answer of answers) expect(answer.text).toBe('one for all');
+    expect(answers[0]!.headers['cache-status']).toBe('detour; fwd=uri-miss; stored');
+    for (const answer of answers.slice(1)) {
+      expect(answer.headers['cache-status']).toBe('detour; fwd=uri-miss; collapsed');
+      expect(answer.headers['age']).toBe('0');
+    }
+    expect(held.origin.requests).toHaveLength(1);
+    close(clients);
+  });
+
+  test('A71: they get a body while it comes, where its length is known', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(4, proxy.port, held.origin.url('/x'));
+    const [response] = held.held;
+    response!.writeHead(200, { ...FRESH, 'Content-Length': '10' }).write('12345');
+    for (const client of clients) expect((await client.readUntil('12345')).startsWith('HTTP/1.1 200')).toBe(true);
+    const late = await ask(proxy.port, held.origin.url('/x'));
+    expect(await late.readUntil('12345')).toContain('fwd=uri-miss; collapsed');
+    response!.end('67890');
+    for (const client of [...clients, late]) expect(String(await client.read(5))).toBe('67890');
+    expect(held.origin.requests).toHaveLength(1);
+    close([...clients, late]);
+  });
+
+  test('A71: where it is not, they get it when it is whole', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(3, proxy.port, held.origin.url('/x'));
+    const [response] = held.held;
+    response!.writeHead(200, FRESH).write('12345');
+    await clients[0]!.readUntil('12345');
+    expect(clients[1]!.peek()).toHaveLength(0);
+    response!.end('67890');
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).text).toBe('1234567890');
+    expect(held.origin.requests).toHaveLength(1);
+    close(clients);
+  });
+
+  test('A71: a leader that leaves behind a body of unknown length does not take it from them', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(3, proxy.port, held.origin.url('/x'));
+    const [response] = held.held;
+    response!.writeHead(200, FRESH).write('12345');
+    await clients[0]!.readUntil('12345');
+    leave(clients[0]!);
+    await sleep(50);
+    response!.end('67890');
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).text).toBe('1234567890');
+    expect(held.origin.requests).toHaveLength(1);
+    close(clients);
+  });
+
+  test('the 304 that a follower has a condition for is made here', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(2, proxy.port, held.origin.url('/x'), i => (i === 0 ? '' : 'If-None-Match: "a"\r\n'));
+    held.held[0]!.writeHead(200, { ...FRESH, ETag: '"a"' }).end('body');
+    expect((await clients[0]!.readAnswer()).status).toBe(200);
+    expect((await clients[1]!.readAnswer()).status).toBe(304);
+    expect(held.origin.requests).toHaveLength(1);
+    close(clients);
+  });
+});
+
+describe('what is not shared', () => {
+  test.each([
+    ['private', 200, { 'Cache-Control': 'private, max-age=60' }],
+    ['no-store', 200, { 'Cache-Control': 'no-store' }],
+    ['an error without freshness', 503, {}],
+    ['Vary: *', 200, { ...FRESH, Vary: '*' }],
+    ['no-cache without a validator', 200, { 'Cache-Control': 'no-cache' }],
+  ])('A71: %s: each asks for itself', async (_, status, fields) => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(4, proxy.port, held.origin.url('/x'));
+    held.held[0]!.writeHead(status, fields as Record<string, string>).end('0');
+    await until(() => held.held.length === 4);
+    for (let i = 1; i < 4; i++) held.held[i]!.writeHead(status, fields as Record<string, string>).end(String(i));
+    const texts = await Promise.all(clients.map(async client => (await client.readAnswer()).text));
+    expect(texts.toSorted()).toEqual(['0', '1', '2', '3']);
+    expect(texts[0]).toBe('0');
+    close(clients);
+  });
+
+  test('A71, A68: with another Vary each gets its own, with the same they share', async () => {
+    await using origin = await startOrigin(async (request, response) => {
+      await sleep(80);
+      response.writeHead(200, { ...FRESH, Vary: 'Accept-Language' }).end(request.headers['accept-language']);
+    });
+    await using proxy = await startCaching();
+    const clients = await askMany(6, proxy.port, origin.url('/x'), i => `Accept-Language: ${i % 2 ? 'de' : 'en'}\r\n`);
+    const texts = await Promise.all(clients.map(async client => (await client.readAnswer()).text));
+    expect(texts).toEqual(['en', 'de', 'en', 'de', 'en', 'de']);
+    expect(origin.requests.filter(one => one.headers['accept-language'] === 'en')).toHaveLength(1);
+    close(clients);
+  });
+
+  test.each([
+    ['credentials', 'Authorization: Basic eDp5\r\n'],
+    ['a range', 'Range: bytes=0-1\r\n'],
+    ['no-store', 'Cache-Control: no-store\r\n'],
+    ['no-cache', 'Cache-Control: no-cache\r\n'],
+    ['a condition for the origin', 'If-Match: "x"\r\n'],
+  ])('who asks with %s waits for nobody', async (_, fields) => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const first = await ask(proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 1);
+    const second = await ask(proxy.port, held.origin.url('/x'), fields);
+    await until(() => held.held.length === 2);
+    held.held[1]!.end('second');
+    expect((await second.readAnswer()).text).toBe('second');
+    close([first, second]);
+  });
+
+  test('another method, another URL and another site wait for nobody', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = [await ask(proxy.port, held.origin.url('/x'))];
+    await until(() => held.held.length === 1);
+    clients.push(await ask(proxy.port, held.origin.url('/y')));
+    clients.push(await ask(proxy.port, held.origin.url('/x'), 'Referer: http://other.test/\r\n'));
+    const post = await connectRaw(proxy.port);
+    post.write(`POST ${held.origin.url('/x')} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`);
+    await until(() => held.held.length === 4);
+    close([...clients, post]);
+  });
+
+  test('A76: who asks after an unsafe method does not get what was asked for before it', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const before = await ask(proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 1);
+    const post = await connectRaw(proxy.port);
+    post.write(`POST ${held.origin.url('/x')} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`);
+    await until(() => held.held.length === 2);
+    held.held[1]!.end('done');
+    await post.readAnswer();
+    const after = await ask(proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 3);
+    held.held[0]!.writeHead(200, FRESH).end('old');
+    held.held[2]!.writeHead(200, FRESH).end('new');
+    expect((await before.readAnswer()).text).toBe('old');
+    expect((await after.readAnswer()).text).toBe('new');
+    const later = await ask(proxy.port, held.origin.url('/x'));
+    expect((await later.readAnswer()).text).toBe('new');
+    close([before, post, after, later]);
+  });
+});
+
+describe('a leader that does not get there', () => {
+  test('A72: when its client leaves before the head, one of the others leads', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(5, proxy.port, held.origin.url('/x'));
+    leave(clients[0]!);
+    await until(() => held.held.length === 2);
+    await sleep(50);
+    expect(held.held).toHaveLength(2);
+    held.held[1]!.writeHead(200, FRESH).end('second');
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).text).toBe('second');
+    expect(held.origin.requests).toHaveLength(2);
+    close(clients);
+  });
+
+  test('A72: when several leave, the first that is still there leads', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(5, proxy.port, held.origin.url('/x'));
+    for (const i of [1, 2, 0]) {
+      leave(clients[i]!);
+      await sleep(30);
+    }
+    await until(() => held.held.length === 2);
+    held.held[1]!.writeHead(200, FRESH).end('second');
+    for (const client of clients.slice(3)) expect((await client.readAnswer()).text).toBe('second');
+    expect(held.origin.requests).toHaveLength(2);
+    close(clients);
+  });
+
+  test('A72: when its client leaves in the middle of the body, the others get all of it', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(3, proxy.port, held.origin.url('/x'));
+    const body = 'x'.repeat(1024 * KiB);
+    held.held[0]!.writeHead(200, { ...FRESH, 'Content-Length': String(body.length) }).write(body.slice(0, 1000));
+    for (const client of clients) await client.readUntil('xxx');
+    leave(clients[0]!);
+    await sleep(50);
+    held.held[0]!.end(body.slice(1000));
+    for (const client of clients.slice(1)) expect(await client.read(body.length - 3)).toHaveLength(body.length - 3);
+    const next = await ask(proxy.port, held.origin.url('/x'));
+    expect((await next.readAnswer()).headers['cache-status']).toContain('hit');
+    expect(held.origin.requests).toHaveLength(1);
+    close([...clients, next]);
+  });
+
+  test('A72: when the origin breaks off before the head, the next one asks, and not all', async () => {
+    await using origin = await startRawOrigin(async (peer, index) => {
+      await peer.readUntil('\r\n\r\n');
+      await sleep(80);
+      if (index < 2) return peer.socket.resetAndDestroy();
+      peer.write('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\nthird');
+    });
+    await using proxy = await startCaching();
+    const clients = await askMany(10, proxy.port, origin.url('/x'));
+    const answers = await Promise.all(clients.map(client => client.readAnswer()));
+    expect(answers.map(one => one.status)).toEqual([502, 502, ...Array.from({ length: 8 }, () => 200)]);
+    expect(origin.accepted).toBe(3);
+    close(clients);
+  });
+
+  test('A72, A73: when the body breaks off, who had begun to get it hears so, and nothing is stored', async () => {
+    await using origin = await startRawOrigin(async (peer, index) => {
+      await peer.readUntil('\r\n\r\n');
+      await sleep(80);
+      peer.write('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n12345');
+      if (index === 0) {
+        await sleep(50);
+        peer.socket.resetAndDestroy();
+      } else peer.write('67890');
+    });
+    await using proxy = await startCaching();
+    const clients = await askMany(3, proxy.port, origin.url('/x'));
+    for (const client of clients) {
+      await client.readUntil('12345');
+      expect(await client.readAll()).toHaveLength(0);
+    }
+    expect(proxy.rooms.cache.count).toBe(0);
+    const next = await ask(proxy.port, origin.url('/x'));
+    expect((await next.readAnswer()).text).toBe('1234567890');
+    close([...clients, next]);
+  });
+
+  test('A72, R43: a chunked body that breaks off leads to the next leader for those who waited for the whole', async () => {
+    await using origin = await startRawOrigin(async (peer, index) => {
+      await peer.readUntil('\r\n\r\n');
+      await sleep(80);
+      peer.write('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n');
+      await sleep(50);
+      if (index === 0) peer.socket.destroy();
+      else peer.write('5\r\n67890\r\n0\r\n\r\n');
+    });
+    await using proxy = await startCaching();
+    const clients = await askMany(4, proxy.port, origin.url('/x'));
+    await expect(clients[0]!.readAnswer()).rejects.toThrow('ended before');
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).text).toBe('1234567890');
+    expect(origin.accepted).toBe(2);
+    close(clients);
+  });
+
+  test('A72: when it stalls, another asks, and then all do; whoever comes first is there for all', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching({ collapseWait: 0.3 });
+    const clients = await askMany(5, proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 2, 1_000);
+    expect(held.held).toHaveLength(2);
+    held.held[1]!.writeHead(200, FRESH).end('second');
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).text).toBe('second');
+    expect(held.origin.requests).toHaveLength(2);
+    close(clients);
+
+    const stalled = await askMany(4, proxy.port, held.origin.url('/y'));
+    await until(() => held.held.length === 6, 2_000);
+    close(stalled);
+  });
+});
+
+describe('at its own pace', () => {
+  test('A72: a leader that reads nothing holds up neither the store nor those who wait', async () => {
+    const body = Buffer.alloc(1536 * KiB, 'abcdefghij');
+    await using origin = await startOrigin(async (_, response) => {
+      await sleep(80);
+      response.writeHead(200, { ...FRESH, 'Content-Length': String(body.length) }).end(body);
+    });
+    await using proxy = await startCaching();
+    const leader = await ask(proxy.port, origin.url('/x'));
+    leader.socket.pause();
+    const followers = await askMany(5, proxy.port, origin.url('/x'));
+    for (const client of followers) expect((await client.readAnswer()).body.equals(body)).toBe(true);
+    const next = await ask(proxy.port, origin.url('/x'));
+    const answer = await next.readAnswer();
+    expect(answer.headers['cache-status']).toContain('hit');
+    expect(answer.body.equals(body)).toBe(true);
+    leader.socket.resume();
+    expect((await leader.readAnswer()).body.equals(body)).toBe(true);
+    expect(origin.requests).toHaveLength(1);
+    close([leader, ...followers, next]);
+  });
+
+  test('a hundred slow followers share one copy of the body', async () => {
+    const body = Buffer.alloc(2048 * KiB, 'abcdefghij');
+    await using origin = await startOrigin(async (_, response) => {
+      await sleep(400);
+      response.writeHead(200, { ...FRESH, 'Content-Length': String(body.length) }).end(body);
+    });
+    await using proxy = await startCaching();
+    const clients = await askMany(101, proxy.port, origin.url('/x'));
+    for (const client of clients) client.socket.pause();
+    const before = process.memoryUsage().arrayBuffers;
+    await until(() => proxy.rooms.cache.count === 1);
+    await sleep(50);
+    // A copy for each would be 200 MiB.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(48 * 1024 * KiB);
+    for (const client of clients.slice(0, 5)) {
+      client.socket.resume();
+      expect((await client.readAnswer()).body.equals(body)).toBe(true);
+    }
+    expect(origin.requests).toHaveLength(1);
+    close(clients);
+  });
+
+  test('what a client leaves is fetched to its end when little is missing, and the next gets a hit', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const client = await ask(proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 1);
+    held.held[0]!.writeHead(200, { ...FRESH, 'Content-Length': String(40 * KiB) }).write('a'.repeat(10 * KiB));
+    await client.readUntil('aaa');
+    leave(client);
+    await sleep(50);
+    held.held[0]!.end('a'.repeat(30 * KiB));
+    await until(() => proxy.rooms.cache.count === 1);
+    const next = await ask(proxy.port, held.origin.url('/x'));
+    const answer = await next.readAnswer();
+    expect(answer.headers['cache-status']).toMatch(/^detour; hit; ttl=/);
+    expect(answer.body).toHaveLength(40 * KiB);
+    close([next]);
+  });
+
+  test('and not when much is: the origin is told', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const client = await ask(proxy.port, held.origin.url('/x'));
+    await until(() => held.held.length === 1);
+    held.held[0]!.writeHead(200, { ...FRESH, 'Content-Length': String(400 * KiB) }).write('a');
+    await client.readUntil('\r\n\r\na');
+    leave(client);
+    await until(() => held.origin.open.size === 0);
+    expect(proxy.rooms.cache.count).toBe(0);
+  });
+});
+
+describe('through the cache', () => {
+  test.each([
+    ['at once', 0],
+    ['a moment later', 60],
+  ])(
+    'R40: what comes behind its length (%s) is no part of the answer, which is whole; its connection is not used again',
+    async (_, later) => {
+      await using origin = await startRawOrigin(async (peer, index) => {
+        await peer.readUntil('\r\n\r\n');
+        const head = 'HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\n';
+        if (later === 0) return peer.write(`${head}12345HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`);
+        peer.write(`${head}${index}`);
+        await sleep(later);
+        peer.write('2345HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil');
+      });
+      await using proxy = await startCaching();
+      const client = await ask(proxy.port, origin.url('/x'));
+      expect((await client.readAnswer()).text).toMatch(/^.2345$/);
+      client.write(`GET ${origin.url('/x')} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      const hit = await client.readAnswer();
+      expect(hit.headers['cache-status']).toContain('hit');
+      expect(hit.body).toHaveLength(5);
+      client.write(`GET ${origin.url('/y')} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      expect((await client.readAnswer()).text).toMatch(/^.2345$/);
+      expect(origin.accepted).toBe(2);
+      client.close();
+    },
+  );
+
+  test('A73: a body shorter than its length is passed on as broken and not stored', async () => {
+    await using origin = await startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n12345');
+      peer.end();
+    });
+    await using proxy = await startCaching();
+    const client = await ask(proxy.port, origin.url('/x'));
+    await client.readUntil('12345');
+    expect(await client.readAll()).toHaveLength(0);
+    expect(proxy.rooms.cache.count).toBe(0);
+  });
+
+  test('interim answers pass on to who asked, and are not stored', async () => {
+    await using origin = await startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write('HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nCache-Control: max-age=60\r\n\r\n');
+      await sleep(50);
+      peer.write('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\nfinal');
+    });
+    await using proxy = await startCaching();
+    const client = await ask(proxy.port, origin.url('/x'));
+    expect((await client.readAnswer()).status).toBe(103);
+    expect(proxy.rooms.cache.count).toBe(0);
+    expect((await client.readAnswer()).text).toBe('final');
+    client.write(`GET ${origin.url('/x')} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const hit = await client.readAnswer();
+    expect(hit.status).toBe(200);
+    expect(hit.headers['link']).toBeUndefined();
+    client.close();
+  });
+});
