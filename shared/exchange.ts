@@ -88,5 +88,5 @@ export function isHit(cacheStatus: string | undefined): boolean {
 /** Whether the body came out of the cache: a hit, what the origin said still holds (304), what another was just being sent. */
 export function isFromCache(cacheStatus: string | undefined): boolean {
   if (cacheStatus === undefined) return false;
-  return isHit(cacheStatus) || /; (?:fwd-status=304|collapsed)\b/.test(cacheStatus);
+  return isHit(cacheStatus) || /; (?:fwd-status=304|collapsed)(?:;|$)/.test(cacheStatus);
 }

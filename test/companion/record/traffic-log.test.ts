@@ -91,6 +91,7 @@ describe('the counters of a site', () => {
       'hit; ttl=-3; detail=offline',
       'fwd=stale; fwd-status=304',
       'fwd=uri-miss; collapsed',
+      'fwd=uri-miss; collapsed=?0; stored',
       'fwd=stale; fwd-status=200; stored',
       'fwd=vary-miss',
       'fwd=bypass',
@@ -98,7 +99,7 @@ describe('the counters of a site', () => {
       undefined,
     ];
     statuses.forEach((cacheStatus, i) => log.add(exchangeOf(i, { cacheStatus, bytesDown: 10 ** i })));
-    expect(log.counts('a.test')).toMatchObject({ requests: 8, lookups: 5, cached: 1, bytesSaved: 111 });
+    expect(log.counts('a.test')).toMatchObject({ requests: 9, lookups: 6, cached: 1, bytesSaved: 111 });
   });
 
   test('count an open tunnel once, as it grows', () => {
