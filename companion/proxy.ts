@@ -154,6 +154,11 @@ async function follow(
   { found }: Follow,
 ): Promise<void> {
   const own = await found;
+  if (own.kind === 'ask' && incoming.connection.gone) {
+    const gone = new Fault('downstream_gone');
+    rooms.cache.failed(own, gone, rooms.now());
+    throw gone;
+  }
   const going =
     own.kind === 'hit'
       ? answerHit(incoming, rooms, draft, route, target, path, own)

@@ -1,8 +1,10 @@
 // One request of the origin for many clients, over real sockets: who waits for whom, what is shared, and what happens when somebody leaves, stalls or fails.
 import type { ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
+import fc from 'fast-check';
+import { describe, expect, test, vi } from 'vitest';
 import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import { type Flight, InFlight, type Word } from '../../../companion/cache/in-flight.ts';
 import { startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawClient } from '../../support/raw-client.ts';
 import { startProxy } from '../../support/with-proxy.ts';
@@ -481,5 +483,86 @@ describe('through the cache', () => {
     expect(hit.status).toBe(200);
     expect(hit.headers['link']).toBeUndefined();
     client.close();
+  });
+});
+
+describe('who waits', () => {
+  test('A72: is told exactly one word, within twice the wait, whatever the leaders do', () => {
+    const step = fc.oneof(
+      fc.record({ do: fc.constantFrom('follow', 'failed', 'shared', 'look', 'alone', 'drop') }),
+      fc.record({ do: fc.constant('wait'), by: fc.integer({ min: 1, max: 700 }) }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), steps => {
+        vi.useFakeTimers();
+        try {
+          const list = new InFlight<string>(1000);
+          const words: (Word | 'taken' | null)[] = [];
+          const joined: number[] = [];
+          const told: number[] = [];
+          let flight: Flight<string> = list.lead('u', 's');
+          let leading = 1;
+          for (const each of steps) {
+            if (each.do === 'wait') vi.advanceTimersByTime((each as { by: number }).by);
+            else if (each.do === 'follow') {
+              const i = words.push(null) - 1;
+              joined.push(Date.now());
+              const tell = (word: Word | 'taken') => {
+                expect(words[i]).toBeNull();
+                words[i] = word;
+                told[i] = Date.now();
+                if (word === 'lead') leading++;
+              };
+              const waits = flight.follow({
+                tell,
+                take: () => {
+                  if (i % 2 === 0) return false;
+                  tell('taken');
+                  return true;
+                },
+              });
+              if (!waits) {
+                tell('alone');
+                if (list.find('u', 's') === null) {
+                  flight = list.lead('u', 's');
+                  leading = 1;
+                }
+              }
+            } else if (each.do === 'failed') {
+              if (leading > 0) {
+                leading--;
+                flight.failed();
+              }
+            } else if (each.do === 'shared') flight.shared('live');
+            else if (each.do === 'drop') list.drop('u');
+            else flight.settled(each.do as 'look' | 'alone');
+          }
+          vi.advanceTimersByTime(2001);
+          expect(words).not.toContain(null);
+          for (const [i, at] of told.entries()) expect(at - joined[i]!).toBeLessThanOrEqual(2000);
+          expect(vi.getTimerCount()).toBe(0);
+        } finally {
+          vi.useRealTimers();
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('is no more than a thousand for one request, and of one URL in one space', () => {
+    const list = new InFlight<null>(1000);
+    const one = list.lead('u', 'a');
+    const two = list.lead('u', 'b');
+    expect(list.find('u', 'a')).toBe(one);
+    expect(list.find('u', 'b')).toBe(two);
+    expect(list.find('v', 'a')).toBeNull();
+    const follower = { tell: () => {}, take: () => true };
+    for (let i = 0; i < 1024; i++) expect(one.follow(follower)).toBe(true);
+    expect(one.follow(follower)).toBe(false);
+    one.settled('alone');
+    expect(list.find('u', 'a')).toBeNull();
+    expect(list.find('u', 'b')).toBe(two);
+    two.settled('look');
+    expect(list.find('u', 'b')).toBeNull();
   });
 });
