@@ -84,5 +84,7 @@ function normalUrl(written: string): string {
   if (host === null || port === null) throw new Error(`"${written}" is not a URL.`);
   if (scheme.toLowerCase() !== 'http')
     throw new Error(`"${written}" is never stored: only plain http is, as everything else is a tunnel.`);
-  return `http://${formatHost(host)}${port === 80 ? '' : `:${port}`}${rest.startsWith('/') ? rest : `/${rest}`}`;
+  // Browsers send no other letters.
+  const path = rest.toWellFormed().replaceAll(/[^\u0021-\u007e]+/g, encodeURIComponent);
+  return `http://${formatHost(host)}${port === 80 ? '' : `:${port}`}${path.startsWith('/') ? path : `/${path}`}`;
 }

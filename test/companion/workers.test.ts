@@ -315,20 +315,29 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
     await fleet.running.complained(/another takes its place in 1 s/);
   });
 
-  test('a worker that does not hear a change is ended, and the change is in force', { timeout: 40_000 }, async () => {
-    await using origin = await startOrigin();
-    await using fleet = await startFleet();
-    await using link = await paired(fleet);
-    const [one] = fleet.workers() as [number];
-    process.kill(one, 'SIGSTOP');
-    link.socket.send(JSON.stringify({ type: 'set-site', id: 99, site: 'origin.test', route: 'block' }));
-    await link.until(heard => heard.type === 'done' && heard.id === 99, 15_000);
-    expect(isAlive(one)).toBe(false);
-    expect((await ask(fleet.port, `http://origin.test:${origin.port}/`)).status).toBe(403);
-    const [, three] = await fleet.running.complained(/Worker (\d+) listens/);
-    const blocked = await fleet.by(Number(three), () => ask(fleet.port, `http://origin.test:${origin.port}/`));
-    expect(blocked.status).toBe(403);
-  });
+  test(
+    'a worker that hears neither a change nor a purge is ended: what is done is done everywhere',
+    { timeout: 40_000 },
+    async () => {
+      await using origin = await startOrigin();
+      await using fleet = await startFleet();
+      await using link = await paired(fleet);
+      const [one] = fleet.workers() as [number];
+      process.kill(one, 'SIGSTOP');
+      link.socket.send(JSON.stringify({ type: 'cache-purge', id: 98, which: { site: 'origin.test' } }));
+      await link.until(heard => heard.type === 'cache-changed' && heard.id === 98, 15_000);
+      expect(isAlive(one)).toBe(false);
+      const [, next] = await fleet.running.complained(/Worker (\d+) listens/);
+      process.kill(Number(next), 'SIGSTOP');
+      link.socket.send(JSON.stringify({ type: 'set-site', id: 99, site: 'origin.test', route: 'block' }));
+      await link.until(heard => heard.type === 'done' && heard.id === 99, 15_000);
+      expect(isAlive(Number(next))).toBe(false);
+      expect((await ask(fleet.port, `http://origin.test:${origin.port}/`)).status).toBe(403);
+      const [, three] = await fleet.running.complained(/Worker \d+ listens[^]*Worker (\d+) listens/);
+      const blocked = await fleet.by(Number(three), () => ask(fleet.port, `http://origin.test:${origin.port}/`));
+      expect(blocked.status).toBe(403);
+    },
+  );
 
   test('a chain that failed for one goes last for the other as well', async () => {
     await using origin = await startOrigin();
