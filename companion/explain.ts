@@ -67,6 +67,7 @@ export function explain(
         {
           head: plainGet(host, port, path),
           url,
+          site: rooms.registrableDomain(host),
           route: route.name,
           partition: rooms.partition === 'none' ? '' : rooms.registrableDomain(host),
           decision,

@@ -114,6 +114,7 @@ function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Pr
     {
       head,
       url: draft.url,
+      site: draft.site,
       route: route.name,
       partition: rooms.partition === 'none' ? '' : partitionOf(head, draft),
       decision,
@@ -196,11 +197,7 @@ async function goUpstream(
 
 /** What the cache makes of an answer. On a connection that is logged in itself (`pin`) it may be personal though its request says nothing of it. */
 function keep(rooms: Rooms, ask: Ask, pin: string, answer: Answer, requestedAt: EpochMilliseconds) {
-  if (pin === '' || ask.request.method !== 'GET') {
-    return rooms.cache.store(ask, answer, { requestedAt, respondedAt: rooms.now() });
-  }
-  rooms.cache.pass(ask);
-  return { answer, status: ask.status };
+  return rooms.cache.store(ask, answer, { requestedAt, respondedAt: rooms.now(), personal: pin !== '' });
 }
 
 /** Asks for what a stale answer has gone out in the place of, with nobody waiting for it; an exchange of its own in the record. Never rejects. */

@@ -125,6 +125,8 @@ export interface CacheRequest {
   readonly head: RequestHead;
   /** Absolute URL in normal form, without fragment or user information. */
   readonly url: string;
+  /** Registrable domain of the URL's host. */
+  readonly site: string;
   readonly route: string;
   /** Registrable domain of Referer or Origin; for a navigation the target's own; else ''. */
   readonly partition: string;
@@ -161,6 +163,14 @@ export interface Follow {
   readonly found: Promise<Hit | Ask>;
 }
 
+/** When a request went out and its answer's head came. */
+export interface ExchangeTimes {
+  readonly requestedAt: EpochMilliseconds;
+  readonly respondedAt: EpochMilliseconds;
+  /** The connection is logged in itself: the answer may be for this client alone, and is not kept. */
+  readonly personal?: boolean;
+}
+
 export interface Cache {
   /** Throws Fault only_if_cached. */
   lookup(request: CacheRequest, now: EpochMilliseconds): Found;
@@ -168,11 +178,7 @@ export interface Cache {
    * Takes the final answer of upstream: stores it when it may (teeing its body without slowing it), freshens by it, invalidates after unsafe methods,
    * and gives back the answer to respond with. `status` are the final Cache-Status parameters (`fwd=uri-miss; stored`).
    */
-  store(
-    ask: Ask,
-    answer: Answer,
-    times: { requestedAt: EpochMilliseconds; respondedAt: EpochMilliseconds },
-  ): { answer: Answer; status: string };
+  store(ask: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string };
   /** Upstream gave no answer. The stale one where a cache may serve it then (RFC 9111 §4.2.4), else null. */
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null;
   /** What was asked for is no business of the cache. */
@@ -182,6 +188,7 @@ export interface Cache {
   readonly size: Bytes;
   readonly count: number;
   clear(): void;
+  close(): Promise<void>;
 }
 
 // record --------------------------------------------------------------------------------------------------------------------------

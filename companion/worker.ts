@@ -268,6 +268,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     async close(drain) {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
+      await cache.close();
       owner.close();
       behind.close();
       pool.close();

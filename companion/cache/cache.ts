@@ -4,9 +4,8 @@ import type { Decision } from '../../shared/decision/rule.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
 import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
-import type { Ask, Cache, CacheRequest, Follow, Found, Hit } from '../rooms.ts';
+import type { Ask, Cache, CacheRequest, ExchangeTimes, Follow, Found, Hit } from '../rooms.ts';
 import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
-import { cacheKey } from './cache-key.ts';
 import { hasItAlready } from './conditional.ts';
 import { Budget, exactCopy, Filling } from './filling.ts';
 import { type Flight, InFlight } from './in-flight.ts';
@@ -15,15 +14,16 @@ import { makeKeeper } from './keeper.ts';
 import { MemoryStore } from './memory-store.ts';
 import type { Keeper } from './office.ts';
 import {
+  ageValue,
   correctedInitialAge,
   currentAge,
   freshnessLifetime,
   type Hindrance,
   hindranceOf,
   reusability,
-  type Times,
 } from './policy.ts';
-import { type ServedHit, StoredResponse } from './stored-response.ts';
+import { MemoryBody, spaceOf } from './store.ts';
+import { type ServedHit, StoredResponse, storedLines } from './stored-response.ts';
 import { matches, type Selection, selectionOf, varyNames } from './vary.ts';
 
 export interface CacheLimits {
@@ -45,7 +45,6 @@ interface Miss {
   /** Its Cache-Status so far. */
   readonly why: Why;
   readonly asked: Asked;
-  readonly key: string;
   /** The stored answer that could not be used. */
   readonly passedOver: StoredResponse | null;
   /** The state of invalidations when it was asked for. */
@@ -115,26 +114,25 @@ class MemoryCache implements SharedCache {
   }
 
   get size(): Bytes {
-    return this.memory.size;
+    return this.memory.stats().bytes;
   }
 
   get count(): number {
-    return this.memory.count;
+    return this.memory.stats().entries;
   }
 
   /** Throws Fault only_if_cached (RFC 9111 §5.2.1.7). */
   lookup(request: CacheRequest, now: EpochMilliseconds): Found {
     const asked = readRequest(request.head);
-    const key = cacheKey(request);
-    const selected = this.select(request, asked, key, now, true);
+    const selected = this.select(request, asked, now, true);
     if ('stored' in selected) return answerFrom(selected.stored, selected.age, asked, now);
     const { why, passedOver } = selected;
     if (asked.control.onlyIfCached && why !== 'method' && isCached(request.decision)) {
       throw new Fault('only_if_cached', { target: targetOf(request.head) });
     }
-    const miss: Miss = { request, why, asked, key, passedOver, moment: this.invalidations.present, flight: null };
+    const miss: Miss = { request, why, asked, passedOver, moment: this.invalidations.present, flight: null };
     if (this.inFlight === null || !mayCollapse(miss)) return askFor(miss, '');
-    const space = `${request.route}\n${request.partition}`;
+    const space = spaceOf(request.route, request.partition);
     const flight = this.inFlight.find(request.url, space);
     if (flight !== null) return insists(miss) ? askFor(miss, '') : this.follow(miss, flight, now);
     // An answer to conditions of its own is nobody else's.
@@ -184,8 +182,8 @@ class MemoryCache implements SharedCache {
 
   /** What there is in the store for one who has waited. */
   private look(miss: Miss, now: EpochMilliseconds): Hit | Ask {
-    const { request, asked, key } = miss;
-    const selected = this.select(request, asked, key, now, true);
+    const { request, asked } = miss;
+    const selected = this.select(request, asked, now, true);
     if (!('stored' in selected)) return askFor(miss, '; collapsed=?0');
     return { ...answerFrom(selected.stored, selected.age, asked, now), status: `fwd=${miss.why}; collapsed` };
   }
@@ -208,11 +206,11 @@ class MemoryCache implements SharedCache {
   }
 
   peek(request: CacheRequest, now: EpochMilliseconds): string {
-    const selected = this.select(request, readRequest(request.head), cacheKey(request), now, false);
+    const selected = this.select(request, readRequest(request.head), now, false);
     return 'stored' in selected ? selected.stored.hitStatus(selected.age) : `fwd=${selected.why}`;
   }
 
-  store(found: Ask, answer: Answer, times: Times): { answer: Answer; status: string } {
+  store(found: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string } {
     const miss = found.token as Miss;
     const { request, why } = miss;
     const { head } = answer;
@@ -223,13 +221,17 @@ class MemoryCache implements SharedCache {
       }
     }
     if (why === 'method' || why === 'bypass') return { answer, status: found.status };
+    if (times.personal) {
+      miss.flight?.settled('alone');
+      return { answer, status: found.status };
+    }
     const kept = this.keep(miss, answer, times);
     if (kept === null) miss.flight?.settled('alone');
     else if (Buffer.isBuffer(kept.body) || kept.body === null) miss.flight?.settled('look');
     if (kept !== null) return { answer: kept, status: `${found.status}; stored` };
     // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
     if (miss.passedOver !== null && head.status < 500 && head.status !== 304 && request.head.method === 'GET') {
-      this.memory.remove(miss.key, miss.passedOver);
+      this.memory.remove(miss.passedOver);
     }
     return { answer, status: found.status };
   }
@@ -241,20 +243,26 @@ class MemoryCache implements SharedCache {
   }
 
   clear(): void {
-    this.memory.clear();
+    this.memory.purge({ all: true });
     this.invalidations.all();
     this.inFlight?.clear();
   }
 
+  async close(): Promise<void> {
+    await this.memory.close();
+  }
+
   /** RFC 9111 §4: the stored answer that this request may have. */
-  private select(request: CacheRequest, asked: Asked, key: string, now: EpochMilliseconds, touch: boolean): Selected {
+  private select(request: CacheRequest, asked: Asked, now: EpochMilliseconds, touch: boolean): Selected {
     const { method, fields } = request.head;
     if (method !== 'GET' && method !== 'HEAD') return { why: 'method', passedOver: null };
     if (!isCached(request.decision)) return { why: 'bypass', passedOver: null };
     if (asked.originOnly || request.head.framing.kind !== 'none') return { why: 'bypass', passedOver: null };
-    const variants = this.memory.get(key, touch);
-    if (variants === undefined) return { why: 'uri-miss', passedOver: null };
-    for (const stored of variants) {
+    const answers = touch ? this.memory.get(request.url) : this.memory.peek(request.url);
+    let why: Why = 'uri-miss';
+    for (const stored of answers ?? []) {
+      if (stored.partition !== request.partition || stored.route !== request.route) continue;
+      why = 'vary-miss';
       if (!matches(stored.selection, fields)) continue;
       // Personal by the look of it: only what may be shared is given to a request with credentials.
       if (asked.hasAuthorization && !stored.allowsSharing) return { why: 'request', passedOver: null };
@@ -262,22 +270,37 @@ class MemoryCache implements SharedCache {
       const use = reusability(stored, age, asked.control);
       return use === 'yes' ? { stored, age } : { why: use, passedOver: stored };
     }
-    return { why: 'vary-miss', passedOver: null };
+    return { why, passedOver: null };
   }
 
   /** Stores the answer if it may be stored: at once, or when its body has passed. Null when it may not. */
-  private keep(miss: Miss, answer: Answer, times: Times): Answer | null {
-    const { request, key, moment } = miss;
+  private keep(miss: Miss, answer: Answer, times: ExchangeTimes): Answer | null {
+    const { request, moment } = miss;
     const { head, body } = answer;
     const judged = this.judge(miss, head, times);
     if (typeof judged === 'string') return null;
-    const { control, selection, lifetime } = judged;
+    const { selection } = judged;
     // The head goes on to the client, who may change it; what is stored is taken from it now.
-    const storedHead: ResponseHead = { ...head, fields: head.fields.copy() };
+    const lines = storedLines(head.fields, times.respondedAt);
+    const age = ageValue(head.fields);
     const made = (whole: Buffer) =>
-      new StoredResponse(key, request.url, selection, storedHead, whole, control, lifetime, times);
+      new StoredResponse({
+        url: request.url,
+        space: spaceOf(request.route, request.partition),
+        site: request.site,
+        selection,
+        status: head.status,
+        reason: head.reason,
+        lines,
+        requestedAt: times.requestedAt,
+        respondedAt: times.respondedAt,
+        ageValue: age,
+        body: new MemoryBody(whole),
+        partial: null,
+        pinned: false,
+      });
     const complete = (whole: Buffer): boolean =>
-      !this.invalidations.since(request.url, moment) && this.memory.put(key, made(whole));
+      !this.invalidations.since(request.url, moment) && this.memory.put(made(whole));
     if (body === null || Buffer.isBuffer(body)) {
       const length = body?.length ?? 0;
       if (head.framing.kind === 'length' && head.framing.length !== length) return null;
@@ -307,8 +330,8 @@ class MemoryCache implements SharedCache {
   private judge(
     { request, asked }: Miss,
     head: ResponseHead,
-    times: Times,
-  ): Exclude<Hindrance, null> | { control: CacheControl; selection: Selection | null; lifetime: number } {
+    times: ExchangeTimes,
+  ): Exclude<Hindrance, null> | { selection: Selection | null } {
     const { fields, framing } = head;
     const said = fields.get('cache-control');
     const control = said === undefined ? NO_DIRECTIVES : parseCacheControl(said);
@@ -320,7 +343,7 @@ class MemoryCache implements SharedCache {
     if (hindrance !== null) return hindrance;
     const lifetime = freshnessLifetime(control, fields, times);
     if (lifetime === null) return 'no-freshness';
-    if (lifetime <= correctedInitialAge(fields, times)) return 'stale';
+    if (lifetime <= correctedInitialAge(fields, ageValue(fields), times)) return 'stale';
     // The end of the connection does not tell a whole body from a broken one (RFC 9112 §8).
     if (framing.kind === 'close') return 'framing';
     if (framing.kind === 'length' && framing.length > this.limits.entry) return 'size';
@@ -328,7 +351,7 @@ class MemoryCache implements SharedCache {
     if (names === 'never') return 'vary';
     const selection = names === null ? null : selectionOf(names, request.head.fields);
     if (names !== null && selection === null) return 'vary';
-    return { control, selection, lifetime };
+    return { selection };
   }
 }
 

@@ -1,114 +1,115 @@
-// The memory tier: answers by key, bounded by bytes, the least recently used go first. Several answers of one key are its variants by Vary.
+// The memory tier: answers by URL, bounded by bytes, the least recently used go first.
 import { LRUCache } from 'lru-cache';
+import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
+import { meaning, type Store, type StoreStats } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 import { sameSelection } from './vary.ts';
 
-/** Variants kept of one key. */
+/** Variants kept of one URL in one space, and answers of one URL in all. */
 const MAX_VARIANTS = 8;
+const MAX_ANSWERS = 64;
 
-/** What one key holds: variants, the most recent Date first (RFC 9111 §4.1). */
-interface Resource {
-  readonly url: string;
-  readonly variants: readonly StoredResponse[];
-}
-
-export class MemoryStore {
+export class MemoryStore implements Store {
   private readonly limit: Bytes;
-  private readonly resources: LRUCache<string, Resource> | null;
-  /** The keys of each URL: invalidation knows no route and no partition. */
-  private readonly keysOf = new Map<string, string | Set<string>>();
+  private readonly resources: LRUCache<string, readonly StoredResponse[]> | null;
 
   /** `limit` 0: nothing is ever kept. */
   constructor(limit: Bytes) {
     this.limit = limit;
-    this.resources =
-      limit > 0
-        ? new LRUCache<string, Resource>({
-            maxSize: limit,
-            dispose: (resource, key, reason) => {
-              if (reason !== 'set') this.unlist(resource.url, key);
-            },
-          })
-        : null;
+    this.resources = limit > 0 ? new LRUCache<string, readonly StoredResponse[]>({ maxSize: limit }) : null;
   }
 
-  get size(): Bytes {
-    return this.resources?.calculatedSize ?? 0;
+  get(url: string): readonly StoredResponse[] | undefined {
+    return this.resources?.get(url);
   }
 
-  get count(): number {
-    return this.resources?.size ?? 0;
+  peek(url: string): readonly StoredResponse[] | undefined {
+    return this.resources?.peek(url);
   }
 
-  /** Everything with its key. */
-  *all(): Generator<[key: string, response: StoredResponse]> {
-    for (const [key, { variants }] of this.resources?.entries() ?? []) for (const one of variants) yield [key, one];
-  }
-
-  /** The variants of a key; `touch` makes it the most recently used. */
-  get(key: string, touch: boolean): readonly StoredResponse[] | undefined {
-    if (this.resources === null) return undefined;
-    return (touch ? this.resources.get(key) : this.resources.peek(key))?.variants;
-  }
-
-  /** Keeps an answer, in the place of the one with the same selection. False when it is larger than the whole store, or that one came later. */
-  put(key: string, response: StoredResponse): boolean {
+  put(response: StoredResponse): boolean {
     if (this.resources === null || response.size > this.limit) return false;
-    const before = this.resources.peek(key)?.variants ?? [];
-    const others = before.filter(one => !sameSelection(one.selection, response.selection));
+    const before = this.resources.peek(response.url) ?? [];
+    const others = before.filter(
+      one => one.space !== response.space || !sameSelection(one.selection, response.selection),
+    );
     // A slow body may be whole only after a later one of the same resource.
     if (before.some(one => one.respondedAt > response.respondedAt && !others.includes(one))) return false;
-    let size = response.size;
-    const kept = [response];
-    for (const other of others) {
-      if (kept.length === MAX_VARIANTS || size + other.size > this.limit) break;
-      size += other.size;
-      kept.push(other);
-    }
-    kept.sort((a, b) => b.date - a.date);
-    this.resources.set(key, { url: response.url, variants: kept }, { size });
-    this.list(response.url, key);
+    this.keep(response.url, [response, ...others]);
     return true;
   }
 
-  /** Drops one variant of a key. */
-  remove(key: string, response: StoredResponse): void {
-    const variants = this.resources?.peek(key)?.variants;
-    if (variants === undefined || !variants.includes(response)) return;
-    const kept = variants.filter(one => one !== response);
-    if (kept.length === 0) this.resources!.delete(key);
-    else {
-      const size = kept.reduce((sum, one) => sum + one.size, 0);
-      this.resources!.set(key, { url: response.url, variants: kept }, { size });
-    }
+  replace(old: StoredResponse, fresh: StoredResponse): boolean {
+    const before = this.resources?.peek(old.url);
+    if (before === undefined || !before.includes(old)) return false;
+    if (fresh.size > this.limit) this.remove(old);
+    else this.keep(old.url, [fresh, ...before.filter(one => one !== old)]);
+    return fresh.size <= this.limit;
   }
 
-  /** Drops everything of a URL, whatever its route and partition. */
+  remove(response: StoredResponse): void {
+    const before = this.resources?.peek(response.url);
+    if (before?.includes(response))
+      this.keep(
+        response.url,
+        before.filter(one => one !== response),
+      );
+  }
+
   drop(url: string): void {
-    const keys = this.keysOf.get(url);
-    if (keys === undefined) return;
-    for (const key of typeof keys === 'string' ? [keys] : [...keys]) this.resources!.delete(key);
+    this.resources?.delete(url);
   }
 
-  clear(): void {
+  purge(which: Stored): number {
+    const gone = this.list(which, Infinity);
+    if ('all' in which) this.resources?.clear();
+    else for (const one of gone) this.resources!.delete(one.url);
+    return gone.length;
+  }
+
+  list(which: Stored, limit: number): readonly StoredResponse[] {
+    if (this.resources === null) return [];
+    if ('url' in which) return (this.peek(which.url) ?? []).slice(0, limit);
+    const found: StoredResponse[] = [];
+    const isMeant = meaning(which);
+    for (const [url, answers] of this.resources.entries()) {
+      if (found.length >= limit) break;
+      if (isMeant(url)) found.push(...answers);
+    }
+    return found.slice(0, limit);
+  }
+
+  pin(which: Stored, pinned: boolean): number {
+    const found = this.list(which, Infinity).filter(one => one.pinned !== pinned);
+    for (const one of found) one.pinned = pinned;
+    return found.length;
+  }
+
+  stats(): StoreStats {
+    let entries = 0;
+    for (const answers of this.resources?.values() ?? []) entries += answers.length;
+    return { entries, bytes: this.resources?.calculatedSize ?? 0, disk: null };
+  }
+
+  async close(): Promise<void> {
     this.resources?.clear();
   }
 
-  private list(url: string, key: string): void {
-    const keys = this.keysOf.get(url);
-    if (keys === undefined) this.keysOf.set(url, key);
-    else if (typeof keys !== 'string') keys.add(key);
-    else if (keys !== key) this.keysOf.set(url, new Set([keys, key]));
-  }
-
-  private unlist(url: string, key: string): void {
-    const keys = this.keysOf.get(url);
-    if (keys === undefined) return;
-    if (typeof keys === 'string') this.keysOf.delete(url);
-    else {
-      keys.delete(key);
-      if (keys.size === 0) this.keysOf.delete(url);
+  /** `answers`: the newest first, that is the one that must be kept. */
+  private keep(url: string, answers: readonly StoredResponse[]): void {
+    if (answers.length === 0) return void this.resources!.delete(url);
+    const kept: StoredResponse[] = [];
+    let size = 0;
+    let inSpace = 0;
+    const { space } = answers[0]!;
+    for (const one of answers) {
+      if (one.space === space && ++inSpace > MAX_VARIANTS) continue;
+      if (kept.length === MAX_ANSWERS || (kept.length > 0 && size + one.size > this.limit)) break;
+      size += one.size;
+      kept.push(one);
     }
+    kept.sort((a, b) => b.date - a.date);
+    this.resources!.set(url, kept, { size });
   }
 }

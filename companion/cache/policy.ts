@@ -2,15 +2,12 @@
 // A shared cache that keeps only answers with explicit freshness and does not validate (yet): what could not be reused without asking is not stored.
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import type { Fields } from '../message/headers.ts';
+import type { ExchangeTimes } from '../rooms.ts';
 import type { ResponseHead } from '../message/message.ts';
 import { type CacheControl, type DeltaSeconds, MAX_SECONDS, parseDeltaSeconds } from './cache-control.ts';
 import { parseHttpDate } from './dates.ts';
 
-/** When a request went out and its answer's head came. */
-export interface Times {
-  readonly requestedAt: EpochMilliseconds;
-  readonly respondedAt: EpochMilliseconds;
-}
+type Times = ExchangeTimes;
 
 /** What storing depends on, of the request. */
 export interface AskedFor {
@@ -99,10 +96,10 @@ export function ageValue(fields: Fields): Seconds {
 }
 
 /** RFC 9111 §4.2.3 corrected_initial_age. Date has whole seconds, so the clock is compared with it in whole seconds. */
-export function correctedInitialAge(fields: Fields, times: Times): Milliseconds {
+export function correctedInitialAge(fields: Fields, age: Seconds, times: Times): Milliseconds {
   const apparentAge = Math.max(0, wholeSeconds(times.respondedAt) - dateValue(fields, times));
   const responseDelay = Math.max(0, times.respondedAt - times.requestedAt);
-  const correctedAge = ageValue(fields) * 1000 + responseDelay;
+  const correctedAge = age * 1000 + responseDelay;
   return Math.min(Math.max(apparentAge, correctedAge), MAX_SECONDS * 1000);
 }
 

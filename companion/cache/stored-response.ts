@@ -1,11 +1,19 @@
 // One stored answer: everything that a hit needs, made ready when it is stored, so that a hit reads no field again.
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
-import type { Answer, ResponseHead } from '../message/message.ts';
+import type { Answer } from '../message/message.ts';
 import type { Hit } from '../rooms.ts';
-import type { CacheControl } from './cache-control.ts';
+import { NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
 import { formatHttpDate, parseHttpDate } from './dates.ts';
-import { type Aging, allowsSharing, correctedInitialAge, dateValue, permitsStale, type Times } from './policy.ts';
+import {
+  type Aging,
+  allowsSharing,
+  correctedInitialAge,
+  dateValue,
+  freshnessLifetime,
+  permitsStale,
+} from './policy.ts';
+import type { Entry } from './store.ts';
 import type { Selection } from './vary.ts';
 
 /** An answer with its head as text: status line and fields up to and with Age and Content-Length; ours to the proxy (Cache-Status, Connection) are not in it. */
@@ -13,12 +21,11 @@ export interface PreparedAnswer extends Answer {
   readonly prepared: string;
 }
 
-/** A hit, ready to be sent. */
 export interface ServedHit extends Hit {
   readonly answer: PreparedAnswer;
 }
 
-/** It holds for one second of age. */
+/** A hit, ready to be sent; it holds for one second of age. */
 interface Served {
   readonly age: Seconds;
   readonly hit: ServedHit;
@@ -29,7 +36,13 @@ const FIXED_COST: Bytes = 640;
 const COST_A_STRING: Bytes = 24;
 
 export class StoredResponse implements Aging {
+  readonly entry: Entry;
   readonly url: string;
+  readonly space: string;
+  /** The two halves of the space, so that a lookup needs not join them. */
+  readonly route: string;
+  readonly partition: string;
+  readonly site: string;
   readonly selection: Selection | null;
   readonly status: number;
   readonly respondedAt: EpochMilliseconds;
@@ -43,73 +56,66 @@ export class StoredResponse implements Aging {
   /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
   readonly modifiedAt: EpochMilliseconds;
   readonly size: Bytes;
-  /** Flat triples: Name, name, value. */
-  readonly lines: readonly string[];
-  /** Of the body. */
-  readonly length: Bytes;
   /** Kept for offline use. */
-  pinned = false;
-  private readonly reason: string;
-  private readonly body: Buffer | null;
+  pinned: boolean;
   private readonly text: string;
   private served: Served | null = null;
   private servedNotModified: Served | null = null;
 
-  /** `head` without hop-by-hop fields. `body` must be the cache's own bytes, of exactly its length. */
-  constructor(
-    key: string,
-    url: string,
-    selection: Selection | null,
-    head: ResponseHead,
-    body: Buffer,
-    control: CacheControl,
-    lifetime: Milliseconds,
-    times: Times,
-  ) {
-    const { fields } = head;
+  constructor(entry: Entry) {
+    const { lines, selection, url, space } = entry;
+    const fields = new Fields(lines as string[]);
+    this.entry = entry;
     this.url = url;
+    this.space = space;
+    const half = space.indexOf('\n');
+    this.route = space.slice(0, half);
+    this.partition = space.slice(half + 1);
+    this.site = entry.site;
     this.selection = selection;
-    this.status = head.status;
-    this.reason = head.reason;
-    this.respondedAt = times.respondedAt;
-    this.date = dateValue(fields, times);
-    this.initialAge = correctedInitialAge(fields, times);
-    this.lifetime = lifetime;
+    this.pinned = entry.pinned;
+    this.status = entry.status;
+    this.respondedAt = entry.respondedAt;
+    this.date = dateValue(fields, entry);
+    this.initialAge = correctedInitialAge(fields, entry.ageValue, entry);
+    const said = fields.get('cache-control');
+    const control = said === undefined ? NO_DIRECTIVES : parseCacheControl(said);
+    this.lifetime = freshnessLifetime(control, fields, entry) ?? 0;
     this.permitsStale = permitsStale(control);
     this.allowsSharing = allowsSharing(control);
     this.etag = fields.get('etag');
     const lastModified = fields.get('last-modified');
-    this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, times.respondedAt)) ?? this.date;
-    this.length = body.length;
-    this.body = head.status === 204 ? null : body;
-    this.lines = storedLines(fields, times.respondedAt);
-    this.text = headText(head.status, head.reason, this.lines);
+    this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, entry.respondedAt)) ?? this.date;
+    this.text = headText(entry.status, entry.reason, lines);
     let strings = 0;
-    for (const line of this.lines) strings += line.length + COST_A_STRING;
+    for (const line of lines) strings += line.length + COST_A_STRING;
     const chosenBy = selection === null ? 0 : selection.values.reduce((sum, one) => sum + (one?.length ?? 0) + 64, 64);
-    this.size = body.length + strings + this.text.length + 2 * (key.length + url.length) + chosenBy + FIXED_COST;
+    this.size =
+      entry.body.length + strings + this.text.length + 2 * (space.length + url.length) + chosenBy + FIXED_COST;
   }
 
   /** The hit with this age. The same object within one second, so nobody may change it. */
-  hit(age: Milliseconds): Served['hit'] {
+  hit(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
     if (this.served?.age !== seconds) {
-      this.served = this.serve(seconds, this.status, this.reason, this.lines, this.text, this.body);
+      const { status, reason, lines, body } = this.entry;
+      this.served = this.serve(seconds, status, reason, lines, this.text, status === 204 ? null : body.bytes);
     }
     return this.served.hit;
   }
 
   /** The 304 for a request whose condition this answer fulfils. It says what a browser updates its own copy by (RFC 9110 §15.4.5). */
-  notModified(age: Milliseconds): Served['hit'] {
+  notModified(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
     if (this.servedNotModified?.age !== seconds) {
+      const { lines: all } = this.entry;
       const lines: string[] = [];
-      for (let i = 0; i < this.lines.length; i += 3) {
-        const lower = this.lines[i + 1]!;
+      for (let i = 0; i < all.length; i += 3) {
+        const lower = all[i + 1]!;
         if (lower === 'last-modified' && this.etag !== undefined) continue;
         if (lower.startsWith('content-') && lower !== 'content-location' && !lower.startsWith('content-security-'))
           continue;
-        lines.push(this.lines[i]!, lower, this.lines[i + 2]!);
+        lines.push(all[i]!, lower, all[i + 2]!);
       }
       const reason = 'Not Modified';
       this.servedNotModified = this.serve(seconds, 304, reason, lines, headText(304, reason, lines), null);
@@ -138,20 +144,20 @@ export class StoredResponse implements Aging {
       age,
       hit: {
         kind: 'hit',
-        refresh: null,
         answer: {
           head: { status, reason, version: 11, fields: new Fields(flat), framing, keepAlive: true },
           body,
           prepared: `${text}${length}Age: ${age}\r\n`,
         },
         status: this.hitStatus(age * 1000),
+        refresh: null,
       },
     };
   }
 }
 
 /** What is kept of the fields: not Age, which is told anew, not the framing, which is ours; with a Date where none came (RFC 9110 §6.6.1). */
-function storedLines(fields: Fields, respondedAt: EpochMilliseconds): readonly string[] {
+export function storedLines(fields: Fields, respondedAt: EpochMilliseconds): readonly string[] {
   const lines: string[] = [];
   let hasDate = false;
   for (let i = 0; i < fields.length; i++) {

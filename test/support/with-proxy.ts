@@ -143,6 +143,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
       size: 0,
       count: 0,
       clear: () => {},
+      close: async () => {},
     },
     tryChains: inOrder,
     dial: directDial,

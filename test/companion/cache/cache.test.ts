@@ -38,6 +38,7 @@ function requestOf(
   return {
     head,
     url,
+    site: hostname,
     route: more.route ?? 'companion',
     partition: more.partition ?? '',
     decision: {

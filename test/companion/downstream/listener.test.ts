@@ -50,6 +50,7 @@ function alwaysHits(answer: Answer): Cache {
     size: 0,
     count: 0,
     clear: () => {},
+    close: async () => {},
   };
 }
 
