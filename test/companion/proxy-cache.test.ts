@@ -37,6 +37,7 @@ function scripted(lookup: (request: CacheRequest, ask: Ask) => Found, more: Part
     size: 0,
     count: 0,
     clear: () => {},
+    close: async () => {},
     ...more,
   };
   return { cache, heard };
