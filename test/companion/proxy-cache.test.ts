@@ -24,8 +24,8 @@ function scripted(lookup: (request: CacheRequest, ask: Ask) => Found, more: Part
   const cache: Cache = {
     lookup: request =>
       lookup(request, { kind: 'ask', request: request.head, status: 'fwd=stale', token: request.url.slice(-2) }),
-    store: (ask, answer) => {
-      heard.push(`store ${String(ask.token)} ${answer.head.status}`);
+    store: (ask, answer, { personal = false }) => {
+      heard.push(`store ${String(ask.token)} ${answer.head.status}${personal ? ' personal' : ''}`);
       return { answer, status: `${ask.status}; stored` };
     },
     failed: (ask, fault) => {
@@ -168,7 +168,7 @@ describe('stale-while-revalidate', () => {
     expect(heard.filter(one => one.endsWith('downstream_gone'))).toHaveLength(64);
   });
 
-  test('what comes on a connection that was logged in for it is no business of the cache', async () => {
+  test('what comes on a connection that was logged in for it is told to the cache as personal', async () => {
     await using origin = await startRawOrigin(async peer => {
       await peer.readUntil('\r\n\r\n');
       peer.write('HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n');
@@ -179,7 +179,7 @@ describe('stale-while-revalidate', () => {
     client.write(GET(origin.url('/x')));
     await client.readAnswer();
     await proxy.exchange(1);
-    expect(heard).toEqual(['pass /x']);
+    expect(heard).toEqual(['store /x 401 personal']);
   });
 });
 
