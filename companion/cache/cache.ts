@@ -55,7 +55,8 @@ interface Miss {
 
 /** An answer that may be shared while its body comes. */
 interface Live {
-  readonly stored: StoredResponse;
+  /** It without its body; made when the first asks. */
+  readonly stored: () => StoredResponse;
   readonly length: Bytes | null;
   readonly filling: Filling;
 }
@@ -191,7 +192,8 @@ class MemoryCache implements SharedCache {
   /** An answer whose body is on its way; an Ask where it is not for this request; null where it must be whole first. */
   private takeLive(miss: Miss, live: Live, now: EpochMilliseconds): Hit | Ask | null {
     const { request, asked, why } = miss;
-    const { stored, filling, length } = live;
+    const { filling, length } = live;
+    const stored = live.stored();
     const age = currentAge(stored, now);
     if (!matches(stored.selection, request.head.fields) || reusability(stored, age, asked.control) !== 'yes') {
       return askFor(miss, '; collapsed=?0');
@@ -323,7 +325,8 @@ class MemoryCache implements SharedCache {
       lost: why => (why === 'much' ? flight?.settled('alone') : flight?.failed()),
     });
     if (!filling.isKept) return null;
-    flight?.shared({ stored: made(Buffer.alloc(0)), length, filling });
+    let bare: StoredResponse | null = null;
+    flight?.shared({ stored: () => (bare ??= made(Buffer.alloc(0))), length, filling });
     return { head, body: filling.leader };
   }
 
