@@ -114,7 +114,8 @@ function targetOf(url: string): { scheme: string; host: string; port: number; pa
   return { scheme, host, port, path: parsed.pathname + parsed.search };
 }
 
-function plainGet(host: string, port: number, path: string): RequestHead {
+/** A request as little as one can be. */
+export function plainGet(host: string, port: number, path: string): RequestHead {
   return {
     method: 'GET',
     target: { form: 'absolute', scheme: 'http', host, port, path },

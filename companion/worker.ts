@@ -6,18 +6,19 @@ import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
-import type { CacheMode, RuleSource } from '../shared/decision/rule.ts';
+import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache } from './cache/cache.ts';
-import { type CacheOffice, makeCacheOffice } from './cache/office.ts';
+import { type CacheOffice, type Kept, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
 import type { Resolver } from './chain/resolver.ts';
 import { fitToOpenFiles, openFilesAllowed } from './config/open-files.ts';
+import { plainGet } from './explain.ts';
 import type { Incoming } from './downstream/connection.ts';
 import { listen, type Listener, openReception, type Reception } from './downstream/listener.ts';
 import { blockAnswer } from './filter/block-page.ts';
@@ -210,12 +211,20 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     if (fitted.warning !== null) parts.warn(fitted.warning);
   }
 
-  /** What is decided of a stored URL. */
-  function decisionOf(url: string): { site: string; mode: CacheMode } {
-    const { hostname, port, pathname, search } = new URL(url);
+  /** What a request would get for which this was stored. */
+  function judge({ url, site, route, partition, selection }: Kept, now: EpochMilliseconds) {
+    const { hostname, port: written, pathname, search } = new URL(url);
     const host = normalizeHost(hostname) ?? hostname;
-    const target = { scheme: 'http', host, port: Number(port || 80), path: pathname + search };
-    return { site: siteName(host), mode: furnished.rooms.decide(target).cache };
+    const port = Number(written || 80);
+    const path = pathname + search;
+    const head = plainGet(host, port, path);
+    selection?.names.forEach((name, i) => {
+      const value = selection.values[i];
+      if (value !== undefined && !head.fields.has(name)) head.fields.append(name, value);
+    });
+    const decision = furnished.rooms.decide({ scheme: 'http', host, port, path });
+    const status = cache.peek({ head, url, site, route, partition, decision }, now);
+    return { mode: decision.cache, status };
   }
 
   /** Connections that nobody uses hold files that the next one needs. */
@@ -233,7 +242,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     get furnished() {
       return furnished;
     },
-    cacheOffice: makeCacheOffice(() => cache.keeper, decisionOf),
+    cacheOffice: makeCacheOffice({ keeper: () => cache.keeper, judge }),
     putInForce(next) {
       const before = furnished.config;
       const rejudged = judgedBy(next.config) !== judgedBy(before);

@@ -29,6 +29,8 @@ import { matches, type Selection, selectionOf, varyNames } from './vary.ts';
 export interface CacheLimits {
   /** Memory that stored answers may take, all told. */
   readonly memory: Bytes;
+  /** Disk that they may take. */
+  readonly disk?: Bytes | undefined;
   /** The largest body that is kept. */
   readonly entry: Bytes;
   /** With no more than this still to come, a body that nobody reads any more is fetched to its end. */
@@ -107,9 +109,12 @@ class MemoryCache implements SharedCache {
     this.unfinished = new Budget(limits.memory);
     this.keeper = makeKeeper(
       this.memory,
-      limits.memory,
+      limits,
       url => this.invalidate(url),
-      () => this.invalidations.all(),
+      () => {
+        this.invalidations.all();
+        this.inFlight?.clear();
+      },
     );
     this.inFlight = limits.collapse === 'on' ? new InFlight(limits.collapseWait * 1000) : null;
   }

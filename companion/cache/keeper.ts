@@ -5,11 +5,16 @@ import type { Store } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 
 /** `forget` lets go of what is stored of a URL, and of what is on its way there; `forgetAll` of everything on its way. */
-export function makeKeeper(store: Store, limit: Bytes, forget: (url: string) => void, forgetAll: () => void): Keeper {
+export function makeKeeper(
+  store: Store,
+  limits: { readonly memory: Bytes; readonly disk?: Bytes | undefined },
+  forget: (url: string) => void,
+  forgetAll: () => void,
+): Keeper {
   return {
     holdings() {
-      const { entries, bytes } = store.stats();
-      return { memory: { entries, bytes, limit }, disk: null };
+      const { entries, bytes, disk } = store.stats();
+      return { memory: { entries, bytes, limit: limits.memory }, disk: disk && { ...disk, limit: limits.disk ?? 0 } };
     },
     get: url => (store.peek(url) ?? []).map(kept),
     list: (which, most) => store.list(which, most).map(kept),
@@ -24,9 +29,10 @@ export function makeKeeper(store: Store, limit: Bytes, forget: (url: string) => 
 }
 
 function kept(one: StoredResponse): Kept {
-  const { url, route, partition, selection, status, entry, pinned, respondedAt, initialAge, lifetime } = one;
+  const { url, site, route, partition, selection, status, entry, pinned, respondedAt, initialAge, lifetime } = one;
   return {
     url,
+    site,
     route,
     partition,
     selection,
@@ -37,9 +43,7 @@ function kept(one: StoredResponse): Kept {
     respondedAt,
     initialAge,
     lifetime,
-    parts: null,
-    tier: 'memory',
-    noCache: false,
-    staleWhileRevalidate: 0,
+    parts: entry.partial && entry.partial.parts.map(({ from, bytes }) => [from, from + bytes.length] as const),
+    tier: entry.body.bytes === null ? 'disk' : 'memory',
   };
 }

@@ -34,6 +34,7 @@ export interface CacheOffice {
 /** A stored answer, as the office sees it. */
 export interface Kept extends Aging {
   readonly url: string;
+  readonly site: string;
   readonly route: string;
   readonly partition: string;
   readonly selection: Selection | null;
@@ -45,10 +46,6 @@ export interface Kept extends Aging {
   readonly parts: readonly (readonly [from: Bytes, to: Bytes])[] | null;
   readonly tier: 'memory' | 'disk';
   readonly pinned: boolean;
-  /** It says no-cache: never used without asking. */
-  readonly noCache: boolean;
-  /** How long it may be used stale while it is asked for again (RFC 5861 §3). */
-  readonly staleWhileRevalidate: Seconds;
 }
 
 /** What the office needs of the cache. */
@@ -62,25 +59,29 @@ export interface Keeper {
   pin(which: Stored, pinned: boolean): number;
 }
 
-/** `decisionOf`: the site of a URL, and the cache mode by which it goes. */
-export function makeCacheOffice(
-  keeper: () => Keeper,
-  decisionOf: (url: string) => { readonly site: string; readonly mode: CacheMode },
-): CacheOffice {
+export interface CacheOfficeParts {
+  readonly keeper: () => Keeper;
+  /** The cache mode by which the URL goes, and what the cache would say (Cache-Status) to a plain request for which the answer was stored. */
+  readonly judge: (kept: Kept, now: EpochMilliseconds) => { readonly mode: CacheMode; readonly status: string };
+}
+
+export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffice {
   const answers: { [A in CacheQuestion['ask']]: Answer<A> } = {
     holdings: () => keeper().holdings(),
     list({ which, limit }, now) {
       const found = keeper().list(which, limit + 1);
       return {
-        answers: found.slice(0, limit).map(one => tell(one, decisionOf(one.url).site, now)),
+        answers: found.slice(0, limit).map(one => tell(one, now)),
         more: found.length > limit,
       };
     },
     show({ url }, now) {
-      const { site, mode } = decisionOf(url);
       return keeper()
         .get(url)
-        .map(one => ({ ...tell(one, site, now), fields: fieldsOf(one), verdict: verdictOf(one, mode, now) }));
+        .map(one => {
+          const { mode, status } = judge(one, now);
+          return { ...tell(one, now), fields: fieldsOf(one), verdict: verdictOf(one, mode, status) };
+        });
     },
     purge: ({ which }) => keeper().purge(which),
     pin: ({ which, pinned }) => keeper().pin(which, pinned),
@@ -96,9 +97,9 @@ type Answer<A extends CacheQuestion['ask']> = (
   now: EpochMilliseconds,
 ) => CacheAnswers[A];
 
-function tell(kept: Kept, site: string, now: EpochMilliseconds): StoredAnswer {
+function tell(kept: Kept, now: EpochMilliseconds): StoredAnswer {
   const age = currentAge(kept, now);
-  const { url, status, length, parts, tier, pinned, route, partition, selection } = kept;
+  const { url, site, status, length, parts, tier, pinned, route, partition, selection } = kept;
   return {
     url,
     site,
@@ -126,21 +127,23 @@ function fieldsOf({ lines }: Kept): [string, string][] {
   return fields;
 }
 
-/** What a request without conditions would get. */
-function verdictOf(kept: Kept, mode: CacheMode, now: EpochMilliseconds): string {
+/** What a plain request would get, in a sentence that ends with what the cache itself would say. */
+function verdictOf(kept: Kept, mode: CacheMode, status: string): string {
+  return `${sayStatus(kept, mode, status)} (${status})`;
+}
+
+function sayStatus(kept: Kept, mode: CacheMode, status: string): string {
   if (mode === 'off') return 'Not used: the cache of this site is off.';
-  if (kept.parts !== null) return 'Used for ranges within these parts only, and for the rest it is asked for.';
   const has = (lower: string) => kept.lines.some((line, i) => i % 3 === 1 && line === lower);
   const anew = has('etag')
     ? 'with its ETag, so that a 304 will do'
     : has('last-modified')
       ? 'with its Last-Modified, so that a 304 will do'
       : 'anew, as it has nothing to compare by';
-  const fresh = freshFor(kept, currentAge(kept, now));
-  if (kept.noCache) return `Not used without asking, as it says no-cache: asked for ${anew}.`;
-  if (fresh > 0) return 'Used as it is, for it is fresh.';
-  if (mode === 'offline-first') return `Used though stale, as this site is offline-first; then asked for ${anew}.`;
-  if (-fresh <= kept.staleWhileRevalidate)
-    return `Used though stale, as it says stale-while-revalidate; then asked for ${anew}.`;
-  return `Not used, for it is stale: asked for ${anew}.`;
+  if (status.startsWith('hit; ttl=-')) return `Used though stale, and asked for behind it, ${anew}.`;
+  if (status.startsWith('hit')) return 'Used as it is, for it is fresh.';
+  if (status.startsWith('fwd=stale')) return `Not used without asking, for it is stale: asked for ${anew}.`;
+  if (status.startsWith('fwd=partial') || kept.parts !== null)
+    return 'Used for what is there of it; the rest is asked for.';
+  return `Not used: asked for ${anew}.`;
 }

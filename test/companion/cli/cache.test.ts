@@ -93,8 +93,13 @@ describe('a companion with something stored', () => {
     expect(shown.out).toContain('ETag: "one"');
     await new Promise(resolve => setTimeout(resolve, 1_100));
     expect((await all.detour('cache', 'show', all.at('/old'))).out).toMatch(/stale: asked for with its ETag/);
-    const vary = await all.json<StoredAnswer>('cache', 'show', all.at('/vary'));
-    expect(vary).toMatchObject({ status: 200, bytes: 1_000, vary: [['accept-language', null]], pinned: false });
+    expect(await all.json<StoredAnswer>('cache', 'show', all.at('/vary'))).toMatchObject({
+      status: 200,
+      bytes: 1_000,
+      vary: [['accept-language', null]],
+      pinned: false,
+      verdict: expect.stringMatching(/^Used as it is, for it is fresh\. \(hit; ttl=\d+\)$/),
+    });
     expect(await all.detour('cache', 'show', all.at('/none'))).toMatchObject({
       code: 0,
       out: 'Nothing is stored of it.\n',
