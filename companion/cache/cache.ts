@@ -324,7 +324,7 @@ class MemoryCache implements SharedCache {
       finish,
       awaited: () => flight?.isAwaited ?? false,
       complete: whole => {
-        const isStored = complete(whole);
+        const isStored = complete(whole as Buffer);
         flight?.settled(isStored ? 'look' : 'alone');
       },
       lost: why => (why === 'much' ? flight?.settled('alone') : flight?.failed()),

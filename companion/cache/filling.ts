@@ -35,8 +35,25 @@ const PIECE: Bytes = 64 * 1024;
 /** So long a body that nobody reads any more may take to become whole. */
 const FINISH_WITHIN: Milliseconds = 30_000;
 
+/** A place where a body grows that is too large for memory: a file. */
+export interface Growing {
+  /** Takes the bytes on, uncopied. False: it is behind with writing, and will say when it is not. */
+  write(chunk: Buffer): boolean;
+  /** Of what it has taken, so many bytes from there, at once. Works until `close`, whatever became of the file. */
+  read(from: Bytes, length: Bytes): Buffer;
+  /** Nobody reads from it any more. What is not whole by then is dropped. */
+  close(): void;
+}
+
+/** What becomes of it, told between writes and never within one. */
+export interface GrowingEvents {
+  drained(): void;
+  /** It takes no more, and will not be kept. */
+  lost(): void;
+}
+
 export interface FillingOptions {
-  /** The most that a body may have to be kept. */
+  /** The most that a body may have to be kept in memory. */
   readonly limit: Bytes;
   /** The length that was announced, when one was. */
   readonly length: Bytes | null;
@@ -45,8 +62,10 @@ export interface FillingOptions {
   readonly finish: Bytes;
   /** Whether it shall become whole though nobody reads it: others wait for that. */
   readonly awaited?: () => boolean;
-  /** Hears the whole body, once, if it became whole; exactly its bytes, the listener's to keep. */
-  readonly complete: (body: Buffer) => void;
+  /** Makes a place for what is larger; null where there is none. */
+  readonly large?: ((events: GrowingEvents) => Growing | null) | undefined;
+  /** Hears the whole body, once, if it became whole: exactly its bytes, the listener's to keep, or where it has grown. */
+  readonly complete: (body: Buffer | Growing, length: Bytes) => void;
   /** Hears instead, once, that it will not be kept: it broke off (or was left), or is too much. */
   readonly lost?: (why: 'broke' | 'much') => void;
 }
@@ -66,6 +85,9 @@ export class Filling implements BodySink {
   private buffer: Buffer | null;
   private held: Bytes = 0;
   private keeps: boolean;
+  /** In the place of `buffer`, where the body has outgrown it. */
+  private file: Growing | null = null;
+  private fileIsBehind = false;
   /** What came for a reader that is behind, after the copy was given up: no more than the source has at hand when it is told to wait. */
   private late: Buffer[] = [];
   private readers: Reader[] = [];
@@ -76,8 +98,10 @@ export class Filling implements BodySink {
   constructor(source: BodySource, options: FillingOptions) {
     this.source = source;
     this.options = options;
-    this.buffer = this.allocate(Math.min(options.length ?? FIRST_PIECE, FIRST_PIECE));
-    this.keeps = this.buffer !== null;
+    const { length, limit } = options;
+    const fits = length === null || length <= limit;
+    this.buffer = fits ? this.allocate(Math.min(length ?? FIRST_PIECE, FIRST_PIECE)) : null;
+    this.keeps = this.buffer !== null || this.outgrow();
     const leader = new Reader(this);
     this.readers.push(leader);
     this.leader = leader;
@@ -94,7 +118,8 @@ export class Filling implements BodySink {
    */
   join(): BodySource | null {
     const { length } = this.options;
-    if (!this.keeps || this.ending !== null || length === null || !this.grow(length)) return null;
+    if (!this.keeps || this.ending !== null || length === null || this.file !== null) return null;
+    if (!this.grow(length)) return null;
     const reader = new Reader(this);
     this.readers.push(reader);
     this.stopClock();
@@ -116,7 +141,7 @@ export class Filling implements BodySink {
     if (this.keeps) {
       if (readers.length === 1) readers[0]!.come(chunk, before);
       else for (const reader of readers.slice()) reader.come(chunk, before);
-      return true;
+      return !this.fileIsBehind;
     }
     const reader = readers[0];
     if (reader === undefined) return true;
@@ -145,7 +170,8 @@ export class Filling implements BodySink {
     const { length } = this.options;
     this.keeps = false;
     if (keeps && ending.error === null && (length === null || length === held)) {
-      this.options.complete(buffer!.length === held ? buffer! : exactCopy(buffer!.subarray(0, held)));
+      if (buffer === null) this.options.complete(this.file!, held);
+      else this.options.complete(buffer.length === held ? buffer : exactCopy(buffer.subarray(0, held)), held);
     } else if (keeps) this.options.lost?.('broke');
     for (const reader of this.readers.slice()) this.pump(reader);
     if (this.readers.length === 0) this.release();
@@ -155,12 +181,13 @@ export class Filling implements BodySink {
 
   /** A reader wants to begin, or to go on. */
   pump(reader: Reader): void {
-    while (!reader.paused && !reader.left && reader.position < this.held && this.buffer !== null) {
+    while (!reader.paused && !reader.left && reader.position < this.held) {
       const { position } = reader;
-      reader.come(this.buffer.subarray(position, Math.min(this.held, position + PIECE)), position);
+      const to = Math.min(this.held, position + PIECE);
+      reader.come(this.buffer?.subarray(position, to) ?? this.file!.read(position, to - position), position);
     }
     if (reader.left || reader.sink === null || reader.position < this.held) return;
-    if (!this.keeps && this.ending === null && this.buffer !== null) this.release();
+    if (!this.keeps && this.ending === null) this.release();
     while (this.late.length > 0) {
       if (reader.paused) return;
       const chunk = this.late.shift()!;
@@ -221,7 +248,12 @@ export class Filling implements BodySink {
   /** Adds to the copy; false where it would become too large. */
   private keep(chunk: Buffer): boolean {
     const needed = this.held + chunk.length;
-    if (!this.grow(needed)) return false;
+    if (this.file === null && !this.grow(needed) && !this.outgrow()) return false;
+    if (this.file !== null) {
+      if (!this.file.write(chunk)) this.fileIsBehind = true;
+      this.held = needed;
+      return true;
+    }
     chunk.copy(this.buffer!, this.held);
     this.held = needed;
     return true;
@@ -242,6 +274,28 @@ export class Filling implements BodySink {
     return true;
   }
 
+  /** The copy becomes a file, where there is a place for one. */
+  private outgrow(): boolean {
+    // Others have been promised what is in memory.
+    if (this.readers.length > 1) return false;
+    const file = this.options.large?.({
+      drained: () => {
+        if (!this.fileIsBehind) return;
+        this.fileIsBehind = false;
+        if (this.keeps && this.ending === null) this.source.resume();
+      },
+      lost: () => {
+        if (this.ending === null) this.giveUp('much');
+      },
+    });
+    if (file === null || file === undefined) return false;
+    const { buffer, held } = this;
+    this.release();
+    this.file = file;
+    if (buffer !== null && held > 0 && !file.write(buffer.subarray(0, held))) this.fileIsBehind = true;
+    return true;
+  }
+
   /** No copy any more. What the reader has still to read of it stays until it is read. */
   private giveUp(why: 'broke' | 'much'): void {
     if (!this.keeps) return;
@@ -249,6 +303,10 @@ export class Filling implements BodySink {
     const reader = this.readers[0];
     if (reader === undefined || reader.position === this.held) this.release();
     this.options.lost?.(why);
+    if (this.fileIsBehind) {
+      this.fileIsBehind = false;
+      if (reader !== undefined && !reader.paused && reader.position === this.held) this.source.resume();
+    }
     // Without a copy there is nobody to fetch it for.
     if (this.clock !== null) this.abandon();
   }
@@ -259,9 +317,11 @@ export class Filling implements BodySink {
   }
 
   private release(): void {
-    if (this.buffer === null) return;
-    this.options.budget.giveBack(this.buffer.length);
+    const { buffer, file } = this;
     this.buffer = null;
+    this.file = null;
+    if (buffer !== null) this.options.budget.giveBack(buffer.length);
+    file?.close();
   }
 
   private stopClock(): void {

@@ -1,7 +1,13 @@
 // A body on its way, at its interface: readers by hand, then readers of random pace. Over sockets see in-flight.test.ts.
 import fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { Budget, Filling, type FillingOptions } from '../../../companion/cache/filling.ts';
+import {
+  Budget,
+  Filling,
+  type FillingOptions,
+  type Growing,
+  type GrowingEvents,
+} from '../../../companion/cache/filling.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { BodySink, BodySource } from '../../../companion/message/message.ts';
 
@@ -48,6 +54,31 @@ class HandSink implements BodySink {
   }
 }
 
+/** A file that is written when the test says so. */
+class HandFile implements Growing {
+  readonly chunks: Buffer[] = [];
+  readonly events: GrowingEvents;
+  closed = 0;
+  takes = true;
+  constructor(events: GrowingEvents) {
+    this.events = events;
+  }
+  write(chunk: Buffer): boolean {
+    if (this.closed > 0) throw new Error('a write behind the end');
+    this.chunks.push(chunk);
+    return this.takes;
+  }
+  read(from: number, length: number): Buffer {
+    if (this.closed > 0) throw new Error('a read behind the end');
+    const bytes = Buffer.concat(this.chunks).subarray(from, from + length);
+    if (bytes.length !== length) throw new Error('a read of what is not there');
+    return bytes;
+  }
+  close(): void {
+    this.closed++;
+  }
+}
+
 function fill(more: Partial<FillingOptions> = {}) {
   const source = new HandSource();
   const kept: Buffer[] = [];
@@ -57,7 +88,7 @@ function fill(more: Partial<FillingOptions> = {}) {
     length: null,
     budget: new Budget(1024 * KiB),
     finish: 0,
-    complete: body => void kept.push(body),
+    complete: body => void kept.push(Buffer.isBuffer(body) ? body : Buffer.concat((body as HandFile).chunks)),
     lost: () => void lost++,
     ...more,
   });
@@ -291,12 +322,105 @@ describe('followers', () => {
   });
 });
 
+describe('what is too large for memory', () => {
+  function fillFile(more: Partial<FillingOptions> = {}) {
+    const files: HandFile[] = [];
+    const one = fill({
+      limit: 4 * KiB,
+      large: events => {
+        const file = new HandFile(events);
+        files.push(file);
+        return file;
+      },
+      ...more,
+    });
+    return { one, files };
+  }
+
+  test('goes into a file at once where it says so, else when it has outgrown it; slow readers read it from there', () => {
+    const bytes = pattern(20 * KiB);
+    for (const length of [null, bytes.length]) {
+      const budget = new Budget(16 * KiB);
+      const { one, files } = fillFile({ length, budget });
+      expect(files).toHaveLength(length === null ? 0 : 1);
+      const sink = read(one.filling.leader, false);
+      for (let at = 0; at < bytes.length; at += KiB) {
+        expect(one.source.sink!.write(bytes.subarray(at, at + KiB))).toBe(true);
+      }
+      expect(files).toHaveLength(1);
+      expect(budget.take(16 * KiB)).toBe(true);
+      one.source.sink!.end(null);
+      expect(one.kept[0]!.equals(bytes)).toBe(true);
+      expect(sink.bytes).toHaveLength(KiB);
+      expect(files[0]!.closed).toBe(0);
+      sink.takes = true;
+      one.filling.leader.resume();
+      expect(sink.bytes.equals(bytes)).toBe(true);
+      expect(sink.ended).toBe(1);
+      expect(files[0]!.closed).toBe(1);
+    }
+  });
+
+  test('waits for a file that is behind, and goes on without one that is lost', () => {
+    const bytes = pattern(20 * KiB);
+    const { one, files } = fillFile({ length: bytes.length });
+    const sink = read(one.filling.leader);
+    const send = (at: number) => one.source.sink!.write(bytes.subarray(at * KiB, (at + 1) * KiB));
+    expect(send(0)).toBe(true);
+    const [file] = files;
+    file!.takes = false;
+    expect(send(1)).toBe(false);
+    file!.takes = true;
+    file!.events.drained();
+    expect(one.source.resumed).toBe(1);
+    expect(send(2)).toBe(true);
+    sink.takes = false;
+    send(3);
+    send(4);
+    file!.events.lost();
+    expect(one.lost).toBe(1);
+    expect(file!.closed).toBe(0);
+    expect(send(5)).toBe(false);
+    sink.takes = true;
+    one.filling.leader.resume();
+    expect(file!.closed).toBe(1);
+    for (let at = 6; at < 20; at++) expect(send(at)).toBe(true);
+    one.source.sink!.end(null);
+    expect(sink.bytes.equals(bytes)).toBe(true);
+    expect(sink.ended).toBe(1);
+    expect(one.kept).toHaveLength(0);
+  });
+
+  test('A73: a file is dropped with what broke off or was left', () => {
+    const broken = fillFile({ length: 20 * KiB });
+    read(broken.one.filling.leader);
+    broken.one.source.sink!.write(pattern(KiB));
+    broken.one.source.sink!.fail(new Error('reset'));
+    const left = fillFile({ length: 20 * KiB });
+    read(left.one.filling.leader);
+    left.one.filling.leader.cancel();
+    for (const { one, files } of [broken, left]) {
+      expect(files[0]!.closed).toBe(1);
+      expect(one.kept).toHaveLength(0);
+      expect(one.lost).toBe(1);
+    }
+    expect(left.one.source.cancelled).toBe(1);
+  });
+
+  test('passes unkept where there is no place for it', () => {
+    const one = fill({ limit: 4 * KiB, length: 20 * KiB, large: () => null });
+    expect(one.filling.isKept).toBe(false);
+  });
+});
+
 test('whatever the pace and the bounds, every reader gets a beginning of the body, whole exactly when it ended well, and all memory comes back', () => {
   const step = fc.oneof(
     { weight: 6, arbitrary: fc.record({ do: fc.constant('chunk' as const), size: fc.integer({ min: 1, max: 9000 }) }) },
     { weight: 3, arbitrary: fc.record({ do: fc.constant('join' as const), takes: fc.boolean() }) },
     { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('stall', 'resume'), who: fc.nat(9) }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('leave' as const), who: fc.nat(9) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('file waits', 'file drains') }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('file lost' as const) }) },
   );
   fc.assert(
     fc.property(
@@ -307,10 +431,23 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
       fc.integer({ min: 0, max: 50_000 }),
       fc.array(step, { maxLength: 60 }),
       fc.boolean(),
-      (length, announced, limit, memory, finish, steps, breaks) => {
+      fc.boolean(),
+      (length, announced, limit, memory, finish, steps, breaks, onDisk) => {
         const bytes = pattern(length);
         const budget = new Budget(memory);
-        const one = fill({ length: announced ? length : null, limit, budget, finish });
+        const files: HandFile[] = [];
+        const large = (events: GrowingEvents) => {
+          const made = new HandFile(events);
+          files.push(made);
+          return made;
+        };
+        const one = fill({
+          length: announced ? length : null,
+          limit,
+          budget,
+          finish,
+          large: onDisk ? large : undefined,
+        });
         if (!one.filling.isKept) return;
         const readers = [{ body: one.filling.leader, sink: read(one.filling.leader), left: false }];
         let at = 0;
@@ -334,6 +471,14 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
           } else if (each.do === 'join') {
             const body = one.filling.join();
             if (body !== null) readers.push({ body, sink: read(body, each.takes), left: false });
+          } else if (!('who' in each)) {
+            const file = files.find(made => made.closed === 0);
+            if (file === undefined) continue;
+            if (each.do === 'file lost') file.events.lost();
+            else {
+              file.takes = each.do === 'file drains';
+              if (file.takes) file.events.drained();
+            }
           } else {
             const reader = readers[each.who % readers.length]!;
             if (each.do === 'stall') reader.sink.takes = false;
@@ -345,6 +490,10 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
               reader.body.cancel();
             }
           }
+        }
+        for (const file of files) {
+          file.takes = true;
+          if (file.closed === 0) file.events.drained();
         }
         for (const reader of readers) {
           reader.sink.takes = true;
@@ -370,6 +519,7 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
           expect(breaks).toBe(false);
         }
         expect(budget.take(memory)).toBe(true);
+        for (const file of files) expect(file.closed).toBe(1);
       },
     ),
     { numRuns: 500 },
