@@ -69,6 +69,14 @@ async function startHeldOrigin() {
   return { origin, held, [Symbol.asyncDispose]: () => origin[Symbol.asyncDispose]() };
 }
 
+/** Numbers from 0 to 1, the same in every run. */
+function seeded(state: number): () => number {
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
 const FRESH = { 'Cache-Control': 'max-age=60' };
 
 describe('many ask for the same', () => {
@@ -348,6 +356,64 @@ describe('a leader that does not get there', () => {
     close(stalled);
   });
 });
+
+test('A72, A73, R43: whoever leaves and whatever breaks off, at any moment, all others get a whole answer or hear that it is none', async () => {
+  const random = seeded(20_261_124);
+  const body = Buffer.alloc(300 * KiB, 'abcdefghijk');
+  await using origin = await startRawOrigin(async peer => {
+    for (;;) {
+      await peer.readUntil('\r\n\r\n');
+      await sleep(random() * 40);
+      if (random() < 0.15) return peer.socket.resetAndDestroy();
+      const chunked = random() < 0.4;
+      const fields = random() < 0.2 ? 'Cache-Control: no-store\r\n' : 'Cache-Control: max-age=60\r\n';
+      peer.write(
+        `HTTP/1.1 200 OK\r\n${fields}${chunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${body.length}`}\r\n\r\n`,
+      );
+      const breaksAt = random() < 0.3 ? random() * body.length : Infinity;
+      for (let at = 0; at < body.length; at += 50 * KiB) {
+        if (at > breaksAt) return random() < 0.5 ? peer.socket.resetAndDestroy() : peer.end();
+        const piece = body.subarray(at, at + 50 * KiB);
+        if (chunked) peer.write(`${piece.length.toString(16)}\r\n`);
+        peer.write(piece);
+        if (chunked) peer.write('\r\n');
+        if (random() < 0.5) await sleep(random() * 10);
+      }
+      if (chunked) peer.write('0\r\n\r\n');
+    }
+  });
+  await using proxy = await startCaching({ collapseWait: 0.3 });
+  let whole = 0;
+  for (let round = 0; round < 25; round++) {
+    const url = origin.url(`/${round % 20}`);
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        await sleep(random() * 60);
+        await using client = await ask(proxy.port, url);
+        if (random() < 0.3) {
+          await sleep(random() * 80);
+          return leave(client);
+        }
+        if (random() < 0.2) {
+          client.socket.pause();
+          setTimeout(() => client.socket.resume(), 100);
+        }
+        let answer;
+        try {
+          answer = await client.readAnswer();
+        } catch (error) {
+          expect(String(error)).toContain('the connection ended before');
+          return;
+        }
+        if (answer.status === 502) return;
+        expect(answer.status).toBe(200);
+        expect(answer.body.equals(body)).toBe(true);
+        whole++;
+      }),
+    );
+  }
+  expect(whole).toBeGreaterThan(25);
+}, 30_000);
 
 describe('at its own pace', () => {
   test('A72: a leader that reads nothing holds up neither the store nor those who wait', async () => {
