@@ -16,6 +16,7 @@ import type {
   Ask,
   BlockAnswer,
   Cache,
+  CacheRequest,
   Dial,
   Entrance,
   Dialled,
@@ -61,6 +62,24 @@ export interface Rooms {
   /** Whether a CONNECT carries our own loop mark. */
   readonly comesFromUs: (head: RequestHead) => boolean;
   readonly now: () => EpochMilliseconds;
+  /** Whatever is known of a request by these rooms holds for no others. */
+  readonly era: object;
+}
+
+/** What follows from a head alone, in the rooms of one era. The same head has the same notes again, so the cache may know the request by itself. */
+interface Notes {
+  readonly era: object;
+  readonly url: string;
+  readonly host: string;
+  readonly port: number;
+  readonly path: string;
+  readonly site: string;
+  readonly fromSite: string | undefined;
+  readonly decision: SteeredDecision;
+  readonly route: ResolvedRoute;
+  readonly isExpectationKnown: boolean;
+  readonly upgrade: string | null;
+  readonly request: CacheRequest;
 }
 
 /** A request in absolute-form, from its head to its record. Null when all of it is done: what is answered here waits for nobody. Never throws or rejects. */
@@ -88,42 +107,54 @@ async function finished(ending: Promise<void>, incoming: Incoming, rooms: Rooms,
 
 function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Promise<void> | null {
   const { head } = incoming;
-  const { host, port, path } = httpTarget(head);
-  draft.url = urlOf(host, port, path);
+  let notes = head.notes as Notes | undefined;
+  if (notes?.era !== rooms.era) head.notes = notes = notesOf(head, rooms);
+  const { host, port, path, decision, route, upgrade } = notes;
+  draft.url = notes.url;
   draft.host = host;
-  draft.site = rooms.registrableDomain(host);
-  draft.fromSite = pageSite(head, rooms);
+  draft.site = notes.site;
+  draft.fromSite = notes.fromSite;
   rooms.entrance.demand?.(head, incoming.from);
-  expectKnown(head);
+  if (!notes.isExpectationKnown) throw new Fault('expectation_failed');
 
-  const decision = rooms.decide({ scheme: 'http', host, port, path });
   note(draft, decision);
   if (decision.blockedBy !== undefined) {
     const answer = rooms.blockAnswer(head, host, decision.blockedBy);
     return finishBlocked(incoming, draft, answer, blocked({ host, port }, decision.blockedBy));
   }
-  const route = rooms.routeOf(decision);
   const target = admit(host, port, 'http', route, rooms);
   const own = answeredHere(head);
   if (own !== null) return finish(incoming, draft, rooms, own, undefined);
-
-  const upgrade = upgradeOf(head);
   if (upgrade !== null) return openUpgrade(incoming, rooms, draft, route, target, path, upgrade);
 
-  const found = rooms.cache.lookup(
-    {
-      head,
-      url: draft.url,
-      site: draft.site,
-      route: route.name,
-      partition: rooms.partition === 'none' ? '' : partitionOf(head, draft),
-      decision,
-    },
-    rooms.now(),
-  );
+  const found = rooms.cache.lookup(notes.request, rooms.now());
   if (found.kind === 'hit') return answerHit(incoming, rooms, draft, route, target, path, found);
   if (found.kind === 'ask') return goUpstream(incoming, rooms, draft, route, target, path, found);
   return follow(incoming, rooms, draft, route, target, path, found);
+}
+
+function notesOf(head: RequestHead, rooms: Rooms): Notes {
+  const { host, port, path } = httpTarget(head);
+  const url = urlOf(host, port, path);
+  const site = rooms.registrableDomain(host);
+  const fromSite = pageSite(head, rooms);
+  const decision = rooms.decide({ scheme: 'http', host, port, path });
+  const route = rooms.routeOf(decision);
+  const partition = rooms.partition === 'none' ? '' : partitionOf(head, site, fromSite);
+  return {
+    era: rooms.era,
+    url,
+    host,
+    port,
+    path,
+    site,
+    fromSite,
+    decision,
+    route,
+    isExpectationKnown: isExpectationKnown(head),
+    upgrade: upgradeOf(head),
+    request: { head, url, site, route: decision.blockedBy === undefined ? route.name : '', partition, decision },
+  };
 }
 
 /** The answer out of the store; behind it, what is to make it fresh again. */
@@ -444,11 +475,9 @@ function urlOf(host: string, port: number, path: string): string {
 }
 
 /** RFC 9110 §10.1.1: 100-continue is sent on with the rest; another expectation cannot be met. */
-function expectKnown(head: RequestHead): void {
+function isExpectationKnown(head: RequestHead): boolean {
   const expected = head.fields.get('expect');
-  if (expected !== undefined && head.version === 11 && expected.toLowerCase() !== '100-continue') {
-    throw new Fault('expectation_failed');
-  }
+  return expected === undefined || head.version !== 11 || expected.toLowerCase() === '100-continue';
 }
 
 /** The protocols that the client would change to. h2c is not among them, and HTTP/1.0 changes to nothing (RFC 9110 §7.8). */
@@ -528,9 +557,9 @@ function pageSite(head: RequestHead, rooms: Rooms): string | undefined {
 }
 
 /** Whose cache: the page's; for a navigation the target's own; else nobody's in particular. */
-function partitionOf(head: RequestHead, draft: ExchangeDraft): string {
+function partitionOf(head: RequestHead, site: string, fromSite: string | undefined): string {
   const mode = head.fields.get('sec-fetch-mode');
   // Browsers send Sec-Fetch-* only to https and localhost; over plain http a navigation shows by this.
   const navigates = mode === undefined ? head.fields.has('upgrade-insecure-requests') : mode === 'navigate';
-  return navigates ? draft.site : (draft.fromSite ?? '');
+  return navigates ? site : (fromSite ?? '');
 }

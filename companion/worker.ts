@@ -184,6 +184,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       registrableDomain: siteName,
       comesFromUs: head => mark.comesFromUs(head),
       now,
+      era: {},
     };
     return { config, source, matcher, tls, routes, rooms, context: tls && secureContext(tls) };
   };

@@ -9,6 +9,7 @@ import type { ChunkOutlet } from '../message/chunked-writer.ts';
 import type { Deadlines, Waiting } from '../message/deadlines.ts';
 import { Fields } from '../message/headers.ts';
 import { HeadReader, parseRequestHead } from '../message/http1-parser.ts';
+import type { KnownHeads } from '../message/known-heads.ts';
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
@@ -46,6 +47,7 @@ export interface Walk {
 export interface ConnectionHouse {
   readonly limits: DownstreamLimits;
   readonly deadlines: Deadlines;
+  readonly knownHeads: KnownHeads;
   /** Those that may be closed when there are too many. */
   readonly idle: IdleQueue<DownstreamConnection>;
   readonly walk: Walk;
@@ -148,7 +150,7 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     this.reader = new HeadReader('request', house.limits);
     this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
     house.deadlines.add(this);
-    this.reads = new MessageReads(socket, this.onData);
+    this.reads = new MessageReads(socket, this.onData, this.takeKnown);
     house.idle.join(this);
     socket.on('data', this.onData);
     socket.on('end', this.onEnd);
@@ -217,6 +219,19 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
         return;
       default:
     }
+  };
+
+  /** A request that has come before, byte for byte, and nothing behind it. */
+  private readonly takeKnown = (bytes: number): boolean => {
+    if (this.phase !== 'head' || this.pending !== null || this.advancing) return false;
+    if (this.socket.writableNeedDrain || !this.reader.isFresh) return false;
+    const head = this.house.knownHeads.find(bytes);
+    if (head === null) return false;
+    this.deadline = this.patience;
+    this.phase = 'exchange';
+    this.house.idle.leave(this);
+    this.house.walk.request(new Incoming(head, null, this))?.catch(this.onBug);
+    return true;
   };
 
   /** The very first bytes; false where they are nothing that is served here. */
@@ -297,8 +312,8 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
     const { house, reader } = this;
     let head: RequestHead;
     let at: number;
+    const wasBegun = reader.begun;
     try {
-      const wasBegun = reader.begun;
       at = reader.read(chunk, 0);
       if (at === -1) {
         if (!wasBegun) this.deadline = house.deadlines.in(house.limits.headTimeout * 1000);
@@ -328,8 +343,10 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
       return;
     }
     let body: Body = null;
-    if (framing.kind === 'none') this.pending = rest;
-    else if (framing.kind === 'length' && rest !== null && framing.length <= rest.length) {
+    if (framing.kind === 'none') {
+      this.pending = rest;
+      if (rest === null && !wasBegun) house.knownHeads.remember(chunk, head);
+    } else if (framing.kind === 'length' && rest !== null && framing.length <= rest.length) {
       body = rest.subarray(0, framing.length);
       this.pending = framing.length < rest.length ? rest.subarray(framing.length) : null;
     } else {

@@ -4,6 +4,7 @@ import type { SecureContext } from 'node:tls';
 import { networkOf } from '../../shared/endpoint.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { Deadlines } from '../message/deadlines.ts';
+import { KnownHeads } from '../message/known-heads.ts';
 import { acceptLean } from '../sockets/lean-socket.ts';
 import { nodeSocket, type Socket } from '../sockets/socket.ts';
 import type { ControlDoor, ControlElsewhere, Entrance, OwnerCheck } from '../rooms.ts';
@@ -76,6 +77,7 @@ export function openReception(options: ReceptionOptions): Reception {
   const onlyThisMachine = options.host === 'localhost' || isThisMachine(options.host);
   const idle = new IdleQueue<DownstreamConnection>();
   const deadlines = new Deadlines(options.interval);
+  let knownHeads: KnownHeads | null = null;
   let closing = false;
   const warnOf = new Map<string, Milliseconds>();
 
@@ -134,9 +136,11 @@ export function openReception(options: ReceptionOptions): Reception {
       atDoor.delete(socket);
       if (closing && sockets.size === 0) whenEmpty();
     });
+    if (knownHeads?.limits !== limits) knownHeads = new KnownHeads(limits);
     const house: ConnectionHouse = {
       limits,
       deadlines,
+      knownHeads,
       idle,
       walk: options.walk,
       control: options.control,

@@ -393,6 +393,11 @@ export class HeadReader {
     return this.stored > 0 || this.lead === 1;
   }
 
+  /** Whether nothing at all has come since the last head. */
+  get isFresh(): boolean {
+    return this.stored === 0 && this.lead === 0;
+  }
+
   /**
    * Takes bytes of `chunk` from `at`. Gives back where the head ends, its text in `text`; or -1 when all was taken and more is needed.
    * Throws Malformed as soon as no more bytes could make it a head.

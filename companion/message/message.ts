@@ -26,6 +26,8 @@ export interface RequestHead {
   readonly framing: Framing;
   /** Whether the connection may carry another request after this one (RFC 9112 §9.3). */
   readonly keepAlive: boolean;
+  /** What the walk has found out about it, for when the same comes again. A head that clients repeat is parsed once, so nobody may change the rest. */
+  notes?: unknown;
 }
 
 export interface ResponseHead {

@@ -15,6 +15,9 @@ export const BUSY = 16 * 1024;
 /** What all quiet sockets read into. Node reads and calls back in one go, so its bytes hold until the callback returns, and no longer. */
 export const shared: Buffer = Buffer.allocUnsafeSlow(READ_SIZE);
 const memory = shared.buffer;
+/** The same memory, for whoever looks at it before it is a chunk. */
+export const sharedBytes: Uint8Array = new Uint8Array(memory);
+export const sharedWords: Int32Array = new Int32Array(memory);
 
 interface Handle {
   useUserBuffer?(buffer: Uint8Array): void;
@@ -100,12 +103,15 @@ export class MessageReads {
   private readonly socket: Socket;
   /** Whether a body flows: its bytes are kept by others, so a busy one reads into buffers that are given away. */
   flows = false;
+  /** Sees what was read before it becomes a chunk: so many bytes at the start of the shared memory. True: it is taken. */
+  private readonly takeAtOnce: (bytes: number) => boolean;
   private following: Buffer = shared;
 
   /** Begins at once. The socket's 'data' stays the other way in: for what it had read before, and where Node has no such reads. */
-  constructor(socket: Socket, take: (chunk: Buffer) => void) {
+  constructor(socket: Socket, take: (chunk: Buffer) => void, takeAtOnce: (bytes: number) => boolean = never) {
     this.socket = socket;
     this.take = take;
+    this.takeAtOnce = takeAtOnce;
     readInto(this.socket, this.onRead, this.next);
   }
 
@@ -119,6 +125,7 @@ export class MessageReads {
   private readonly onRead = (bytes: number, buffer: Buffer): boolean => {
     const isBusy = this.flows && bytes >= BUSY;
     this.following = isBusy ? Buffer.allocUnsafeSlow(READ_SIZE) : shared;
+    if (buffer === shared && this.takeAtOnce(bytes)) return true;
     const chunk = buffer.subarray(0, bytes);
     // A buffer of its own goes with its bytes, unless they are too few for that.
     this.take(buffer === shared || isBusy ? chunk : Buffer.from(chunk));
@@ -127,3 +134,5 @@ export class MessageReads {
 
   private readonly next = (): Buffer => this.following;
 }
+
+const never = () => false;

@@ -184,6 +184,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     registrableDomain: host => host,
     comesFromUs: () => false,
     now: Date.now,
+    era: {},
     ...options.rooms,
   };
   const listener = await listen({
