@@ -19,6 +19,8 @@ const group = (letter: 'A' | 'R', first: number, ...rows: (string | readonly [st
 const NO_H2 =
   'HTTP/2 is spoken on neither side: what browsers do over h2 goes through tunnels unread. Its preface is refused.';
 
+const COMES = 'It comes with validation and the disk.';
+
 /** Attacks and faults. */
 export const ATTACKS: readonly Demand[] = [
   ...group(
@@ -96,6 +98,23 @@ export const ATTACKS: readonly Demand[] = [
   ),
   ...group(
     'A',
+    67,
+    'personal answers (private, no-store, Authorization, odd spellings): not shared',
+    'Vary on any field, Vary: *, a huge Vary: the right key, or not stored',
+    'request fields outside the key that an origin reflects: no poison for clean requests',
+    'the same URL by another route or site: partitions of their own',
+    'collapsed requests whose answer is not theirs: each asks for itself',
+    'a leader that stalls or leaves: followers go on within a bound',
+    'what broke off is never whole; a 206 is never a 200',
+    ['a 304 with huge or framing fields: bounded, framing not merged', COMES],
+    'errors made by a proxy on the way: never stored as the origin’s',
+    'unsafe methods invalidate their URL, and no other origin’s',
+    'clock jumps, odd Age and Date: saturating arithmetic',
+    ['corruption, full and read-only disks: a miss, not a crash', COMES],
+    'a page of one site cannot time what another has cached',
+  ),
+  ...group(
+    'A',
     86,
     'slow clients: a deadline for each phase',
     'floods of idle connections: the oldest goes',
@@ -166,4 +185,40 @@ export const DUTIES: readonly Demand[] = group(
     '§9.8: TLS closed without notice',
     'No TLS is ended here toward origins: tunnels carry it unread, and a truncated one arrives truncated (A30).',
   ],
+);
+
+/** Duties of RFC 9111 (R56–R76), RFC 5861 (R77), RFC 9209 (R79–R83) and RFC 9211 (R84–R85). */
+export const CACHE_DUTIES: readonly Demand[] = group(
+  'R',
+  56,
+  '9111 §3: what may be stored',
+  '§3.1: fields that are not stored',
+  ['§3.2: what updates stored fields, and what does not', COMES],
+  '§3.3–4: incomplete answers stay incomplete, and are completed by a strong validator only',
+  '§3.5: Authorization',
+  '§4: what may be reused',
+  '§4: unsafe methods are written through',
+  '§4: Age on every reuse; the most recent answer wins',
+  '§4.1: Vary',
+  '§4.2.1: the order of freshness; what contradicts itself is stale',
+  '§4.2.3: age, from when it was asked for, saturating',
+  '§4.2.4: nothing stale where that is forbidden, or without reason',
+  '§4.3.1–2: validation, and conditions of clients',
+  ['§4.3.4: which stored answer a 304 freshens', COMES],
+  ['§4.3.3: what a 5xx to a validation means', COMES],
+  ['§4.3.5: HEAD freshens or invalidates', COMES],
+  '§4.4: invalidation',
+  '§5.2, §5.2.3: Cache-Control passes; unknown directives are ignored',
+  '§5.2.1: directives of requests',
+  ['§5.2.2.2: must-revalidate while the origin is away', COMES],
+  '§5.3: an invalid Expires is in the past, and counts only without max-age',
+  ['5861 §3–4: windows in which stale answers serve', COMES],
+  ['the neutral suite in proxy mode', 'It is run from outside: docs/cache.md says how it went.'],
+  '9209 §2: Proxy-Status is a list to which a member is added',
+  '§2.3: the most specific error type, and its status',
+  '§2.1: no hop’s address or password in it',
+  '§2: what comes in of it',
+  '§4: an origin’s own is not trusted',
+  '9211 §2: Cache-Status, one member, hit or fwd',
+  'neither goes to origins',
 );

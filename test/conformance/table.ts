@@ -1,7 +1,7 @@
 // Makes docs/conformance.md out of the numbers in the tests' names: `npm run conformance` writes it, table.test.ts holds it to the tests.
 import { globSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { ATTACKS, type Demand, DUTIES } from './demands.ts';
+import { ATTACKS, CACHE_DUTIES, type Demand, DUTIES } from './demands.ts';
 
 /** A test that says it shows a number. */
 export interface Shown {
@@ -34,16 +34,25 @@ export function shownByTests(): Map<string, Shown[]> {
         const name = written!.replace(/\\(.)/g, '$1');
         const asleep = /\.(?:skip|todo|fails)\b/.test(line);
         for (const found of name.matchAll(IN_NAME)) {
-          for (const number of numbersIn(found[1] ?? found[2]!)) {
-            const all = shown.get(number) ?? [];
-            if (!all.some(one => one.name === name && one.file === file)) all.push({ name, file, asleep });
-            shown.set(number, all);
-          }
+          for (const number of numbersIn(found[1] ?? found[2]!)) add(shown, number, { name, file, asleep });
         }
       }
     }
   }
+  // The vectors of the cache are tests too: their runner takes the names from there.
+  for (const file of globSync('test/vectors/cache/*.json', { cwd: ROOT }).sort()) {
+    const vectors = JSON.parse(readFileSync(path.join(ROOT, file), 'utf8')) as { says: string; numbers?: string[] }[];
+    for (const { says, numbers = [] } of vectors) {
+      for (const number of numbers) add(shown, number, { name: says, file, asleep: false });
+    }
+  }
   return shown;
+}
+
+function add(shown: Map<string, Shown[]>, number: string, one: Shown): void {
+  const all = shown.get(number) ?? [];
+  if (!all.some(({ name, file }) => name === one.name && file === one.file)) all.push(one);
+  shown.set(number, all);
 }
 
 /** `A1, A3–A5` one by one. */
@@ -57,7 +66,7 @@ function numbersIn(list: string): string[] {
 
 /** What is wrong with a number: neither test nor reason, or tests that only sleep. */
 export function openNumbers(shown = shownByTests()): string[] {
-  return [...ATTACKS, ...DUTIES].filter(one => resultOf(one, shown) === 'open').map(one => one.number);
+  return [...ATTACKS, ...DUTIES, ...CACHE_DUTIES].filter(one => resultOf(one, shown) === 'open').map(one => one.number);
 }
 
 function resultOf({ number, reason, inPart }: Demand, shown: Map<string, Shown[]>): string {
@@ -108,6 +117,10 @@ ${table(ATTACKS)}
 ## Duties of RFC 9110 and RFC 9112
 
 ${table(DUTIES)}
+
+## Duties of the cache: RFC 9111, RFC 5861, RFC 9209, RFC 9211
+
+${table(CACHE_DUTIES)}
 `;
 }
 

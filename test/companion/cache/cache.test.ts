@@ -117,7 +117,7 @@ const LIMITS: CacheLimits = { memory: 256 * KiB, entry: 32 * KiB, finish: 0, col
 const isHit = (cache: Cache, request: CacheRequest) => cache.lookup(request, NOW).kind === 'hit';
 
 describe('what is told apart', () => {
-  test('another partition, another route and another URL find nothing', () => {
+  test('A70, A79: another partition, another route and another URL find nothing', () => {
     const cache = createCache(LIMITS);
     const request = requestOf('http://a.test/x', { partition: 'one.test' });
     fetchInto(cache, request, answerOf(Buffer.from('x')));
@@ -130,7 +130,7 @@ describe('what is told apart', () => {
     });
   });
 
-  test('an unsafe method makes a URL invalid in every partition and on every route', () => {
+  test('A76: an unsafe method makes a URL invalid in every partition and on every route', () => {
     const cache = createCache(LIMITS);
     const requests = ['one.test', 'two.test', ''].flatMap(partition =>
       ['companion', 'work'].map(route => requestOf('http://a.test/x', { partition, route })),
