@@ -175,7 +175,7 @@ export interface StoredAnswer {
   readonly tier: 'memory' | 'disk';
   readonly storedAt: EpochMilliseconds;
   readonly age: Seconds;
-  /** How long it is fresh still; negative: for how long it has been stale. */
+  /** How long it is fresh still; 0 or less: for how long it has been stale. */
   readonly freshFor: Seconds;
   /** Kept for offline use. */
   readonly pinned: boolean;

@@ -35,7 +35,10 @@ export class MemoryStore implements Store {
       one => one.space !== response.space || !sameSelection(one.selection, response.selection),
     );
     // A slow body may be whole only after a later one of the same resource.
-    if (before.some(one => one.respondedAt > response.respondedAt && !others.includes(one))) return false;
+    const same = before.filter(one => !others.includes(one));
+    if (same.some(one => one.respondedAt > response.respondedAt)) return false;
+    // What is kept for offline use is the resource, as it is now.
+    if (same.some(one => one.pinned)) response.pinned = true;
     this.keep(response.url, [response, ...others]);
     return true;
   }
@@ -43,6 +46,7 @@ export class MemoryStore implements Store {
   replace(old: StoredResponse, fresh: StoredResponse): boolean {
     const before = this.resources?.peek(old.url);
     if (before === undefined || !before.includes(old)) return false;
+    if (old.pinned) fresh.pinned = true;
     if (fresh.size > this.limit) this.remove(old);
     else this.keep(old.url, [fresh, ...before.filter(one => one !== old)]);
     return fresh.size <= this.limit;

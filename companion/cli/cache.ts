@@ -92,7 +92,7 @@ function jsonOf(reply: Reply): string {
 function statsText({ since, memory, disk, counts }: CacheStats): string {
   const rate = counts.lookups === 0 ? '' : ` (${Math.round((100 * counts.cached) / counts.lookups)} %)`;
   const rows = [
-    ['Since', new Date(since).toISOString().replace('T', ' ').slice(0, 16)],
+    ['Since', new Date(since).toISOString().replace('T', ' ').slice(0, 16) + ' UTC'],
     ['Requests', `${counts.lookups} that it could answer; ${counts.cached} it did${rate}`],
     ['Saved', `${formatBytes(counts.bytesSaved)} of ${formatBytes(counts.bytesDown)} received`],
     ['Memory', holdingsText(memory)],
@@ -108,7 +108,7 @@ function holdingsText({ entries, bytes, limit }: Holdings): string {
 function listText(answers: readonly StoredAnswer[], more: boolean): string {
   if (answers.length === 0) return 'Nothing is stored.\n';
   const lines = answers.map(one => {
-    const fresh = one.freshFor >= 0 ? `fresh ${spanText(one.freshFor)}` : `stale ${spanText(-one.freshFor)}`;
+    const fresh = one.freshFor > 0 ? `fresh ${spanText(one.freshFor)}` : `stale ${spanText(-one.freshFor)}`;
     const marks = [one.tier, one.pinned ? 'pinned' : '', one.parts === undefined ? '' : 'in parts'].filter(Boolean);
     return `${one.status} ${formatBytes(one.bytes).padStart(8)}  ${style('dim', fresh.padEnd(12))} ${shown(one.url)} ${style('dim', `(${marks.join(', ')})`)}\n`;
   });
@@ -120,10 +120,10 @@ function showText(answers: readonly StoredAnswer[]): string {
   return answers
     .map(one => {
       const freshness =
-        one.freshFor >= 0 ? `fresh for another ${spanText(one.freshFor)}` : `stale since ${spanText(-one.freshFor)}`;
+        one.freshFor > 0 ? `fresh for another ${spanText(one.freshFor)}` : `stale since ${spanText(-one.freshFor)}`;
       const lines = [
         `${one.status}, ${formatBytes(one.bytes)}${one.parts === undefined ? '' : `, of which bytes ${one.parts}`}, ${one.tier === 'disk' ? 'on disk' : 'in memory'}${one.pinned ? ', pinned' : ''}`,
-        `Stored ${new Date(one.storedAt).toISOString().slice(0, 19).replace('T', ' ')}; age ${spanText(one.age)}, ${freshness}`,
+        `Stored ${new Date(one.storedAt).toISOString().slice(0, 19).replace('T', ' ')} UTC; age ${spanText(one.age)}, ${freshness}`,
         `By the route ${one.route}, ${one.partition === '' ? 'for requests of no site in particular' : `for pages of ${one.partition}`}`,
         ...one.vary.map(([name, value]) => `Chosen by ${name}: ${value ?? '(absent)'}`),
         one.verdict ?? '',

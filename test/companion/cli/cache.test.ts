@@ -140,6 +140,16 @@ describe('a companion with something stored', () => {
     expect((await all.json<StoredAnswer>('cache', 'show', all.at('/a', 'other.test'))).pinned).toBe(false);
     expect((await all.detour('cache', 'unpin', '--site', 'origin.test')).out).toBe('2 answers no longer kept.\n');
     expect(await all.json('cache', 'unpin', all.at('/c'))).toEqual({ count: 0 });
+
+    // It is the page that is kept: the answer that takes the place of the pinned one is pinned, too.
+    await all.get('/old');
+    await all.detour('cache', 'pin', all.at('/old'));
+    const before = all.origin.asked.length;
+    await new Promise(resolve => setTimeout(resolve, 1_100));
+    expect(await all.get('/old')).toMatch(/^fwd=stale/);
+    expect(all.origin.asked.length).toBe(before + 1);
+    const old = await all.json<StoredAnswer>('cache', 'show', all.at('/old'));
+    expect(old).toMatchObject({ pinned: true, age: 0 });
   });
 
   test('with two workers both are asked, and both forget', async () => {
