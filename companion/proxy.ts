@@ -210,7 +210,7 @@ async function goUpstream(
 ): Promise<void> {
   const outgoing = outgoingOf(incoming, ask.request, target, path, null);
   const requestedAt = rooms.now();
-  let kept: { answer: Answer; status: string };
+  let kept: ReturnType<typeof keep>;
   let answer: Answer | null = null;
   try {
     ({ answer } = await rooms.tryChains(route, draft.host, draft.attempts, incoming.signal, one =>
@@ -222,6 +222,7 @@ async function goUpstream(
     kept = stale;
   }
   if (answer !== null) kept = keep(rooms, ask, incoming.connection.pin, answer, requestedAt);
+  if (kept!.again) return goUpstream(incoming, rooms, draft, route, target, path, kept!.again);
   const sending = finish(incoming, draft, rooms, kept!.answer, kept!.status);
   if (sending !== null) await sending;
 }
@@ -268,6 +269,7 @@ async function refreshBehind(
     rooms.recorder.firstByte(draft);
     draft.status = answer.head.status;
     const kept = keep(rooms, ask, client.pin, answer, requestedAt);
+    if (kept.again) rooms.cache.pass(kept.again);
     draft.cacheStatus = `${kept.status}; detail=stale-while-revalidate`;
     const { body } = kept.answer;
     if (answer.body !== null && Buffer.isBuffer(answer.body)) draft.bytesDown += answer.body.length;

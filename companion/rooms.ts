@@ -177,8 +177,9 @@ export interface Cache {
   /**
    * Takes the final answer of upstream: stores it when it may (teeing its body without slowing it), freshens by it, invalidates after unsafe methods,
    * and gives back the answer to respond with. `status` are the final Cache-Status parameters (`fwd=uri-miss; stored`).
+   * With `again`, once at the most, the answer is of no use and let go, and that is to be asked for instead.
    */
-  store(ask: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string };
+  store(ask: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string; again?: Ask };
   /** Upstream gave no answer. The stale one where a cache may serve it then (RFC 9111 §4.2.4), else null. */
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null;
   /** What was asked for is no business of the cache. */

@@ -1,5 +1,5 @@
 // The cache room: looks up, stores, invalidates. A shared cache by RFC 9111 in what it stores, which is GET answers with explicit freshness; it
-// does not validate, combine ranges or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
+// does not validate or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
 import type { Decision } from '../../shared/decision/rule.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
@@ -22,9 +22,19 @@ import {
   hindranceOf,
   reusability,
 } from './policy.ts';
-import { MemoryBody, spaceOf } from './store.ts';
-import { type ServedHit, StoredResponse, storedLines } from './stored-response.ts';
-import { matches, type Selection, selectionOf, varyNames } from './vary.ts';
+import {
+  combine,
+  completedAnswer,
+  completingRequest,
+  contentRangeOf,
+  entryValidator,
+  incompleteEntry,
+} from './partial.ts';
+import { hasAll, rangeAnswer, type RangeRequest } from './range-answer.ts';
+import type { ByteRange } from './ranges.ts';
+import { type Entry, MemoryBody, spaceOf } from './store.ts';
+import { StoredResponse, storedLines } from './stored-response.ts';
+import { matches, sameSelection, type Selection, selectionOf, varyNames } from './vary.ts';
 
 export interface CacheLimits {
   /** Memory that stored answers may take, all told. */
@@ -53,6 +63,8 @@ interface Miss {
   readonly moment: number;
   /** What others follow; null: nobody can. */
   flight: Flight<Live> | null;
+  /** An incomplete answer and what is asked for of it, to make it whole. */
+  completing: { readonly stored: StoredResponse; readonly gap: ByteRange; readonly request: RequestHead } | null;
 }
 
 /** An answer that may be shared while its body comes. */
@@ -63,14 +75,17 @@ interface Live {
   readonly filling: Filling;
 }
 
-type Why = 'uri-miss' | 'vary-miss' | 'stale' | 'request' | 'bypass' | 'method';
+type Why = 'uri-miss' | 'vary-miss' | 'stale' | 'partial' | 'request' | 'bypass' | 'method';
 
 /** What the cache reads of a request, in one pass over its fields. */
-interface Asked {
+interface Asked extends RangeRequest {
   control: CacheControl;
   hasAuthorization: boolean;
-  /** Range, If-Range, or a condition that only the origin may judge. */
+  /** A condition that only the origin may judge. */
   originOnly: boolean;
+  /** Of a GET; to other methods Range says nothing (RFC 9110 §14.2). */
+  range: string | undefined;
+  ifRange: string | undefined;
   ifNoneMatch: string | undefined;
   ifModifiedSince: string | undefined;
 }
@@ -136,7 +151,16 @@ class MemoryCache implements SharedCache {
     if (asked.control.onlyIfCached && why !== 'method' && isCached(request.decision)) {
       throw new Fault('only_if_cached', { target: targetOf(request.head) });
     }
-    const miss: Miss = { request, why, asked, passedOver, moment: this.invalidations.present, flight: null };
+    const miss: Miss = {
+      request,
+      why,
+      asked,
+      passedOver,
+      moment: this.invalidations.present,
+      flight: null,
+      completing: null,
+    };
+    if (why === 'partial') miss.completing = completing(miss);
     if (this.inFlight === null || !mayCollapse(miss)) return askFor(miss, '');
     const space = spaceOf(request.route, request.partition);
     const flight = this.inFlight.find(request.url, space);
@@ -217,9 +241,26 @@ class MemoryCache implements SharedCache {
     return 'stored' in selected ? selected.stored.hitStatus(selected.age) : `fwd=${selected.why}`;
   }
 
-  store(found: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string } {
+  store(found: Ask, came: Answer, times: ExchangeTimes): ReturnType<Cache['store']> {
     const miss = found.token as Miss;
     const { request, why } = miss;
+    let answer = came;
+    if (miss.completing !== null) {
+      const { stored, gap } = miss.completing;
+      miss.completing = null;
+      const { status } = came.head;
+      if (status === 206 || status === 416) {
+        const whole = status === 206 ? completedAnswer(stored.entry, gap, came, times.respondedAt) : null;
+        if (whole === null) {
+          // The origin does not keep to If-Range: what we have may be of another time. All of it is asked for, as the client did.
+          if (came.body !== null && !Buffer.isBuffer(came.body)) came.body.cancel();
+          this.memory.remove(stored);
+          return { answer: came, status: found.status, again: askFor(miss, '') };
+        }
+        answer = whole;
+        found = { ...found, status: `${found.status}; fwd-status=206` };
+      }
+    }
     const { head } = answer;
     if (isUnsafe(request.head.method)) {
       for (const url of invalidatedBy(request.url, head.status, head.fields)) {
@@ -237,7 +278,12 @@ class MemoryCache implements SharedCache {
     else if (Buffer.isBuffer(kept.body) || kept.body === null) miss.flight?.settled('look');
     if (kept !== null) return { answer: kept, status: `${found.status}; stored` };
     // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
-    if (miss.passedOver !== null && head.status < 500 && head.status !== 304 && request.head.method === 'GET') {
+    if (
+      miss.passedOver !== null &&
+      head.status < 500 &&
+      ![206, 304, 416].includes(head.status) &&
+      request.head.method === 'GET'
+    ) {
       this.memory.remove(miss.passedOver);
     }
     return { answer, status: found.status };
@@ -273,6 +319,9 @@ class MemoryCache implements SharedCache {
       if (!matches(stored.selection, fields)) continue;
       // Personal by the look of it: only what may be shared is given to a request with credentials.
       if (asked.hasAuthorization && !stored.allowsSharing) return { why: 'request', passedOver: null };
+      if (stored.entry.partial !== null && !(method === 'GET' && hasAll(stored.entry, asked))) {
+        return { why: 'partial', passedOver: stored };
+      }
       const age = currentAge(stored, now);
       const use = reusability(stored, age, asked.control);
       return use === 'yes' ? { stored, age } : { why: use, passedOver: stored };
@@ -287,36 +336,48 @@ class MemoryCache implements SharedCache {
     const judged = this.judge(miss, head, times);
     if (typeof judged === 'string') return null;
     const { selection } = judged;
+    const part = contentRangeOf(head);
+    // One that nobody asked for is the origin's mistake.
+    if (head.status === 206 && (part === null || miss.asked.range === undefined)) return null;
     // The head goes on to the client, who may change it; what is stored is taken from it now.
-    const lines = storedLines(head.fields, times.respondedAt);
-    const age = ageValue(head.fields);
-    const made = (whole: Buffer) =>
-      new StoredResponse({
-        url: request.url,
-        space: spaceOf(request.route, request.partition),
-        site: request.site,
-        selection,
-        status: head.status,
-        reason: head.reason,
-        lines,
-        requestedAt: times.requestedAt,
-        respondedAt: times.respondedAt,
-        ageValue: age,
-        body: new MemoryBody(whole),
-        partial: null,
-        pinned: false,
-      });
-    const complete = (whole: Buffer): boolean =>
-      !this.invalidations.since(request.url, moment) && this.memory.put(made(whole));
+    const like = {
+      url: request.url,
+      space: spaceOf(request.route, request.partition),
+      site: request.site,
+      selection,
+      lines: storedLines(head.fields, times.respondedAt),
+      requestedAt: times.requestedAt,
+      respondedAt: times.respondedAt,
+      ageValue: ageValue(head.fields),
+      pinned: false,
+    };
+    const { status, reason } = head;
+    const made = (whole: Buffer): Entry =>
+      part === null
+        ? { ...like, status, reason, body: new MemoryBody(whole), partial: null }
+        : this.combined(incompleteEntry(like, part.from, whole, part.complete));
+    const put = (entry: Entry): boolean =>
+      !this.invalidations.since(request.url, moment) && this.memory.put(new StoredResponse(entry));
+    const length = part !== null ? part.to - part.from : head.framing.kind === 'length' ? head.framing.length : null;
     if (body === null || Buffer.isBuffer(body)) {
-      const length = body?.length ?? 0;
-      if (head.framing.kind === 'length' && head.framing.length !== length) return null;
-      if (length > this.limits.entry) return null;
-      return complete(body === null ? Buffer.alloc(0) : exactCopy(body)) ? answer : null;
+      const came = body?.length ?? 0;
+      if (length !== null && length !== came) return null;
+      if (came > this.limits.entry) return null;
+      return put(made(body === null ? Buffer.alloc(0) : exactCopy(body))) ? answer : null;
     }
-    const length = head.framing.kind === 'length' ? head.framing.length : null;
     const { entry: limit, finish } = this.limits;
     const { flight } = miss;
+    /** RFC 9111 §3.3: what there is of one that broke off, where the rest can be asked for. */
+    const broken = (soFar: Buffer): void => {
+      const { from, complete } = part ?? { from: 0, complete: length };
+      if (soFar.length === 0 || complete === null || (part === null && status !== 200)) return;
+      const fresh = incompleteEntry(like, from, exactCopy(soFar), complete);
+      if (entryValidator(fresh) === null) return;
+      const entry = this.combined(fresh);
+      const before = entry === fresh ? this.sameKind(fresh) : undefined;
+      // The whole of another time is worth more than a piece of now.
+      if (before === undefined || before.entry.partial !== null) put(entry);
+    };
     const filling = new Filling(body, {
       limit,
       length,
@@ -324,15 +385,31 @@ class MemoryCache implements SharedCache {
       finish,
       awaited: () => flight?.isAwaited ?? false,
       complete: whole => {
-        const isStored = complete(whole as Buffer);
+        const isStored = put(made(whole as Buffer));
         flight?.settled(isStored ? 'look' : 'alone');
       },
-      lost: why => (why === 'much' ? flight?.settled('alone') : flight?.failed()),
+      lost: (why, soFar) => {
+        if (soFar !== null) broken(soFar);
+        if (why === 'much') flight?.settled('alone');
+        else flight?.failed();
+      },
     });
     if (!filling.isKept) return null;
     let bare: StoredResponse | null = null;
-    flight?.shared({ stored: () => (bare ??= made(Buffer.alloc(0))), length, filling });
+    if (part === null)
+      flight?.shared({ stored: () => (bare ??= new StoredResponse(made(Buffer.alloc(0)))), length, filling });
     return { head, body: filling.leader };
+  }
+
+  /** What is stored already in the place of this one. */
+  private sameKind({ url, space, selection }: Entry): StoredResponse | undefined {
+    return this.memory.peek(url)?.find(one => one.space === space && sameSelection(one.selection, selection));
+  }
+
+  /** A part that has come, together with what is stored already (RFC 9111 §3.4). */
+  private combined(fresh: Entry): Entry {
+    const before = this.sameKind(fresh);
+    return before === undefined ? fresh : combine({ ...before.entry, pinned: before.pinned }, fresh, this.limits.entry);
   }
 
   private judge(
@@ -349,6 +426,8 @@ class MemoryCache implements SharedCache {
       control,
     );
     if (hindrance !== null) return hindrance;
+    // That a range cannot be had says nothing of the rest.
+    if (asked.range !== undefined && head.status === 416) return 'status';
     const lifetime = freshnessLifetime(control, fields, times);
     if (lifetime === null) return 'no-freshness';
     if (lifetime <= correctedInitialAge(fields, ageValue(fields), times)) return 'stale';
@@ -363,15 +442,32 @@ class MemoryCache implements SharedCache {
   }
 }
 
-function answerFrom(stored: StoredResponse, age: number, asked: Asked, now: EpochMilliseconds): ServedHit {
+function answerFrom(stored: StoredResponse, age: number, asked: Asked, now: EpochMilliseconds): Hit {
   if ((asked.ifNoneMatch !== undefined || asked.ifModifiedSince !== undefined) && hasItAlready(asked, stored, now)) {
     return stored.notModified(age);
   }
+  // RFC 9110 §13.2.2: Range comes behind the conditions.
+  const answer = asked.range === undefined ? null : rangeAnswer(stored.entry, asked, age);
+  if (answer !== null) return { kind: 'hit', answer, status: stored.hitStatus(age), refresh: null };
   return stored.hit(age);
 }
 
+/** What is to be asked for to make an incomplete answer whole; null where the client's own request is sent. */
+function completing({ passedOver, asked, request }: Miss): Miss['completing'] {
+  const { control, ifNoneMatch, ifModifiedSince, range } = asked;
+  if (request.head.method !== 'GET' || control.noCache || passedOver === null) return null;
+  if (ifNoneMatch !== undefined || ifModifiedSince !== undefined || range !== undefined) return null;
+  const made = completingRequest(request.head, passedOver.entry);
+  return made === null ? null : { stored: passedOver, ...made };
+}
+
 function askFor(miss: Miss, how: string): Ask {
-  return { kind: 'ask', request: miss.request.head, status: `fwd=${miss.why}${how}`, token: miss };
+  return {
+    kind: 'ask',
+    request: miss.completing?.request ?? miss.request.head,
+    status: `fwd=${miss.why}${how}`,
+    token: miss,
+  };
 }
 
 /** Whether the origin itself is to be asked, and now (RFC 9111 §5.2.1.1, §5.2.1.4). */
@@ -382,7 +478,8 @@ function insists({ why, asked }: Miss): boolean {
 /** Whether the answer to this request may be another's too, as far as can be told before it is there. */
 function mayCollapse({ request, why, asked }: Miss): boolean {
   if (request.head.method !== 'GET' || asked.hasAuthorization || asked.control.noStore) return false;
-  return why === 'uri-miss' || why === 'stale' || why === 'request';
+  if (asked.range !== undefined) return false;
+  return why === 'uri-miss' || why === 'stale' || why === 'partial' || why === 'request';
 }
 
 function isCached(decision: Decision): boolean {
@@ -400,6 +497,8 @@ function readRequest(head: RequestHead): Asked {
     control: NO_DIRECTIVES,
     hasAuthorization: false,
     originOnly: false,
+    range: undefined,
+    ifRange: undefined,
     ifNoneMatch: undefined,
     ifModifiedSince: undefined,
   };
@@ -419,7 +518,10 @@ function readRequest(head: RequestHead): Asked {
         asked.hasAuthorization = true;
         break;
       case 'range':
-        asked.originOnly ||= head.method === 'GET';
+        if (head.method === 'GET') asked.range = fields.get('range');
+        break;
+      case 'if-range':
+        asked.ifRange = fields.get('if-range');
         break;
       // Conditions that only an origin may judge (RFC 9111 §4.3.2).
       case 'if-match':

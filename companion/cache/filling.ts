@@ -66,8 +66,8 @@ export interface FillingOptions {
   readonly large?: ((events: GrowingEvents) => Growing | null) | undefined;
   /** Hears the whole body, once, if it became whole: exactly its bytes, the listener's to keep, or where it has grown. */
   readonly complete: (body: Buffer | Growing, length: Bytes) => void;
-  /** Hears instead, once, that it will not be kept: it broke off (or was left), or is too much. */
-  readonly lost?: (why: 'broke' | 'much') => void;
+  /** Hears instead, once, that it will not be kept: it is too much, or it broke off (or was left); then also what had come, where that is in memory, to be copied at once. */
+  readonly lost?: (why: 'broke' | 'much', soFar: Buffer | null) => void;
 }
 
 /** How a body came to its end. */
@@ -172,7 +172,7 @@ export class Filling implements BodySink {
     if (keeps && ending.error === null && (length === null || length === held)) {
       if (buffer === null) this.options.complete(this.file!, held);
       else this.options.complete(buffer.length === held ? buffer : exactCopy(buffer.subarray(0, held)), held);
-    } else if (keeps) this.options.lost?.('broke');
+    } else if (keeps) this.options.lost?.('broke', buffer?.subarray(0, held) ?? null);
     for (const reader of this.readers.slice()) this.pump(reader);
     if (this.readers.length === 0) this.release();
   }
@@ -300,9 +300,9 @@ export class Filling implements BodySink {
   private giveUp(why: 'broke' | 'much'): void {
     if (!this.keeps) return;
     this.keeps = false;
+    this.options.lost?.(why, why === 'broke' ? (this.buffer?.subarray(0, this.held) ?? null) : null);
     const reader = this.readers[0];
     if (reader === undefined || reader.position === this.held) this.release();
-    this.options.lost?.(why);
     if (this.fileIsBehind) {
       this.fileIsBehind = false;
       if (reader !== undefined && !reader.paused && reader.position === this.held) this.source.resume();

@@ -35,15 +35,15 @@ export type Hindrance =
 
 /** Final status codes whose rules for caches this cache keeps (RFC 9110 §15). 206 and 304 are for validation and ranges. */
 const UNDERSTOOD: ReadonlySet<number> = new Set([
-  200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409, 410,
-  411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505,
+  200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409,
+  410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505,
 ]);
 
 /** Whether an answer may be stored, in the order of RFC 9111 §3. */
 export function hindranceOf(asked: AskedFor, head: ResponseHead, control: CacheControl): Hindrance {
   if (asked.method !== 'GET') return 'method';
   const { status } = head;
-  if (status < 200 || status === 206 || status === 304) return 'status';
+  if (status < 200 || status === 304) return 'status'; // A 206 is stored as the part that it is (§3.3)
   if (control.mustUnderstand && !UNDERSTOOD.has(status)) return 'must-understand'; // §5.2.2.3
   if (asked.noStore) return 'no-store'; // §5.2.1.5
   if (control.noStore && !control.mustUnderstand) return 'no-store'; // §5.2.2.5; §5.2.2.3 puts must-understand above it

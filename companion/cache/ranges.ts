@@ -124,7 +124,7 @@ export type Piece = Buffer | LaterPiece;
 
 export interface LaterPiece {
   readonly length: Bytes;
-  open(): BodySource;
+  open(): Buffer | BodySource;
   /** It will not be opened: what it holds is to be freed. */
   drop?(): void;
 }
@@ -259,6 +259,11 @@ class PiecesInTurn implements BodySource {
   private take(piece: LaterPiece): void {
     const source = piece.open();
     let left = piece.length;
+    if (Buffer.isBuffer(source)) {
+      if (source.length !== left) this.fail(new Error('a piece of a body has another length than it said'));
+      else this.paused = !this.sink!.write(source);
+      return;
+    }
     this.open = source;
     source.start({
       write: chunk => {
