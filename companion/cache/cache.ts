@@ -431,8 +431,6 @@ class MemoryCache implements SharedCache {
     const lifetime = freshnessLifetime(control, fields, times);
     if (lifetime === null) return 'no-freshness';
     if (lifetime <= correctedInitialAge(fields, ageValue(fields), times)) return 'stale';
-    // The end of the connection does not tell a whole body from a broken one (RFC 9112 §8).
-    if (framing.kind === 'close') return 'framing';
     if (framing.kind === 'length' && framing.length > this.limits.entry) return 'size';
     const names = varyNames(fields);
     if (names === 'never') return 'vary';

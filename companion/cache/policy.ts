@@ -29,7 +29,6 @@ export type Hindrance =
   | 'stale'
   | 'intermediary'
   | 'vary'
-  | 'framing'
   | 'size'
   | null;
 

@@ -212,6 +212,7 @@ function framingSaid(version: number, direction: Direction, lines: string[]): Fr
     if (unknown !== undefined) {
       if (codings.at(-1) !== 'chunked') {
         if (codings.includes('chunked')) throw malformed('chunked is not the last transfer coding');
+        if (direction === 'response' && codings.every(isNobodysCoding)) return UNTIL_CLOSE;
       }
       throw direction === 'request'
         ? new Malformed('not_implemented', 'an unknown transfer coding')
@@ -224,6 +225,15 @@ function framingSaid(version: number, direction: Direction, lines: string[]): Fr
   const length = parseContentLength(contentLength, malformed);
   if (contentLength.includes(',')) oneLength(lines, contentLength);
   return { kind: 'length', length };
+}
+
+/** Codings that have a meaning (RFC 9112 §7, and what came before it): what is coded so and not decoded is nothing that a browser could read. */
+const CODINGS: ReadonlySet<string> = new Set(['compress', 'deflate', 'gzip', 'identity', 'x-compress', 'x-gzip']);
+const CODING = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
+
+/** A word that nobody has given a meaning, and that nobody could take for chunked: such an answer ends with its connection (RFC 9112 §6.3, 4). */
+function isNobodysCoding(coding: string): boolean {
+  return CODING.test(coding) && !CODINGS.has(coding) && !coding.includes('chunk');
 }
 
 /** RFC 9110 §8.6: digits only; the same number several times counts as once. */

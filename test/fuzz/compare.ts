@@ -35,7 +35,8 @@ export const STRICTER: Readonly<Record<string, string>> = {
   'a line ends without CR': 'RFC 9112 §2.2: behind HTTP/0.9, and before a response',
   'a control character': 'RFC 9112 §4: in a reason',
   'an unknown transfer coding': 'RFC 9112 §6.1, A4',
-  http_response_transfer_coding: 'RFC 9112 §6.1, A4: llhttp reads until the connection closes',
+  http_response_transfer_coding:
+    'RFC 9112 §6.1, A4: a coding with a meaning, or like chunked; llhttp reads until the connection closes',
   'chunked twice': 'RFC 9112 §6.1',
   'an empty transfer coding': 'RFC 9112 §6.1, A4',
   'a tab behind the transfer coding':

@@ -305,9 +305,20 @@ describe('a response head', () => {
     expect(refusedResponse(text)).toBe('http_protocol_error');
   });
 
-  test('with an unknown coding says so (A4)', () => {
-    expect(refusedResponse('HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n')).toBe(
-      'http_response_transfer_coding',
+  test.each(['gzip, chunked', 'gzip', 'x-thing, gzip', 'xchunked', 'Chunk', 'thing, chunked', 'deflate', '"thing"'])(
+    'with the coding %s, which we do not undo, says so (A4)',
+    coding => {
+      expect(refusedResponse(`HTTP/1.1 200 OK\r\nTransfer-Encoding: ${coding}\r\n\r\n`)).toBe(
+        'http_response_transfer_coding',
+      );
+    },
+  );
+
+  test('with a coding that nobody knows ends with its connection (A4, R36, RFC 9112 §6.3)', () => {
+    const head = responseOf('HTTP/1.1 200 OK\r\nTransfer-Encoding: a-thing\r\n\r\n');
+    expect([head.framing, head.keepAlive]).toEqual([{ kind: 'close' }, false]);
+    expect(refusedResponse('HTTP/1.1 200 OK\r\nTransfer-Encoding: a-thing\r\nContent-Length: 3\r\n\r\n')).toBe(
+      'http_protocol_error',
     );
   });
 
