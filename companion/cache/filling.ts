@@ -1,5 +1,5 @@
 // A body on its way: one source, one copy that grows, any number of readers, each at its own pace. While the copy stands the source is read as fast
-// as it comes, so a slow client does not slow the store; where it cannot stand (too large, no memory left) the one reader's pace rules.
+// as it comes, so a slow client does not slow the store; where it cannot stand (too large for memory and no file, no memory left) the one reader's pace rules.
 // Who has read all that is there gets what comes uncopied; who is behind gets it out of the copy.
 //
 //   source ──▶ Filling ──▶ copy ──▶ complete(body)     the store's, when it became whole
@@ -37,19 +37,9 @@ const FINISH_WITHIN: Milliseconds = 30_000;
 
 /** A place where a body grows that is too large for memory: a file. */
 export interface Growing {
-  /** Takes the bytes on, uncopied. False: it is behind with writing, and will say when it is not. */
+  /** Takes the bytes, uncopied. False: it takes no more, and nothing will be kept. */
   write(chunk: Buffer): boolean;
-  /** Of what it has taken, so many bytes from there, at once. Works until `close`, whatever became of the file. */
-  read(from: Bytes, length: Bytes): Buffer;
-  /** Nobody reads from it any more. What is not whole by then is dropped. */
-  close(): void;
-}
-
-/** What becomes of it, told between writes and never within one. */
-export interface GrowingEvents {
-  drained(): void;
-  /** It takes no more, and will not be kept. */
-  lost(): void;
+  abort(): void;
 }
 
 export interface FillingOptions {
@@ -63,7 +53,7 @@ export interface FillingOptions {
   /** Whether it shall become whole though nobody reads it: others wait for that. */
   readonly awaited?: () => boolean;
   /** Makes a place for what is larger; null where there is none. */
-  readonly large?: ((events: GrowingEvents) => Growing | null) | undefined;
+  readonly large?: (() => Growing | null) | undefined;
   /** Hears the whole body, once, if it became whole: exactly its bytes, the listener's to keep, or where it has grown. */
   readonly complete: (body: Buffer | Growing, length: Bytes) => void;
   /** Hears instead, once, that it will not be kept: it is too much, or it broke off (or was left); then also what had come, where that is in memory, to be copied at once. */
@@ -76,20 +66,22 @@ interface Ending {
   readonly error: Error | null;
 }
 
+/**
+ * In memory first: `buffer` has all that came, and any number read it. When it is given up, or outgrown into a file, the body passes to its one reader,
+ * and what he is behind waits in `late`.
+ */
 export class Filling implements BodySink {
   /** The reader of whoever asked first. */
   readonly leader: BodySource;
   private readonly source: BodySource;
   private readonly options: FillingOptions;
-  /** All that has come, while `keeps`; afterwards what somebody has still to read. */
-  private buffer: Buffer | null;
-  private held: Bytes = 0;
-  private keeps: boolean;
-  /** In the place of `buffer`, where the body has outgrown it. */
+  private buffer: Buffer | null = null;
   private file: Growing | null = null;
-  private fileIsBehind = false;
-  /** What came for a reader that is behind, after the copy was given up: no more than the source has at hand when it is told to wait. */
+  /** Bytes that have come. */
+  private held: Bytes = 0;
   private late: Buffer[] = [];
+  /** What `late` has of the budget. */
+  private taken: Bytes = 0;
   private readers: Reader[] = [];
   private started = false;
   private ending: Ending | null = null;
@@ -98,18 +90,22 @@ export class Filling implements BodySink {
   constructor(source: BodySource, options: FillingOptions) {
     this.source = source;
     this.options = options;
-    const { length, limit } = options;
-    const fits = length === null || length <= limit;
-    this.buffer = fits ? this.allocate(Math.min(length ?? FIRST_PIECE, FIRST_PIECE)) : null;
-    this.keeps = this.buffer !== null || this.outgrow();
     const leader = new Reader(this);
     this.readers.push(leader);
     this.leader = leader;
+    const { length, limit } = options;
+    if (length === null || length <= limit) this.buffer = this.allocate(Math.min(length ?? FIRST_PIECE, FIRST_PIECE));
+    if (this.buffer === null) this.file = options.large?.() ?? null;
   }
 
-  /** Whether a copy is being made: not where the budget is spent. */
+  /** Whether a copy is being made: not where there is no room for one. */
   get isKept(): boolean {
-    return this.keeps;
+    return this.buffer !== null || this.file !== null;
+  }
+
+  /** Whether others may read along, once there is enough of it: not what goes into a file. */
+  get isShareable(): boolean {
+    return this.buffer !== null;
   }
 
   /**
@@ -118,8 +114,7 @@ export class Filling implements BodySink {
    */
   join(): BodySource | null {
     const { length } = this.options;
-    if (!this.keeps || this.ending !== null || length === null || this.file !== null) return null;
-    if (!this.grow(length)) return null;
+    if (this.buffer === null || this.ending !== null || length === null || !this.grow(length)) return null;
     const reader = new Reader(this);
     this.readers.push(reader);
     this.stopClock();
@@ -129,7 +124,6 @@ export class Filling implements BodySink {
   // What comes ------------------------------------------------------------------------------------------------------------------------------
 
   write(chunk: Buffer): boolean {
-    const { readers } = this;
     const before = this.held;
     const { length } = this.options;
     if (length !== null && before + chunk.length > length) {
@@ -137,21 +131,13 @@ export class Filling implements BodySink {
       this.fail(new Error('a body is longer than it said'));
       return true;
     }
-    if (this.keeps && !this.keep(chunk)) this.giveUp('much');
-    if (this.keeps) {
-      if (readers.length === 1) readers[0]!.come(chunk, before);
-      else for (const reader of readers.slice()) reader.come(chunk, before);
-      return !this.fileIsBehind;
-    }
-    const reader = readers[0];
-    if (reader === undefined) return true;
-    if (reader.position < before || this.late.length > 0) {
-      this.late.push(chunk);
-      return false;
-    }
+    if (this.buffer !== null && !this.keep(chunk)) this.outgrow();
     this.held = before + chunk.length;
-    reader.come(chunk, before);
-    return !reader.paused;
+    if (this.buffer === null) return this.pass(chunk);
+    const { readers } = this;
+    if (readers.length === 1) readers[0]!.follow(chunk, before);
+    else for (const reader of readers.slice()) reader.follow(chunk, before);
+    return true;
   }
 
   end(trailers: Fields | null): void {
@@ -162,17 +148,46 @@ export class Filling implements BodySink {
     this.finish({ trailers: null, error });
   }
 
+  /** On to the file and to the one reader. With a file he may be behind by as much as an answer in memory may have; without he sets the pace. */
+  private pass(chunk: Buffer): boolean {
+    if (this.file !== null && !this.file.write(chunk)) {
+      this.file = null;
+      this.options.lost?.('much', null);
+      if (this.readers.length === 0) {
+        this.abandon();
+        return true;
+      }
+    }
+    const reader = this.readers[0];
+    if (reader === undefined) return true;
+    if (this.late.length === 0 && !reader.paused) {
+      reader.take(chunk);
+      return !reader.paused || this.file !== null;
+    }
+    this.late.push(chunk);
+    const { limit, budget } = this.options;
+    if (this.file === null || this.taken + chunk.length > limit || !budget.take(chunk.length)) return false;
+    this.taken += chunk.length;
+    return true;
+  }
+
   private finish(ending: Ending): void {
     if (this.ending !== null) return;
     this.ending = ending;
     this.stopClock();
-    const { buffer, held, keeps } = this;
-    const { length } = this.options;
-    this.keeps = false;
-    if (keeps && ending.error === null && (length === null || length === held)) {
-      if (buffer === null) this.options.complete(this.file!, held);
-      else this.options.complete(buffer.length === held ? buffer : exactCopy(buffer.subarray(0, held)), held);
-    } else if (keeps) this.options.lost?.('broke', buffer?.subarray(0, held) ?? null);
+    const { buffer, file, held } = this;
+    const { length, complete, lost } = this.options;
+    const isWhole = ending.error === null && (length === null || length === held);
+    if (isWhole && buffer !== null) {
+      complete(buffer.length === held ? buffer : exactCopy(buffer.subarray(0, held)), held);
+    } else if (isWhole && file !== null) {
+      this.file = null;
+      complete(file, held);
+    } else if (this.isKept) {
+      lost?.('broke', buffer?.subarray(0, held) ?? null);
+      this.file = null;
+      file?.abort();
+    }
     for (const reader of this.readers.slice()) this.pump(reader);
     if (this.readers.length === 0) this.release();
   }
@@ -181,23 +196,15 @@ export class Filling implements BodySink {
 
   /** A reader wants to begin, or to go on. */
   pump(reader: Reader): void {
-    while (!reader.paused && !reader.left && reader.position < this.held) {
-      const { position } = reader;
-      const to = Math.min(this.held, position + PIECE);
-      reader.come(this.buffer?.subarray(position, to) ?? this.file!.read(position, to - position), position);
+    while (this.buffer !== null && !reader.paused && !reader.left && reader.position < this.held) {
+      reader.take(this.buffer.subarray(reader.position, Math.min(this.held, reader.position + PIECE)));
     }
+    while (this.late.length > 0 && !reader.paused && !reader.left) reader.take(this.late.shift()!);
     if (reader.left || reader.sink === null || reader.position < this.held) return;
-    if (!this.keeps && this.ending === null) this.release();
-    while (this.late.length > 0) {
-      if (reader.paused) return;
-      const chunk = this.late.shift()!;
-      this.held += chunk.length;
-      reader.come(chunk, reader.position);
-      if (reader.left) return;
-    }
+    this.giveBackLate();
     if (this.ending === null) {
       if (!this.started) this.start();
-      else if (!this.keeps && !reader.paused) this.source.resume();
+      else if (this.buffer === null && !reader.paused) this.source.resume();
       return;
     }
     this.forget(reader);
@@ -211,11 +218,12 @@ export class Filling implements BodySink {
     this.forget(reader);
     if (this.readers.length > 0) return;
     this.late = [];
+    this.giveBackLate();
     if (this.ending !== null) return this.release();
-    if (this.keeps && this.isWorthFinishing()) {
-      this.clock = setTimeout(this.abandon, FINISH_WITHIN).unref();
-      if (!this.started) this.start();
-    } else this.abandon();
+    if (!this.isKept || !this.isWorthFinishing()) return this.abandon();
+    this.clock = setTimeout(this.abandon, FINISH_WITHIN).unref();
+    if (!this.started) this.start();
+    else this.source.resume();
   }
 
   private isWorthFinishing(): boolean {
@@ -238,24 +246,17 @@ export class Filling implements BodySink {
     if (this.ending !== null || this.readers.length > 0) return;
     this.ending = { trailers: null, error: null };
     this.stopClock();
-    this.giveUp('broke');
+    if (this.isKept) this.options.lost?.('broke', this.buffer?.subarray(0, this.held) ?? null);
     this.release();
     this.source.cancel();
   };
 
   // The copy --------------------------------------------------------------------------------------------------------------------------------
 
-  /** Adds to the copy; false where it would become too large. */
+  /** Adds to the copy in memory; false where it would become too large. */
   private keep(chunk: Buffer): boolean {
-    const needed = this.held + chunk.length;
-    if (this.file === null && !this.grow(needed) && !this.outgrow()) return false;
-    if (this.file !== null) {
-      if (!this.file.write(chunk)) this.fileIsBehind = true;
-      this.held = needed;
-      return true;
-    }
+    if (!this.grow(this.held + chunk.length)) return false;
     chunk.copy(this.buffer!, this.held);
-    this.held = needed;
     return true;
   }
 
@@ -274,41 +275,24 @@ export class Filling implements BodySink {
     return true;
   }
 
-  /** The copy becomes a file, where there is a place for one. */
-  private outgrow(): boolean {
-    // Others have been promised what is in memory.
-    if (this.readers.length > 1) return false;
-    const file = this.options.large?.({
-      drained: () => {
-        if (!this.fileIsBehind) return;
-        this.fileIsBehind = false;
-        if (this.keeps && this.ending === null) this.source.resume();
-      },
-      lost: () => {
-        if (this.ending === null) this.giveUp('much');
-      },
-    });
-    if (file === null || file === undefined) return false;
-    const { buffer, held } = this;
-    this.release();
-    this.file = file;
-    if (buffer !== null && held > 0 && !file.write(buffer.subarray(0, held))) this.fileIsBehind = true;
-    return true;
-  }
-
-  /** No copy any more. What the reader has still to read of it stays until it is read. */
-  private giveUp(why: 'broke' | 'much'): void {
-    if (!this.keeps) return;
-    this.keeps = false;
-    this.options.lost?.(why, why === 'broke' ? (this.buffer?.subarray(0, this.held) ?? null) : null);
+  /** The copy becomes a file, where there is a place for one, or none. What the reader has still to read of it waits for him. (Who joins has been promised the memory, so there is one reader.) */
+  private outgrow(): void {
+    const held = this.buffer!.subarray(0, this.held);
+    const { budget, large, lost } = this.options;
+    const file = large?.() ?? null;
     const reader = this.readers[0];
-    if (reader === undefined || reader.position === this.held) this.release();
-    if (this.fileIsBehind) {
-      this.fileIsBehind = false;
-      if (reader !== undefined && !reader.paused && reader.position === this.held) this.source.resume();
+    for (let at = reader?.position ?? held.length; at < held.length; at += PIECE) {
+      this.late.push(held.subarray(at, at + PIECE));
     }
-    // Without a copy there is nobody to fetch it for.
-    if (this.clock !== null) this.abandon();
+    if (this.late.length > 0) this.taken = this.buffer!.length;
+    else budget.giveBack(this.buffer!.length);
+    this.buffer = null;
+    if (file !== null && (held.length === 0 || file.write(held))) this.file = file;
+    else {
+      lost?.('much', null);
+      // Without a copy there is nobody to fetch it for.
+      if (reader === undefined) this.abandon();
+    }
   }
 
   private allocate(size: Bytes): Buffer | null {
@@ -316,12 +300,18 @@ export class Filling implements BodySink {
     return this.options.budget.take(size) ? Buffer.allocUnsafeSlow(size) : null;
   }
 
+  private giveBackLate(): void {
+    if (this.taken === 0) return;
+    this.options.budget.giveBack(this.taken);
+    this.taken = 0;
+  }
+
   private release(): void {
     const { buffer, file } = this;
     this.buffer = null;
     this.file = null;
     if (buffer !== null) this.options.budget.giveBack(buffer.length);
-    file?.close();
+    file?.abort();
   }
 
   private stopClock(): void {
@@ -334,6 +324,7 @@ export class Filling implements BodySink {
 /** One who reads along. */
 class Reader implements BodySource {
   sink: BodySink | null = null;
+  /** How much it has got. */
   position: Bytes = 0;
   /** Its sink asked to wait; or it has not begun. */
   paused = true;
@@ -360,13 +351,15 @@ class Reader implements BodySource {
     if (!this.left) this.filling.leave(this);
   }
 
-  /** Bytes that begin at `at`. Who is behind will fetch them. */
-  come(chunk: Buffer, at: Bytes): void {
-    if (this.position !== at || this.left || this.sink === null) return;
-    // In a copy that stands there is no need to take what was not waited for.
-    if (this.paused && this.filling.isKept) return;
-    this.position = at + chunk.length;
-    if (!this.sink.write(chunk)) this.paused = true;
+  /** Bytes that come at `at`, and are in the copy: who is behind, or waits, fetches them there. */
+  follow(chunk: Buffer, at: Bytes): void {
+    if (this.position === at && !this.paused && !this.left) this.take(chunk);
+  }
+
+  /** The next bytes. */
+  take(chunk: Buffer): void {
+    this.position += chunk.length;
+    if (!this.sink!.write(chunk)) this.paused = true;
   }
 }
 

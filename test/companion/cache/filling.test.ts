@@ -1,13 +1,7 @@
 // A body on its way, at its interface: readers by hand, then readers of random pace. Over sockets see in-flight.test.ts.
 import fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import {
-  Budget,
-  Filling,
-  type FillingOptions,
-  type Growing,
-  type GrowingEvents,
-} from '../../../companion/cache/filling.ts';
+import { Budget, Filling, type FillingOptions, type Growing } from '../../../companion/cache/filling.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { BodySink, BodySource } from '../../../companion/message/message.ts';
 
@@ -54,28 +48,20 @@ class HandSink implements BodySink {
   }
 }
 
-/** A file that is written when the test says so. */
+/** A file that takes bytes for as long as the test says. */
 class HandFile implements Growing {
   readonly chunks: Buffer[] = [];
-  readonly events: GrowingEvents;
-  closed = 0;
   takes = true;
-  constructor(events: GrowingEvents) {
-    this.events = events;
-  }
+  refused = false;
+  aborted = 0;
   write(chunk: Buffer): boolean {
-    if (this.closed > 0) throw new Error('a write behind the end');
-    this.chunks.push(chunk);
+    if (this.refused || this.aborted > 0) throw new Error('a write behind the end');
+    this.refused = !this.takes;
+    if (this.takes) this.chunks.push(chunk);
     return this.takes;
   }
-  read(from: number, length: number): Buffer {
-    if (this.closed > 0) throw new Error('a read behind the end');
-    const bytes = Buffer.concat(this.chunks).subarray(from, from + length);
-    if (bytes.length !== length) throw new Error('a read of what is not there');
-    return bytes;
-  }
-  close(): void {
-    this.closed++;
+  abort(): void {
+    this.aborted++;
   }
 }
 
@@ -88,7 +74,10 @@ function fill(more: Partial<FillingOptions> = {}) {
     length: null,
     budget: new Budget(1024 * KiB),
     finish: 0,
-    complete: body => void kept.push(Buffer.isBuffer(body) ? body : Buffer.concat((body as HandFile).chunks)),
+    complete: body =>
+      void kept.push(
+        Buffer.isBuffer(body) ? body : body instanceof HandFile ? Buffer.concat(body.chunks) : Buffer.alloc(0),
+      ),
     lost: () => void lost++,
     ...more,
   });
@@ -327,8 +316,8 @@ describe('what is too large for memory', () => {
     const files: HandFile[] = [];
     const one = fill({
       limit: 4 * KiB,
-      large: events => {
-        const file = new HandFile(events);
+      large: () => {
+        const file = new HandFile();
         files.push(file);
         return file;
       },
@@ -336,71 +325,84 @@ describe('what is too large for memory', () => {
     });
     return { one, files };
   }
+  const bytes = pattern(30 * KiB);
+  const piece = (i: number) => bytes.subarray(i * KiB, (i + 1) * KiB);
 
-  test('goes into a file at once where it says so, else when it has outgrown it; slow readers read it from there', () => {
-    const bytes = pattern(20 * KiB);
+  test('goes into a file at once where it says so, else when it has outgrown memory', () => {
     for (const length of [null, bytes.length]) {
-      const budget = new Budget(16 * KiB);
-      const { one, files } = fillFile({ length, budget });
+      const { one, files } = fillFile({ length });
       expect(files).toHaveLength(length === null ? 0 : 1);
-      const sink = read(one.filling.leader, false);
-      for (let at = 0; at < bytes.length; at += KiB) {
-        expect(one.source.sink!.write(bytes.subarray(at, at + KiB))).toBe(true);
-      }
+      expect(one.filling.isShareable).toBe(length === null);
+      const sink = read(one.filling.leader);
+      for (let i = 0; i < 30; i++) expect(one.source.sink!.write(piece(i))).toBe(true);
       expect(files).toHaveLength(1);
-      expect(budget.take(16 * KiB)).toBe(true);
+      expect(one.filling.isShareable).toBe(false);
       one.source.sink!.end(null);
-      expect(one.kept[0]!.equals(bytes)).toBe(true);
-      expect(sink.bytes).toHaveLength(KiB);
-      expect(files[0]!.closed).toBe(0);
-      sink.takes = true;
-      one.filling.leader.resume();
       expect(sink.bytes.equals(bytes)).toBe(true);
       expect(sink.ended).toBe(1);
-      expect(files[0]!.closed).toBe(1);
+      expect(one.kept[0]!.equals(bytes)).toBe(true);
+      expect(files[0]!.aborted).toBe(0);
     }
   });
 
-  test('waits for a file that is behind, and goes on without one that is lost', () => {
-    const bytes = pattern(20 * KiB);
+  test('a slow reader may be behind by as much as memory takes; then his pace rules', () => {
+    for (const length of [null, bytes.length]) {
+      const budget = new Budget(100 * KiB);
+      const { one } = fillFile({ length, budget });
+      const sink = read(one.filling.leader, false);
+      let sent = 0;
+      while (one.source.sink!.write(piece(sent++)) && sent < 29) {
+        // On.
+      }
+      expect(sent).toBeGreaterThan(4);
+      expect(sent).toBeLessThan(8);
+      sink.takes = true;
+      one.filling.leader.resume();
+      expect(one.source.resumed).toBe(1);
+      expect(budget.take(100 * KiB)).toBe(true);
+      while (sent < 30) expect(one.source.sink!.write(piece(sent++))).toBe(true);
+      one.source.sink!.end(null);
+      expect(sink.bytes.equals(bytes)).toBe(true);
+      expect(one.kept[0]!.equals(bytes)).toBe(true);
+    }
+  });
+
+  test('goes on without a file that takes no more', () => {
     const { one, files } = fillFile({ length: bytes.length });
     const sink = read(one.filling.leader);
-    const send = (at: number) => one.source.sink!.write(bytes.subarray(at * KiB, (at + 1) * KiB));
-    expect(send(0)).toBe(true);
-    const [file] = files;
-    file!.takes = false;
-    expect(send(1)).toBe(false);
-    file!.takes = true;
-    file!.events.drained();
-    expect(one.source.resumed).toBe(1);
-    expect(send(2)).toBe(true);
-    sink.takes = false;
-    send(3);
-    send(4);
-    file!.events.lost();
+    one.source.sink!.write(piece(0));
+    files[0]!.takes = false;
+    for (let i = 1; i < 30; i++) expect(one.source.sink!.write(piece(i))).toBe(true);
     expect(one.lost).toBe(1);
-    expect(file!.closed).toBe(0);
-    expect(send(5)).toBe(false);
-    sink.takes = true;
-    one.filling.leader.resume();
-    expect(file!.closed).toBe(1);
-    for (let at = 6; at < 20; at++) expect(send(at)).toBe(true);
     one.source.sink!.end(null);
     expect(sink.bytes.equals(bytes)).toBe(true);
-    expect(sink.ended).toBe(1);
     expect(one.kept).toHaveLength(0);
+    expect(one.lost).toBe(1);
+  });
+
+  test('whom nobody reads is not fetched for a file that takes no more', () => {
+    const { one, files } = fillFile({ length: bytes.length, finish: 40 * KiB });
+    read(one.filling.leader);
+    one.source.sink!.write(piece(0));
+    one.filling.leader.cancel();
+    expect(one.source.cancelled).toBe(0);
+    one.source.sink!.write(piece(1));
+    files[0]!.takes = false;
+    one.source.sink!.write(piece(2));
+    expect(one.source.cancelled).toBe(1);
+    expect(one.lost).toBe(1);
   });
 
   test('A73: a file is dropped with what broke off or was left', () => {
-    const broken = fillFile({ length: 20 * KiB });
+    const broken = fillFile({ length: bytes.length });
     read(broken.one.filling.leader);
-    broken.one.source.sink!.write(pattern(KiB));
+    broken.one.source.sink!.write(piece(0));
     broken.one.source.sink!.fail(new Error('reset'));
-    const left = fillFile({ length: 20 * KiB });
+    const left = fillFile({ length: bytes.length });
     read(left.one.filling.leader);
     left.one.filling.leader.cancel();
     for (const { one, files } of [broken, left]) {
-      expect(files[0]!.closed).toBe(1);
+      expect(files[0]!.aborted).toBe(1);
       expect(one.kept).toHaveLength(0);
       expect(one.lost).toBe(1);
     }
@@ -419,7 +421,6 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
     { weight: 3, arbitrary: fc.record({ do: fc.constant('join' as const), takes: fc.boolean() }) },
     { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('stall', 'resume'), who: fc.nat(9) }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('leave' as const), who: fc.nat(9) }) },
-    { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('file waits', 'file drains') }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('file lost' as const) }) },
   );
   fc.assert(
@@ -436,8 +437,8 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
         const bytes = pattern(length);
         const budget = new Budget(memory);
         const files: HandFile[] = [];
-        const large = (events: GrowingEvents) => {
-          const made = new HandFile(events);
+        const large = () => {
+          const made = new HandFile();
           files.push(made);
           return made;
         };
@@ -467,18 +468,14 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
             waits = false;
           }
           if (each.do === 'chunk') {
-            if (!waits) send(each.size);
+            // What is at hand comes though it was asked to wait.
+            if (!waits || each.size % 3 === 0) send(each.size);
           } else if (each.do === 'join') {
             const body = one.filling.join();
             if (body !== null) readers.push({ body, sink: read(body, each.takes), left: false });
           } else if (!('who' in each)) {
-            const file = files.find(made => made.closed === 0);
-            if (file === undefined) continue;
-            if (each.do === 'file lost') file.events.lost();
-            else {
-              file.takes = each.do === 'file drains';
-              if (file.takes) file.events.drained();
-            }
+            const file = files[0];
+            if (file !== undefined) file.takes = false;
           } else {
             const reader = readers[each.who % readers.length]!;
             if (each.do === 'stall') reader.sink.takes = false;
@@ -490,10 +487,6 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
               reader.body.cancel();
             }
           }
-        }
-        for (const file of files) {
-          file.takes = true;
-          if (file.closed === 0) file.events.drained();
         }
         for (const reader of readers) {
           reader.sink.takes = true;
@@ -519,7 +512,7 @@ test('whatever the pace and the bounds, every reader gets a beginning of the bod
           expect(breaks).toBe(false);
         }
         expect(budget.take(memory)).toBe(true);
-        for (const file of files) expect(file.closed).toBe(1);
+        for (const file of files) expect(file.aborted).toBe(one.kept.length > 0 || file.refused ? 0 : 1);
       },
     ),
     { numRuns: 500 },
