@@ -108,7 +108,7 @@ export function meaning(which: Stored): (url: string) => boolean {
 }
 
 /** The host of a URL in the walk's form. */
-function hostOf(url: string): string {
+export function hostOf(url: string): string {
   const end = url.indexOf('/', 7);
   const authority = url.slice(7, end < 0 ? undefined : end);
   const bracket = authority.indexOf(']');

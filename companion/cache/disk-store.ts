@@ -1,0 +1,730 @@
+// The disk tier, as the traffic's thread sees it: it reads by itself, one prepared statement a lookup, and leaves all writing to a thread of its own
+// (disk-writer.ts), which gets batches. What is queued counts as stored already. The queue is bounded: beyond it answers are not kept. Whatever is wrong
+// with the disk, an answer is only a miss; one sentence says so, and it is tried again every half minute.
+//
+//   get ──▶ queued ──▶ index.db (read only) ──▶ bodies/ab/abcd…      every row and block checked by its digest
+//   put, touch, remove … ──▶ batch ──▶ thread ──▶ transaction
+import * as fs from 'node:fs';
+import { extname, join } from 'node:path';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { Worker } from 'node:worker_threads';
+import type { Stored } from '../../shared/control.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
+import { KiB, MiB } from '../../shared/units.ts';
+import { FileBody, readChecked } from './disk-body.ts';
+import type { FromWriter, Op, PutRow, ToWriter, WriterStart } from './disk-messages.ts';
+import {
+  BLOCK,
+  BLOCK_DIGEST,
+  bodyPath,
+  choiceOf,
+  choiceText,
+  digestOf,
+  headFacts,
+  headText,
+  isBroken,
+  isOurs,
+  loadSqlite,
+  nameOf,
+  placeOf,
+  placesIn,
+  whereOf,
+} from './disk-rows.ts';
+import { type Entry, hostOf, meaning, MemoryBody } from './store.ts';
+
+/** What may wait to be written, all told; more is not kept. */
+const QUEUE: Bytes = 16 * MiB;
+const MAX_QUEUED_OPS = 20_000;
+/** Removals that may wait while nothing can be written; beyond it all is removed. */
+const MAX_OWED = 10_000;
+/** A batch goes when so much waits, or so long. */
+const BATCH: Bytes = 512 * KiB;
+const BATCH_AFTER: Milliseconds = 20;
+/** Use is noted again after so long only: the order of eviction need not be finer. */
+const TOUCH_AFTER: Seconds = 600;
+const RETRY_AFTER: Milliseconds = 30_000;
+/** The same trouble is not told more often. */
+const WARN_EVERY: Milliseconds = 3_600_000;
+/** An index that was not there is looked for again: another process may have made it. */
+const LOOK_AGAIN: Milliseconds = 1_000;
+const TIME_TO_CLOSE: Milliseconds = 5_000;
+/** Numbers of rows grow with time, so that what comes together lies together: milliseconds since this moment, and a count. */
+const FIRST_MOMENT: EpochMilliseconds = Date.UTC(2025, 0, 1);
+const IDS_A_MILLISECOND = 4_096;
+/** No body is larger than this part of the store. */
+const LARGEST_SHARE = 8;
+
+/** The thread's file stands beside this one, in the sources and in the bundle. */
+const WRITER = new URL(`./disk-writer${extname(import.meta.url)}`, import.meta.url);
+
+export interface DiskOptions {
+  /** Made when first needed. */
+  readonly folder: string;
+  /** Bytes on the disk. */
+  readonly limit: Bytes;
+  /** A body up to this length that went out whole is handed to `promote`. */
+  readonly memoryEntry: Bytes;
+  readonly warn: (message: string) => void;
+  readonly now?: () => EpochMilliseconds;
+  readonly retryAfter?: Milliseconds;
+  readonly touchAfter?: Seconds;
+}
+
+/** A stored answer, and the number of its row. */
+export interface DiskEntry {
+  readonly id: number;
+  readonly entry: Entry;
+}
+
+/** A body on its way to the disk. */
+export interface DiskFilling {
+  /** Takes the bytes, which must not change any more. False: it is given up, because the disk is too slow or does not take it. */
+  write(chunk: Buffer): boolean;
+  /** It is whole: `entry` without its body. The answer can be found as soon as all is written. */
+  commit(entry: Omit<Entry, 'body' | 'partial'>): void;
+  abort(): void;
+}
+
+/** What has gone to the thread and is not done yet. */
+interface Batch {
+  readonly ops: Op[];
+  readonly parts: Uint8Array[];
+  bytes: Bytes;
+}
+
+/** An answer that is queued. */
+interface Queued extends DiskEntry {
+  readonly choice: string;
+  readonly batch: number;
+}
+
+interface Reader {
+  readonly database: DatabaseSync;
+  readonly inode: number;
+  readonly byUrl: StatementSync;
+}
+
+/** As `byUrl` gives them. */
+type Row = [
+  id: number,
+  space: string,
+  choice: string,
+  used: number,
+  pinned: number,
+  responded: number,
+  digest: Uint8Array,
+  head: string,
+  file: Uint8Array | null,
+  blocks: Uint8Array | null,
+  body: Uint8Array | null,
+];
+
+const COLUMNS = 'id, space, choice, used, pinned, responded, digest, head, file, blocks, body';
+const ALL: Stored = { all: true };
+const EMPTY = Buffer.alloc(0);
+
+export class DiskStore {
+  /** Hears of a larger body that has been read whole. */
+  promote: (url: string, id: number, body: Buffer) => void = () => {};
+  private readonly options: DiskOptions;
+  private readonly now: () => EpochMilliseconds;
+  private readonly mark = `${process.pid}.${Math.random().toString(36).slice(2, 10)}`;
+  private limit: Bytes;
+  private reader: Reader | null = null;
+  private lookedAt = -Infinity;
+  private thread: Worker | null = null;
+  private closed: (() => void) | null = null;
+  private isClosing = false;
+
+  private batch: Batch = { ops: [], parts: [], bytes: 0 };
+  private number = 1;
+  private readonly sent = new Map<number, Batch>();
+  private waiting: Bytes = 0;
+  private timer: NodeJS.Timeout | undefined;
+  private fillings = new Map<number, number>();
+  private lastFilling = 0;
+  private readonly lostFillings = new Set<number>();
+
+  private readonly queued = new Map<string, Queued[]>();
+  private readonly gone = new Map<number, number>();
+  private readonly fresh = new Map<number, { entry: Entry; batch: number }>();
+  private purges: { which: Stored; isMeant: (url: string) => boolean; batch: number }[] = [];
+
+  private failedAt: number | null = null;
+  private warnedAt = -Infinity;
+  private lastMoment = 0;
+  private countInMoment = 0;
+
+  constructor(options: DiskOptions) {
+    this.options = options;
+    this.limit = options.limit;
+    this.now = options.now ?? Date.now;
+  }
+
+  /** Whether answers are written at present. */
+  get writes(): boolean {
+    return !this.isClosing && (this.failedAt === null || this.elapsed() - this.failedAt >= this.retryAfter);
+  }
+
+  setLimit(limit: Bytes): void {
+    this.limit = limit;
+    this.thread?.postMessage({ type: 'limit', limit } satisfies ToWriter);
+  }
+
+  // Reading -----------------------------------------------------------------------------------------------------------------------------------
+
+  /** All that is kept of a URL, in no order; what is damaged is not among it, and is removed. */
+  get(url: string, touch: boolean): DiskEntry[] {
+    const found: DiskEntry[] = [];
+    const queued = this.queued.get(url);
+    if (queued !== undefined) {
+      for (const one of queued) if (!this.gone.has(one.id)) found.push(this.freshened(one.id, one.entry));
+    }
+    for (const row of this.rows(url)) {
+      const id = row[0];
+      if (this.gone.has(id) || this.isPurged(url)) continue;
+      if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
+      const entry = this.read(url, row);
+      if (entry === null) {
+        this.remove(id);
+        continue;
+      }
+      found.push(this.freshened(id, entry));
+      if (touch && this.seconds() - row[3] >= (this.options.touchAfter ?? TOUCH_AFTER)) this.touch(id);
+    }
+    return found;
+  }
+
+  /** Answers that are meant, at most so many, as they lie there. */
+  list(which: Stored, limit: number): DiskEntry[] {
+    const urls = new Set<string>();
+    const isMeant = meaning(which);
+    for (const url of this.queued.keys()) if (isMeant(url)) urls.add(url);
+    const [where, values] = whereOf(which);
+    const rows = this.ask(reader =>
+      reader.database.prepare(`SELECT DISTINCT url FROM answers ${where} LIMIT ?`).all(...values, limit),
+    );
+    for (const row of rows ?? []) urls.add((row as { url: string }).url);
+    const found: DiskEntry[] = [];
+    for (const url of urls) {
+      for (const one of this.get(url, false)) if (found.length < limit) found.push(one);
+      if (found.length >= limit) break;
+    }
+    return found;
+  }
+
+  /** What the index counts, and what is queued. */
+  stats(): { entries: number; bytes: Bytes } {
+    const totals = (this.ask(reader => reader.database.prepare('SELECT entries, bytes FROM totals').get()) ?? {
+      entries: 0,
+      bytes: 0,
+    }) as { entries: number; bytes: number };
+    let { entries, bytes } = totals;
+    if (this.purges.some(({ which }) => 'all' in which)) entries = bytes = 0;
+    for (const all of this.queued.values()) {
+      entries += all.length;
+      for (const { entry } of all) bytes += entry.body.length;
+    }
+    return { entries, bytes };
+  }
+
+  private rows(url: string): readonly Row[] {
+    return (this.ask(reader => reader.byUrl.all(url)) as unknown as Row[] | null) ?? [];
+  }
+
+  /** What the index says; null where there is none that can be read. */
+  private ask<T>(question: (reader: Reader) => T): T | null {
+    try {
+      this.reader ??= this.openReader();
+      return this.reader === null ? null : question(this.reader);
+    } catch (error) {
+      const inode = this.reader?.inode ?? inodeOf(placesIn(this.options.folder).index);
+      this.closeReader();
+      // Whatever it says, it is a miss. Locked just now: by the process that makes or repairs it.
+      if (isBroken(error) && inode !== null && this.writes) this.post({ type: 'broken', inode });
+      return null;
+    }
+  }
+
+  private openReader(): Reader | null {
+    const at = this.elapsed();
+    if (at - this.lookedAt < LOOK_AGAIN) return null;
+    this.lookedAt = at;
+    const path = placesIn(this.options.folder).index;
+    const inode = inodeOf(path);
+    if (inode === null) return null;
+    const { DatabaseSync: Database } = loadSqlite();
+    const database = new Database(path, { readOnly: true, timeout: 50 });
+    try {
+      if (!isOurs(database)) throw Object.assign(new Error('not ours'), { errcode: 26 });
+      database.exec('PRAGMA cell_size_check = ON');
+      const byUrl = database.prepare(`SELECT ${COLUMNS} FROM answers WHERE url = ?`);
+      byUrl.setReturnArrays(true);
+      return { database, inode, byUrl };
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+  }
+
+  private closeReader(): void {
+    try {
+      this.reader?.database.close();
+    } catch {
+      // It was broken.
+    }
+    this.reader = null;
+  }
+
+  /** A row as an answer; null where it is not what was stored. */
+  private read(url: string, row: Row): Entry | null {
+    const [id, space, choice, , pinned, responded, digest, head, file, blocks, inline] = row;
+    const content = file ?? inline ?? EMPTY;
+    if (!digestOf({ url, space, choice, responded, head }, content).equals(digest)) return null;
+    const { length, parts, ...facts } = headFacts(head);
+    let body: Entry['body'];
+    if (file === null) body = new MemoryBody(exact(content));
+    else {
+      if (blocks === null || blocks.length !== Math.ceil(length / BLOCK) * BLOCK_DIGEST) return null;
+      const digests = exact(blocks);
+      const name = exact(file);
+      if (!nameOf(digests).equals(name)) return null;
+      const path = bodyPath(this.options.folder, name.toString('hex'));
+      if (length <= BLOCK || parts !== null) {
+        const bytes = readChecked({ path, length, blocks: digests });
+        if (bytes === null) return null;
+        body = new MemoryBody(bytes);
+      } else {
+        if (sizeOfFile(path) !== length) return null;
+        body = new FileBody({
+          path,
+          length,
+          blocks: digests,
+          broken: () => this.remove(id),
+          keepUpTo: this.options.memoryEntry,
+          whole: bytes => this.promote(url, id, bytes),
+        });
+      }
+    }
+    return {
+      url,
+      space,
+      site: facts.site,
+      selection: choiceOf(choice),
+      respondedAt: responded,
+      pinned: pinned === 1,
+      status: facts.status,
+      reason: facts.reason,
+      lines: facts.lines,
+      requestedAt: facts.requestedAt,
+      ageValue: facts.ageValue,
+      partial: parts === null ? null : partsOf(parts, body.bytes!),
+      body: parts === null ? body : new MemoryBody(EMPTY),
+    };
+  }
+
+  private freshened(id: number, entry: Entry): DiskEntry {
+    const fresh = this.fresh.get(id);
+    return { id, entry: fresh === undefined ? entry : { ...fresh.entry, body: entry.body, partial: entry.partial } };
+  }
+
+  private isPurged(url: string): boolean {
+    return this.purges.some(({ isMeant }) => isMeant(url));
+  }
+
+  // Writing -----------------------------------------------------------------------------------------------------------------------------------
+
+  /** Keeps an answer whose body is in memory; the number of its row, or null where it is not kept. */
+  put(entry: Entry): number | null {
+    const { bytes, row } = this.rowOf(entry);
+    if (!this.hasRoom(bytes.length + row.head.length)) return null;
+    this.enqueue(row, entry);
+    this.add({ do: 'put', row, at: this.batch.bytes, length: bytes.length }, bytes, row.head.length);
+    return row.id;
+  }
+
+  /** Whether a body of this length may be kept; null: it is not known. */
+  takes(length: Bytes | null): boolean {
+    return this.writes && (length ?? 0) <= this.limit / LARGEST_SHARE;
+  }
+
+  /** Begins a body that comes piece by piece; null where it cannot be kept. */
+  begin(length: Bytes | null): DiskFilling | null {
+    if (!this.takes(length) || !this.hasRoom(0)) return null;
+    const { unfinished } = placesIn(this.options.folder);
+    const filling = ++this.lastFilling;
+    const path = join(unfinished, `${this.mark}-${filling}`);
+    let fd: number;
+    try {
+      fs.mkdirSync(unfinished, { recursive: true, mode: 0o700 });
+      fd = fs.openSync(path, 'wx', 0o600);
+    } catch (error) {
+      this.failed((error as NodeJS.ErrnoException).code ?? (error as Error).message);
+      return null;
+    }
+    this.fillings.set(filling, fd);
+    this.add({ do: 'begin', filling, fd, path });
+    let held = 0;
+    let open = true;
+    const give = (op: Op) => {
+      open = false;
+      this.add(op);
+    };
+    return {
+      write: chunk => {
+        if (!open) return false;
+        held += chunk.length;
+        if (this.lostFillings.has(filling) || !this.hasRoom(chunk.length) || !this.takes(held)) {
+          give({ do: 'abort', filling });
+          return false;
+        }
+        this.add({ do: 'piece', filling, at: this.batch.bytes, length: chunk.length }, chunk);
+        return true;
+      },
+      commit: entry => {
+        if (!open) return;
+        if (this.lostFillings.has(filling) || (length !== null && length !== held)) {
+          return give({ do: 'abort', filling });
+        }
+        const { row } = this.rowOf({
+          ...entry,
+          partial: null,
+          body: { length: held, bytes: EMPTY, open: () => EMPTY },
+        });
+        give({ do: 'commit', filling, row, length: held });
+      },
+      abort: () => {
+        if (open) give({ do: 'abort', filling });
+      },
+    };
+  }
+
+  touch(id: number): void {
+    if (this.hasRoom(0)) this.add({ do: 'touch', id, used: this.seconds() });
+  }
+
+  /** Another head for the same body. */
+  freshen(id: number, entry: Entry): void {
+    if (!this.hasRoom(0)) return this.remove(id);
+    const { head, responded } = this.rowOf(entry).row;
+    this.fresh.set(id, { entry, batch: this.number });
+    this.add({ do: 'freshen', id, head, responded }, undefined, head.length);
+  }
+
+  pin(id: number, pinned: boolean): void {
+    this.add({ do: 'pin', id, pinned });
+  }
+
+  remove(id: number): void {
+    this.gone.set(id, this.number);
+    this.add({ do: 'remove', id });
+  }
+
+  /** Removes what is meant; how many answers that were. */
+  purge(which: Stored): number {
+    let count = 0;
+    const isMeant = meaning(which);
+    for (const [url, all] of this.queued) {
+      if (!isMeant(url)) continue;
+      count += all.filter(({ id }) => !this.gone.has(id)).length;
+      this.queued.delete(url);
+    }
+    count += this.ask(reader => this.countIn(reader, which)) ?? 0;
+    this.purges.push({ which, isMeant, batch: this.number });
+    this.add({ do: 'purge', which });
+    // A person waits, or a store that must not be found again after a crash.
+    if (!('url' in which)) this.flush();
+    return count;
+  }
+
+  /** How many answers of the index are meant that are not to be removed already. */
+  private countIn({ database }: Reader, which: Stored): number {
+    const [where, values] = whereOf(which);
+    if (this.purges.length > 0 || this.gone.size > 0) {
+      let count = 0;
+      for (const row of database.prepare(`SELECT id, url FROM answers ${where}`).iterate(...values)) {
+        const { id, url } = row as { id: number; url: string };
+        if (!this.gone.has(id) && !this.isPurged(url)) count++;
+      }
+      return count;
+    }
+    const query =
+      'all' in which
+        ? database.prepare('SELECT entries AS count FROM totals')
+        : database.prepare(`SELECT count(*) AS count FROM answers ${where}`);
+    return (query.get(...values) as { count: number }).count;
+  }
+
+  /** Resolves when all that was queued has been written, or could not be. */
+  async settled(): Promise<void> {
+    this.flush();
+    while (this.sent.size > 0) await new Promise(resolve => setTimeout(resolve, 1));
+  }
+
+  /** Writes what is queued, then lets go of everything. */
+  async close(): Promise<void> {
+    if (this.isClosing) return;
+    this.flush();
+    this.isClosing = true;
+    clearTimeout(this.timer);
+    this.closeReader();
+    const { thread } = this;
+    if (thread !== null) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.closed = resolve;
+      const late = setTimeout(resolve, TIME_TO_CLOSE);
+      thread.ref();
+      thread.postMessage({ type: 'close' } satisfies ToWriter);
+      await promise;
+      clearTimeout(late);
+      this.thread = null;
+      thread.removeAllListeners();
+      thread.on('error', () => {});
+      await thread.terminate();
+    }
+    for (const fd of this.fillings.values()) fs.closeSync(fd);
+    this.fillings.clear();
+  }
+
+  private rowOf(entry: Entry): { row: PutRow; bytes: Buffer } {
+    const { partial } = entry;
+    const bytes = partial === null ? entry.body.bytes! : Buffer.concat(partial.parts.map(part => part.bytes));
+    const head = headText({
+      status: entry.status,
+      reason: entry.reason,
+      site: entry.site,
+      lines: entry.lines,
+      requestedAt: entry.requestedAt,
+      ageValue: entry.ageValue,
+      length: partial === null ? entry.body.length : bytes.length,
+      parts:
+        partial === null
+          ? null
+          : [partial.complete ?? -1, ...partial.parts.flatMap(part => [part.from, part.bytes.length])],
+    });
+    return {
+      bytes,
+      row: {
+        id: this.newId(),
+        url: entry.url,
+        space: entry.space,
+        choice: choiceText(entry.selection),
+        place: placeOf(hostOf(entry.url)),
+        responded: entry.respondedAt,
+        head,
+        used: this.seconds(),
+        pinned: entry.pinned,
+      },
+    };
+  }
+
+  private newId(): number {
+    const moment = Math.max(this.now() - FIRST_MOMENT, this.lastMoment);
+    if (moment > this.lastMoment || this.countInMoment === IDS_A_MILLISECOND - 1) {
+      this.lastMoment = moment > this.lastMoment ? moment : moment + 1;
+      // Not from 0: other processes number, too.
+      this.countInMoment = Math.floor((Math.random() * IDS_A_MILLISECOND) / 2);
+    } else this.countInMoment++;
+    return this.lastMoment * IDS_A_MILLISECOND + this.countInMoment;
+  }
+
+  private enqueue(row: PutRow, entry: Entry): void {
+    const before = this.queued.get(row.url) ?? [];
+    const others = before.filter(one => one.choice !== row.choice || one.entry.space !== row.space);
+    this.queued.set(row.url, [...others, { id: row.id, entry, choice: row.choice, batch: this.number }]);
+  }
+
+  private hasRoom(bytes: Bytes): boolean {
+    return this.writes && this.waiting + bytes <= QUEUE && this.batch.ops.length < MAX_QUEUED_OPS;
+  }
+
+  private add(op: Op, bytes?: Uint8Array, more: Bytes = 0): void {
+    if (this.isClosing) return;
+    const { batch } = this;
+    batch.ops.push(op);
+    if (bytes !== undefined && bytes.length > 0) {
+      batch.parts.push(bytes);
+      batch.bytes += bytes.length;
+      this.waiting += bytes.length + more;
+    } else this.waiting += more;
+    if (batch.bytes >= BATCH) this.flush();
+    else if (this.timer === undefined) {
+      this.timer = setTimeout(this.flush, this.failedAt === null ? BATCH_AFTER : this.retryAfter).unref();
+    }
+  }
+
+  private readonly flush = (): void => {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const { batch } = this;
+    if (batch.ops.length === 0 || this.isClosing) return;
+    if (batch.ops.length > MAX_OWED && this.failedAt !== null) this.oweAll();
+    const bytes = new Uint8Array(batch.bytes);
+    let at = 0;
+    for (const part of batch.parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    const { number } = this;
+    this.number++;
+    this.batch = { ops: [], parts: [], bytes: 0 };
+    this.sent.set(number, batch);
+    this.post({ type: 'batch', number, ops: batch.ops, bytes: bytes.buffer });
+  };
+
+  private post(message: ToWriter): void {
+    this.thread ??= this.startThread();
+    this.thread.postMessage(message, message.type === 'batch' ? [message.bytes] : []);
+  }
+
+  private startThread(): Worker {
+    const { Worker: Thread } = process.getBuiltinModule('node:worker_threads');
+    const data: WriterStart = { folder: this.options.folder, limit: this.limit, mark: this.mark };
+    const thread = new Thread(WRITER, {
+      workerData: data,
+      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
+    });
+    thread.unref();
+    thread.on('message', (message: FromWriter) => this.hear(message));
+    const ended = (why: string) => {
+      if (this.thread !== thread) return;
+      this.thread = null;
+      this.closed?.();
+      for (const number of [...this.sent.keys()]) {
+        this.hear({ type: 'done', number, reopened: false, failed: why, lost: [...this.fillings.keys()], kept: [] });
+      }
+    };
+    thread.on('error', error => ended(error.message));
+    thread.on('exit', () => ended('its thread has ended'));
+    return thread;
+  }
+
+  private hear(message: FromWriter): void {
+    if (message.type === 'closed') return this.closed?.();
+    if (message.type === 'reopened') return this.reopen();
+    const { number, failed, lost, kept } = message;
+    const batch = this.sent.get(number);
+    if (batch === undefined) return;
+    this.sent.delete(number);
+    for (const op of batch.ops) {
+      if (op.do === 'put') this.waiting -= op.length + op.row.head.length;
+      else if (op.do === 'piece') this.waiting -= op.length;
+      else if (op.do === 'freshen') this.waiting -= op.head.length;
+    }
+    if (message.reopened) this.reopen();
+    for (const one of lost) this.lostFillings.add(one);
+    for (const one of [...kept, ...lost, ...batch.ops.flatMap(op => (op.do === 'abort' ? [op.filling] : []))]) {
+      const fd = this.fillings.get(one);
+      if (fd === undefined) continue;
+      fs.close(fd, () => {});
+      this.fillings.delete(one);
+    }
+    if (this.lostFillings.size > 1_000) this.lostFillings.clear();
+    if (failed !== null) this.owe(batch);
+    this.forgetQueued(number, batch);
+    if (failed !== null) this.failed(failed);
+    else if (batch.ops.some(op => op.do !== 'begin' && op.do !== 'piece' && op.do !== 'abort')) this.failedAt = null;
+  }
+
+  private reopen(): void {
+    this.closeReader();
+    this.lookedAt = -Infinity;
+  }
+
+  /** What was queued in a batch is in the index now, or lost. */
+  private forgetQueued(number: number, { ops }: Pick<Batch, 'ops'>): void {
+    for (const op of ops) {
+      if (op.do === 'put') {
+        const left = this.queued.get(op.row.url)?.filter(({ batch }) => batch > number);
+        if (left?.length === 0) this.queued.delete(op.row.url);
+        else if (left !== undefined) this.queued.set(op.row.url, left);
+      } else if (op.do === 'remove' && this.gone.get(op.id)! <= number) this.gone.delete(op.id);
+      else if (op.do === 'freshen' && this.fresh.get(op.id)!.batch <= number) this.fresh.delete(op.id);
+      else if (op.do === 'purge') this.purges = this.purges.filter(({ batch }) => batch > number);
+    }
+  }
+
+  /** What was to be removed and could not be is tried again, and must not be found until then. */
+  private owe({ ops }: Batch): void {
+    for (const op of ops) {
+      if (op.do === 'remove') this.remove(op.id);
+      else if (op.do === 'freshen') this.remove(op.id);
+      else if (op.do === 'put' || op.do === 'commit') this.owePut(op.row);
+      else if (op.do === 'purge') {
+        this.purges.push({ which: op.which, isMeant: meaning(op.which), batch: this.number });
+        this.add(op);
+      }
+    }
+    if (this.batch.ops.length > MAX_OWED) this.oweAll();
+  }
+
+  /** An answer in whose place a newer one should have come. */
+  private owePut(row: PutRow): void {
+    for (const old of this.rows(row.url)) {
+      if (old[1] === row.space && old[2] === row.choice) this.remove(old[0]);
+    }
+  }
+
+  /** More is owed than is worth remembering. */
+  private oweAll(): void {
+    const { ops } = this.batch;
+    this.forgetQueued(this.number, { ops });
+    for (const op of ops) {
+      if (op.do === 'put') this.waiting -= op.length + op.row.head.length;
+      else if (op.do === 'freshen') this.waiting -= op.head.length;
+    }
+    const pieces = ops.filter(op => op.do === 'begin' || op.do === 'piece' || op.do === 'abort');
+    ops.splice(0, ops.length, ...pieces, { do: 'purge', which: ALL });
+    this.purges.push({ which: ALL, isMeant: () => true, batch: this.number });
+  }
+
+  private failed(why: string): void {
+    this.failedAt = this.elapsed();
+    if (this.elapsed() - this.warnedAt < WARN_EVERY) return;
+    this.warnedAt = this.elapsed();
+    this.options.warn(
+      `The cache on disk, ${this.options.folder}, cannot be written: ${why}. Answers are kept in memory only until that changes.`,
+    );
+  }
+
+  private get retryAfter(): Milliseconds {
+    return this.options.retryAfter ?? RETRY_AFTER;
+  }
+
+  private elapsed(): Milliseconds {
+    return performance.now();
+  }
+
+  private seconds(): Seconds {
+    return Math.floor(this.now() / 1000);
+  }
+}
+
+function exact(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function partsOf([complete, ...places]: readonly number[], bytes: Buffer): NonNullable<Entry['partial']> {
+  const parts = [];
+  for (let i = 0, at = 0; i < places.length; i += 2) {
+    parts.push({ from: places[i]!, bytes: bytes.subarray(at, at + places[i + 1]!) });
+    at += places[i + 1]!;
+  }
+  return { complete: complete === -1 ? null : complete!, parts };
+}
+
+function inodeOf(path: string): number | null {
+  try {
+    return fs.lstatSync(path, { throwIfNoEntry: false })?.ino ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function sizeOfFile(path: string): Bytes | null {
+  try {
+    return fs.statSync(path, { throwIfNoEntry: false })?.size ?? null;
+  } catch {
+    return null;
+  }
+}
