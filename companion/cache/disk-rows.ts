@@ -2,7 +2,7 @@
 // served of it, its URL included, and a large body one for each block: whatever the disk gives back changed is told from what was put there.
 import { createHash, hash } from 'node:crypto';
 import { join } from 'node:path';
-import type { DatabaseSync } from 'node:sqlite';
+import type * as sqlite from 'node:sqlite';
 import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
 import type { Stored } from '../../shared/control.ts';
 import { KiB } from '../../shared/units.ts';
@@ -50,7 +50,7 @@ export const TABLES = `
 `;
 
 /** Loads SQLite without Node's warning that it is young (Node 22; gone in 24.15 and later): a person can do nothing about it. */
-export function loadSqlite(): typeof import('node:sqlite') {
+export function loadSqlite(): typeof sqlite {
   const { emitWarning } = process;
   process.emitWarning = () => {};
   try {
@@ -61,7 +61,7 @@ export function loadSqlite(): typeof import('node:sqlite') {
 }
 
 /** Whether the database is one of ours and of this version. */
-export function isOurs(database: DatabaseSync): boolean {
+export function isOurs(database: sqlite.DatabaseSync): boolean {
   const { application_id } = database.prepare('PRAGMA application_id').get() as { application_id: number };
   const { user_version } = database.prepare('PRAGMA user_version').get() as { user_version: number };
   return application_id === APPLICATION_ID && user_version === VERSION;

@@ -590,7 +590,7 @@ export class DiskStore {
       if (this.thread !== thread) return;
       this.thread = null;
       this.closed?.();
-      for (const number of [...this.sent.keys()]) {
+      for (const number of this.sent.keys()) {
         this.hear({ type: 'done', number, reopened: false, failed: why, lost: [...this.fillings.keys()], kept: [] });
       }
     };

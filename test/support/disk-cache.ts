@@ -43,10 +43,11 @@ export function entryOf(url: string, body: Buffer | string = 'body', more: Parti
     selection: null,
     status: 200,
     reason: 'OK',
+    // prettier-ignore
     lines: [
-      ...['Date', 'date', 'Tue, 24 Nov 2026 12:00:00 GMT'],
-      ...['Cache-Control', 'cache-control', 'max-age=86400'],
-      ...['ETag', 'etag', '"v1"'],
+      'Date', 'date', 'Tue, 24 Nov 2026 12:00:00 GMT',
+      'Cache-Control', 'cache-control', 'max-age=86400',
+      'ETag', 'etag', '"v1"',
     ],
     requestedAt: Date.UTC(2026, 10, 24, 12),
     respondedAt: Date.UTC(2026, 10, 24, 12),
