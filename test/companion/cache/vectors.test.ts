@@ -11,24 +11,29 @@ import { startProxy } from '../../support/with-proxy.ts';
 
 type Headers = Record<string, string> | [string, string][];
 
+interface OriginAnswer {
+  readonly status?: number;
+  readonly headers?: Headers;
+  readonly body?: string | null;
+  readonly framing?: 'length' | 'chunked' | 'close';
+  readonly date?: number | null;
+  readonly cut?: number;
+  /** Interim answers in front: their status codes. */
+  readonly interim?: readonly number[];
+  /** It hangs up instead. */
+  readonly gone?: boolean;
+  /** Seconds until its head comes. */
+  readonly delay?: number;
+}
+
 interface Step {
   /** Seconds that pass before. */
   readonly after?: number;
   readonly request?: { readonly method?: string; readonly path?: string; readonly headers?: Headers };
   /** What the origin answers if it is asked. `date`: seconds from now, null for none. `cut`: the connection ends after so many bytes of the body. */
-  readonly origin?: {
-    readonly status?: number;
-    readonly headers?: Headers;
-    readonly body?: string | null;
-    readonly framing?: 'length' | 'chunked' | 'close';
-    readonly date?: number | null;
-    readonly cut?: number;
-    /** Interim answers in front: their status codes. */
-    readonly interim?: readonly number[];
-    /** It hangs up instead. */
-    readonly gone?: boolean;
-    /** Seconds until its head comes. */
-    readonly delay?: number;
+  readonly origin?: OriginAnswer & {
+    /** One after the other, where it is asked so often. */
+    readonly each?: readonly OriginAnswer[];
   };
   readonly expect: {
     /** behind: behind the answer, which does not wait for it. */
@@ -87,11 +92,12 @@ async function run(vector: Vector): Promise<void> {
       const head = await peer.readUntil('\r\n\r\n', 60_000);
       const length = /content-length: (\d+)/i.exec(head);
       if (length) await peer.read(Number(length[1]));
-      const { gone, delay = 0 } = step.origin ?? {};
+      const own = step.origin?.each?.[seen.length] ?? step.origin ?? {};
+      const { gone, delay = 0 } = own;
       now += delay * 1000;
       seen.push(head);
       if (gone) return peer.end();
-      const { text, end } = originAnswer(step, head.startsWith('HEAD '), now, origin.url(''));
+      const { text, end } = originAnswer(own, head.startsWith('HEAD '), now, origin.url(''));
       peer.write(text);
       if (end) return peer.end();
     }
@@ -172,9 +178,9 @@ function valuesOf(head: string, name: string): string | null {
   return values.length === 0 ? null : values.join(', ');
 }
 
-function originAnswer(step: Step, isHead: boolean, now: number, origin: string): { text: string; end: boolean } {
-  const { status = 200, headers = {}, body = 'an answer', framing = 'length', date = 0, cut } = step.origin ?? {};
-  const early = (step.origin?.interim ?? []).map(code => `HTTP/1.1 ${code} Interim\r\nX-Interim: 1\r\n\r\n`);
+function originAnswer(own: OriginAnswer, isHead: boolean, now: number, origin: string): { text: string; end: boolean } {
+  const { status = 200, headers = {}, body = 'an answer', framing = 'length', date = 0, cut } = own;
+  const early = (own.interim ?? []).map(code => `HTTP/1.1 ${code} Interim\r\nX-Interim: 1\r\n\r\n`);
   let text = `${early.join('')}HTTP/1.1 ${status} Status\r\n`;
   if (date !== null) text += `Date: ${filled(`{${date < 0 ? date : `+${date}`}}`, now, origin)}\r\n`;
   for (const [name, value] of pairs(headers)) text += `${name}: ${filled(value, now, origin)}\r\n`;
