@@ -70,6 +70,7 @@ export function explain(
           site: rooms.registrableDomain(host),
           route: route.name,
           partition: rooms.partition === 'none' ? '' : rooms.registrableDomain(host),
+          behindHops: route.behindHops,
           decision,
         },
         now,

@@ -153,7 +153,15 @@ function notesOf(head: RequestHead, rooms: Rooms): Notes {
     route,
     isExpectationKnown: isExpectationKnown(head),
     upgrade: upgradeOf(head),
-    request: { head, url, site, route: decision.blockedBy === undefined ? route.name : '', partition, decision },
+    request: {
+      head,
+      url,
+      site,
+      route: decision.blockedBy === undefined ? route.name : '',
+      partition,
+      behindHops: route.behindHops,
+      decision,
+    },
   };
 }
 
@@ -463,8 +471,7 @@ function admit(
   route: ResolvedRoute,
   rooms: Rooms,
 ): AdmittedTarget {
-  const behindHops = route.chains.some(chain => chain.hops.length > 0);
-  return rooms.acl.admit({ host, port }, how, behindHops, route.route?.private ?? false);
+  return rooms.acl.admit({ host, port }, how, route.behindHops, route.route?.private ?? false);
 }
 
 function httpTarget(head: RequestHead): { host: string; port: number; path: string } {

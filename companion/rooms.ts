@@ -87,6 +87,8 @@ export type Dial = (one: Omit<Try, 'replayable'>, target: AdmittedTarget, absolu
 export interface ResolvedRoute {
   readonly name: string;
   readonly chains: readonly Chain[];
+  /** Whether any of them has hops. */
+  readonly behindHops: boolean;
   readonly route: Route | null;
 }
 
@@ -130,6 +132,8 @@ export interface CacheRequest {
   readonly route: string;
   /** Registrable domain of Referer or Origin; for a navigation the target's own; else ''. */
   readonly partition: string;
+  /** Whether any chain of the route has hops. */
+  readonly behindHops: boolean;
   readonly decision: Decision;
 }
 

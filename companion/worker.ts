@@ -224,7 +224,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       if (value !== undefined && !head.fields.has(name)) head.fields.append(name, value);
     });
     const decision = furnished.rooms.decide({ scheme: 'http', host, port, path });
-    const status = cache.peek({ head, url, site, route, partition, decision }, now);
+    const { behindHops } = furnished.rooms.routeOf(decision);
+    const status = cache.peek({ head, url, site, route, partition, behindHops, decision }, now);
     return { mode: decision.cache, status };
   }
 

@@ -2,7 +2,7 @@
 // does not validate or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
 import type { Decision } from '../../shared/decision/rule.ts';
 import { Fault } from '../../shared/fault.ts';
-import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Follow, Found, Hit } from '../rooms.ts';
 import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
@@ -108,6 +108,9 @@ export function createCache(limits: CacheLimits, invalidated?: (url: string) => 
   return new MemoryCache(limits, invalidated);
 }
 
+/** Behind hops whoever waits may be who is waited for: a chain that leads back here asks us for the same. It shall not take long to be found out (A44). */
+const MAY_BE_A_LOOP: Milliseconds = 1_000;
+
 class MemoryCache implements SharedCache {
   private readonly limits: CacheLimits;
   private readonly invalidated: ((url: string) => void) | undefined;
@@ -131,7 +134,7 @@ class MemoryCache implements SharedCache {
         this.inFlight?.clear();
       },
     );
-    this.inFlight = limits.collapse === 'on' ? new InFlight(limits.collapseWait * 1000) : null;
+    this.inFlight = limits.collapse === 'on' ? new InFlight() : null;
   }
 
   get size(): Bytes {
@@ -167,7 +170,8 @@ class MemoryCache implements SharedCache {
     if (flight !== null) return insists(miss) ? askFor(miss, '') : this.follow(miss, flight, now);
     // An answer to conditions of its own is nobody else's.
     if (asked.ifNoneMatch === undefined && asked.ifModifiedSince === undefined) {
-      miss.flight = this.inFlight.lead(request.url, space);
+      const wait = this.limits.collapseWait * 1000;
+      miss.flight = this.inFlight.lead(request.url, space, request.behindHops ? Math.min(wait, MAY_BE_A_LOOP) : wait);
     }
     return askFor(miss, '');
   }

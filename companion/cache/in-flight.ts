@@ -23,23 +23,17 @@ export interface Follower<Live> {
 
 /** The requests on their way out, by URL and space. `Live` is an answer whose body is on its way. */
 export class InFlight<Live> {
-  private readonly wait: Milliseconds;
   /** Those of one URL are linked: there is nearly always one. */
   private readonly flights = new Map<string, Flight<Live>>();
-
-  /** `wait`: so long anybody waits for one leader. */
-  constructor(wait: Milliseconds) {
-    this.wait = wait;
-  }
 
   find(url: string, space: string): Flight<Live> | null {
     for (let one = this.flights.get(url) ?? null; one !== null; one = one.next) if (one.space === space) return one;
     return null;
   }
 
-  /** Somebody asks for it now, and nobody did. */
-  lead(url: string, space: string): Flight<Live> {
-    const flight = new Flight<Live>(this, url, space, this.wait, this.flights.get(url) ?? null);
+  /** Somebody asks for it now, and nobody did. So long anybody waits for him, and as long for a second. */
+  lead(url: string, space: string, wait: Milliseconds): Flight<Live> {
+    const flight = new Flight<Live>(this, url, space, wait, this.flights.get(url) ?? null);
     this.flights.set(url, flight);
     return flight;
   }
@@ -117,10 +111,14 @@ export class Flight<Live> {
 
   /** It is over: what came is in the store (look), or may not be shared or kept (alone). */
   settled(word: 'look' | 'alone'): void {
+    this.list.forget(this);
+    this.release(word);
+  }
+
+  private release(word: 'look' | 'alone'): void {
     if (this.over) return;
     this.over = true;
     this.live = null;
-    this.list.forget(this);
     this.stopClock();
     const waiting = this.followers;
     this.followers = [];
@@ -129,9 +127,9 @@ export class Flight<Live> {
 
   /** A leader has got nothing that could be shared, and not because of what it is: it broke off, or he has left. */
   failed(): void {
-    if (this.over) return;
     this.live = null;
     if (--this.leaders > 0) return;
+    if (this.over) return this.list.forget(this);
     const next = this.followers.shift();
     if (next === undefined) return this.settled('alone');
     this.leaders = 1;
@@ -141,8 +139,8 @@ export class Flight<Live> {
 
   private readonly tooLate = (): void => {
     this.clock = null;
-    // The answer is there and long, or the second has stalled too.
-    if (this.live !== null || this.stalled) return this.settled('alone');
+    // The answer is there and long, or the second has stalled too. It stays in the list until its leaders are done: whoever comes meanwhile asks at once.
+    if (this.live !== null || this.stalled) return this.release('alone');
     this.stalled = true;
     const next = this.followers.shift();
     if (next === undefined) return;

@@ -12,8 +12,8 @@ export const COMPANION_CHAIN: Chain = { key: 'companion', hops: [] };
  */
 export function resolveRoutes(config: Pick<Config, 'hops' | 'routes'>): ReadonlyMap<RouteName, ResolvedRoute> {
   const routes = new Map<RouteName, ResolvedRoute>([
-    ['companion', { name: 'companion', chains: [COMPANION_CHAIN], route: null }],
-    ['block', { name: 'block', chains: [], route: null }],
+    ['companion', { name: 'companion', chains: [COMPANION_CHAIN], behindHops: false, route: null }],
+    ['block', { name: 'block', chains: [], behindHops: false, route: null }],
   ]);
   const hops = new Map<string, NamedHop>(Object.entries(config.hops).map(([name, hop]) => [name, { ...hop, name }]));
   const chains = new Map<string, Chain>();
@@ -27,7 +27,8 @@ export function resolveRoutes(config: Pick<Config, 'hops' | 'routes'>): Readonly
   for (const [name, route] of Object.entries(config.routes)) {
     const list = new Set(route.chains.map(chainOf));
     if (route.else === 'companion') list.add(COMPANION_CHAIN);
-    routes.set(name, { name, chains: [...list], route });
+    const behindHops = [...list].some(chain => chain.hops.length > 0);
+    routes.set(name, { name, chains: [...list], behindHops, route });
   }
   return routes;
 }

@@ -713,7 +713,7 @@ describe('a connection that is logged in by itself (RFC 4559)', () => {
 });
 
 describe('a chain whose last hop is http', () => {
-  const through = (...chains: Chain[]) => ({ routeOf: () => ({ name: 'r', chains, route: null }) });
+  const through = (...chains: Chain[]) => ({ routeOf: () => ({ name: 'r', chains, behindHops: true, route: null }) });
 
   test('gets the request in absolute-form with its own credentials (A60)', async () => {
     await using hop = await startOrigin((_, response) => response.end('by hop'));

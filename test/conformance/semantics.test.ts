@@ -233,7 +233,14 @@ describe('TRACE, OPTIONS and Max-Forwards', () => {
       ['OPTIONS / HTTP/1.1', `Host: ${origin.authority}`],
     ]);
     await using behind = await startProxy({
-      rooms: { routeOf: () => ({ name: 'r', chains: [{ key: 'h', hops: [hopOf('h', origin.port)] }], route: null }) },
+      rooms: {
+        routeOf: () => ({
+          name: 'r',
+          chains: [{ key: 'h', hops: [hopOf('h', origin.port)] }],
+          behindHops: true,
+          route: null,
+        }),
+      },
     });
     await using other = await connectRaw(behind.port);
     other.write('OPTIONS http://a.test HTTP/1.1\r\nHost: x\r\n\r\n');

@@ -119,7 +119,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
       inspect: false,
       because: { rule: 'default' },
     }),
-    routeOf: () => ({ name: 'companion', chains: [DIRECT], route: null }),
+    routeOf: () => ({ name: 'companion', chains: [DIRECT], behindHops: false, route: null }),
     blockAnswer: (_head, host): Answer => {
       const body = Buffer.from(`blocked ${host}`);
       return {

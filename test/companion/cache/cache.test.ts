@@ -41,6 +41,7 @@ function requestOf(
     site: hostname,
     route: more.route ?? 'companion',
     partition: more.partition ?? '',
+    behindHops: false,
     decision: {
       steered: true,
       route: 'companion',

@@ -562,11 +562,11 @@ describe('who waits', () => {
       fc.property(fc.array(step, { maxLength: 40 }), steps => {
         vi.useFakeTimers();
         try {
-          const list = new InFlight<string>(1000);
+          const list = new InFlight<string>();
           const words: (Word | 'taken' | null)[] = [];
           const joined: number[] = [];
           const told: number[] = [];
-          let flight: Flight<string> = list.lead('u', 's');
+          let flight: Flight<string> = list.lead('u', 's', 1000);
           let leading = 1;
           for (const each of steps) {
             if (each.do === 'wait') vi.advanceTimersByTime((each as { by: number }).by);
@@ -590,7 +590,7 @@ describe('who waits', () => {
               if (!waits) {
                 tell('alone');
                 if (list.find('u', 's') === null) {
-                  flight = list.lead('u', 's');
+                  flight = list.lead('u', 's', 1000);
                   leading = 1;
                 }
               }
@@ -616,9 +616,9 @@ describe('who waits', () => {
   });
 
   test('is no more than a thousand for one request, and of one URL in one space', () => {
-    const list = new InFlight<null>(1000);
-    const one = list.lead('u', 'a');
-    const two = list.lead('u', 'b');
+    const list = new InFlight<null>();
+    const one = list.lead('u', 'a', 1000);
+    const two = list.lead('u', 'b', 1000);
     expect(list.find('u', 'a')).toBe(one);
     expect(list.find('u', 'b')).toBe(two);
     expect(list.find('v', 'a')).toBeNull();

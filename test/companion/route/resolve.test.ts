@@ -17,7 +17,12 @@ describe('the routes of a file', () => {
   });
 
   test('companion and block are always there', () => {
-    expect(routes.get('companion')).toEqual({ name: 'companion', chains: [COMPANION_CHAIN], route: null });
+    expect(routes.get('companion')).toEqual({
+      name: 'companion',
+      chains: [COMPANION_CHAIN],
+      behindHops: false,
+      route: null,
+    });
     expect(routes.get('block')!.chains).toEqual([]);
   });
 
