@@ -113,7 +113,10 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let closed = false;
   let furnished!: Furnished;
   const newCache = (config: Config) =>
-    createCache(config.cache, tell && (url => tell({ outcome: 'invalidated', url })));
+    createCache(
+      { ...config.cache, cookies: !hasSeveralUsers(config) },
+      tell && (url => tell({ outcome: 'invalidated', url })),
+    );
   let outcomes = makeOutcomeMemory(elapsed);
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
@@ -250,7 +253,10 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       const rejudged = judgedBy(next.config) !== judgedBy(before);
       // What worked and what did not is known by the names of hops, which may now mean others.
       if (rejudged) outcomes = makeOutcomeMemory(elapsed);
-      if (JSON.stringify(next.config.cache) !== JSON.stringify(before.cache)) cache = newCache(next.config);
+      const isOtherCache =
+        JSON.stringify(next.config.cache) !== JSON.stringify(before.cache) ||
+        hasSeveralUsers(next.config) !== hasSeveralUsers(before);
+      if (isOtherCache) cache = newCache(next.config);
       furnished = furnish(next);
       if (JSON.stringify(next.config.limits) !== JSON.stringify(before.limits)) fitLimits(next.config);
       // Kept connections were judged and named under the old file.
@@ -301,6 +307,11 @@ function told(memory: OutcomeMemory, tell: (news: News) => void): OutcomeMemory 
       return isNew;
     },
   };
+}
+
+/** Whether what one has loaded may be sent to another. */
+function hasSeveralUsers({ guard }: Config): boolean {
+  return guard.otherMachines || Object.keys(guard.users ?? {}).length > 1;
 }
 
 /** Everything by which a connection upstream was judged and named. */

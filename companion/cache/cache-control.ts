@@ -1,6 +1,8 @@
 // Cache-Control of requests and answers, read once into a flat record. Where the text is odd, the record is on the safe side:
 // less is stored, less is reused (RFC 9111 §5.2, §4.2.1).
 import type { Seconds } from '../../shared/units.ts';
+import type { Fields } from '../message/headers.ts';
+import { parseDictionary } from '../message/structured-fields.ts';
 
 /** Seconds, saturated at 2^31; `invalid` where the argument is missing, no number, or given twice with different values. */
 export type DeltaSeconds = Seconds | 'invalid';
@@ -10,10 +12,12 @@ export const MAX_SECONDS: Seconds = 2 ** 31;
 
 export interface CacheControl {
   readonly noStore: boolean;
-  /** Unqualified or qualified: the fields that a qualified form names are not told apart here. */
+  /** Unqualified, or qualified in a way that cannot be kept to. */
   readonly noCache: boolean;
-  /** Unqualified or qualified, as noCache. */
   readonly private: boolean;
+  /** The fields, in lower case, that a qualified no-cache or private names. */
+  readonly noCacheFields: readonly string[];
+  readonly privateFields: readonly string[];
   readonly public: boolean;
   readonly mustRevalidate: boolean;
   readonly proxyRevalidate: boolean;
@@ -24,6 +28,9 @@ export interface CacheControl {
   readonly minFresh: DeltaSeconds | null;
   /** `any`: without an argument. */
   readonly maxStale: DeltaSeconds | 'any' | null;
+  /** RFC 5861. */
+  readonly staleWhileRevalidate: DeltaSeconds | null;
+  readonly staleIfError: DeltaSeconds | null;
 }
 
 type Draft = { -readonly [K in keyof CacheControl]: CacheControl[K] };
@@ -33,6 +40,8 @@ function emptyRecord(): Draft {
     noStore: false,
     noCache: false,
     private: false,
+    noCacheFields: [],
+    privateFields: [],
     public: false,
     mustRevalidate: false,
     proxyRevalidate: false,
@@ -42,6 +51,8 @@ function emptyRecord(): Draft {
     sharedMaxAge: null,
     minFresh: null,
     maxStale: null,
+    staleWhileRevalidate: null,
+    staleIfError: null,
   };
 }
 
@@ -82,15 +93,21 @@ function readDirective(member: string, record: Draft): void {
   if (name === '' || (equals === undefined && rest !== '')) return readMalformed(member, record);
   // Space around the equals sign is not allowed: the name still counts, the argument does not.
   const argument = equals === undefined ? null : equals === '=' ? unquote(rest) : '';
-  switch (name.toLowerCase()) {
+  // A list of names is quoted: where it is not, the whole is meant.
+  const isList = name.length < 9 && argument !== null && !rest.startsWith('"');
+  hear(name.toLowerCase(), isList && /^(?:private|no-cache)$/i.test(name) ? '' : argument, record);
+}
+
+function hear(name: string, argument: string | null, record: Draft): void {
+  switch (name) {
     case 'no-store':
       record.noStore = true;
       break;
     case 'no-cache':
-      record.noCache = true;
+      hearQualified(argument, record, 'noCache', 'noCacheFields');
       break;
     case 'private':
-      record.private = true;
+      hearQualified(argument, record, 'private', 'privateFields');
       break;
     case 'public':
       record.public = true;
@@ -116,11 +133,63 @@ function readDirective(member: string, record: Draft): void {
     case 'min-fresh':
       record.minFresh = agreed(record.minFresh, argument);
       break;
+    case 'stale-while-revalidate':
+      record.staleWhileRevalidate = agreed(record.staleWhileRevalidate, argument);
+      break;
+    case 'stale-if-error':
+      record.staleIfError = agreed(record.staleIfError, argument);
+      break;
     case 'max-stale': {
       const before = record.maxStale === 'any' ? 'invalid' : record.maxStale;
       record.maxStale = argument === null && before === null ? 'any' : agreed(before, argument);
     }
   }
+}
+
+/** Names in a qualified form beyond this are not told apart. */
+const MAX_QUALIFIED = 16;
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
+/** Without these an answer would be another one, or be cached otherwise: where they are named, the whole answer is meant. */
+const ESSENTIAL = /^(?:content-.*|vary|cache-control|etag|last-modified|date|expires|age|location|.*cache-control)$/;
+
+/** RFC 9111 §5.2.2.4, §5.2.2.7: with field names only they are meant; what cannot be told apart means the whole answer. */
+function hearQualified(
+  argument: string | null,
+  record: Draft,
+  whole: 'noCache' | 'private',
+  qualified: 'noCacheFields' | 'privateFields',
+): void {
+  const names = argument === null ? [] : argument.split(',').map(name => name.trim().toLowerCase());
+  const isClear = names.length > 0 && names.every(name => TOKEN.test(name) && !ESSENTIAL.test(name));
+  if (isClear && names.length + record[qualified].length <= MAX_QUALIFIED) {
+    record[qualified] = [...record[qualified], ...names];
+  } else record[whole] = true;
+}
+
+/** Directives whose value is a number. */
+const NUMERIC: ReadonlySet<string> = new Set(['max-age', 's-maxage', 'stale-while-revalidate', 'stale-if-error']);
+
+/**
+ * What speaks to this cache (RFC 9213 §2.2): the first of the targeted fields, in lower case, that is there, valid and not empty, else Cache-Control.
+ * `targeted`: it was one of them, so that Expires says nothing.
+ */
+export function controlOf(fields: Fields, targeted: readonly string[]): { control: CacheControl; targeted: boolean } {
+  for (const name of targeted) {
+    const value = fields.get(name);
+    const members = value === undefined ? null : parseDictionary(value);
+    if (members === null || members.size === 0) continue;
+    const record = emptyRecord();
+    for (const [key, { value: said }] of members) {
+      if (said === false) continue;
+      // §2.1: a value of another type than the directive has is as if it were not there.
+      const isNumber = typeof said === 'number';
+      if (NUMERIC.has(key) !== isNumber) continue;
+      hear(key, said === true ? null : isNumber || typeof said === 'string' ? String(said) : '', record);
+    }
+    return { control: record, targeted: true };
+  }
+  const said = fields.get('cache-control');
+  return { control: said === undefined ? NO_DIRECTIVES : parseCacheControl(said), targeted: false };
 }
 
 /** `no-store; max-age=60` and the like: what would restrict is heard, what would permit is not. */

@@ -1,13 +1,15 @@
-// The cache room: looks up, stores, invalidates. A shared cache by RFC 9111 in what it stores, which is GET answers with explicit freshness; it
-// does not validate or keep anything on disk yet. How it all went is told in Cache-Status parameters (RFC 9211).
-import type { Decision } from '../../shared/decision/rule.ts';
+// The cache room: looks up, validates, stores, freshens, invalidates, by RFC 9111. What the RFC says is in policy.ts; here it is put to work on what is
+// stored and on what is on its way. How it all went is told in Cache-Status parameters (RFC 9211).
+import type { CacheMode, Decision } from '../../shared/decision/rule.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
+import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Follow, Found, Hit } from '../rooms.ts';
-import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
-import { hasItAlready } from './conditional.ts';
+import { type Asked, readRequest } from './asked.ts';
+import { hasItAlready, type Validation, validationOf } from './conditional.ts';
 import { Budget, exactCopy, Filling } from './filling.ts';
+import { isStillTheSame, meantBy, mergedLines, storedLines } from './freshen.ts';
 import { type Flight, InFlight } from './in-flight.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
 import { makeKeeper } from './keeper.ts';
@@ -17,10 +19,14 @@ import {
   ageValue,
   correctedInitialAge,
   currentAge,
-  freshnessLifetime,
   type Hindrance,
   hindranceOf,
+  lifetimeIn,
   reusability,
+  type Semantics,
+  standsIn,
+  type Terms,
+  termsOf,
 } from './policy.ts';
 import {
   combine,
@@ -30,10 +36,10 @@ import {
   entryValidator,
   incompleteEntry,
 } from './partial.ts';
-import { hasAll, rangeAnswer, type RangeRequest } from './range-answer.ts';
+import { hasAll, rangeAnswer } from './range-answer.ts';
 import type { ByteRange } from './ranges.ts';
 import { type Entry, MemoryBody, spaceOf } from './store.ts';
-import { StoredResponse, storedLines } from './stored-response.ts';
+import { StoredResponse } from './stored-response.ts';
 import { matches, sameSelection, type Selection, selectionOf, varyNames } from './vary.ts';
 
 export interface CacheLimits {
@@ -49,6 +55,17 @@ export interface CacheLimits {
   readonly collapse: 'on' | 'off';
   /** How many seconds he waits for one leader. */
   readonly collapseWait: Seconds;
+  readonly semantics?: 'shared' | 'private';
+  /** Fields that speak to this cache before Cache-Control does (RFC 9213). */
+  readonly targeted?: readonly string[];
+  /** The most that heuristic freshness may be. */
+  readonly heuristic?: Seconds;
+  /** Whether stale answers are served while upstream cannot be reached. */
+  readonly offline?: 'on' | 'off';
+  /** How long answers are fresh at least where a site's mode is aggressive. */
+  readonly aggressive?: Seconds;
+  /** Whether answers with Set-Cookie may be kept: not where several people use this. */
+  readonly cookies?: boolean;
 }
 
 /** What `store` must know of a request that was not answered here. */
@@ -59,12 +76,16 @@ interface Miss {
   readonly asked: Asked;
   /** The stored answer that could not be used. */
   readonly passedOver: StoredResponse | null;
+  /** What the origin is asked by; null: by the client's request as it is. */
+  readonly validation: Validation | null;
+  /** An incomplete answer and what is asked for of it, to make it whole. */
+  completing: { readonly stored: StoredResponse; readonly gap: ByteRange; readonly request: RequestHead } | null;
+  /** What went out stale while this is asked for; null: somebody waits for it. */
+  readonly behind: StoredResponse | null;
   /** The state of invalidations when it was asked for. */
   readonly moment: number;
   /** What others follow; null: nobody can. */
   flight: Flight<Live> | null;
-  /** An incomplete answer and what is asked for of it, to make it whole. */
-  completing: { readonly stored: StoredResponse; readonly gap: ByteRange; readonly request: RequestHead } | null;
 }
 
 /** An answer that may be shared while its body comes. */
@@ -77,23 +98,23 @@ interface Live {
 
 type Why = 'uri-miss' | 'vary-miss' | 'stale' | 'partial' | 'request' | 'bypass' | 'method';
 
-/** What the cache reads of a request, in one pass over its fields. */
-interface Asked extends RangeRequest {
-  control: CacheControl;
-  hasAuthorization: boolean;
-  /** A condition that only the origin may judge. */
-  originOnly: boolean;
-  /** Of a GET; to other methods Range says nothing (RFC 9110 §14.2). */
-  range: string | undefined;
-  ifRange: string | undefined;
-  ifNoneMatch: string | undefined;
-  ifModifiedSince: string | undefined;
-}
-
 /** What a lookup found: an answer and its age, or why there is none. */
 type Selected =
-  | { readonly stored: StoredResponse; readonly age: number }
-  | { readonly why: Why; readonly passedOver: StoredResponse | null };
+  | { readonly stored: StoredResponse; readonly age: number; readonly isStale: boolean }
+  /** `candidates`: what may be validated. */
+  | {
+      readonly why: Why;
+      readonly passedOver: StoredResponse | null;
+      readonly candidates: readonly StoredResponse[];
+    };
+
+const NOTHING: readonly StoredResponse[] = [];
+/** Variants that the origin is asked about at once. */
+const MAX_CANDIDATES = 8;
+/** What is asked for behind a hit is not asked for again for so long. */
+const REFRESH_AGAIN: Milliseconds = 30_000;
+/** RFC 5861 §4. */
+const ERRORS: ReadonlySet<number> = new Set([500, 502, 503, 504]);
 
 /** A cache that others can tell what has become invalid. */
 export interface SharedCache extends Cache {
@@ -113,6 +134,7 @@ const MAY_BE_A_LOOP: Milliseconds = 1_000;
 
 class MemoryCache implements SharedCache {
   private readonly limits: CacheLimits;
+  private readonly semantics: Semantics;
   private readonly invalidated: ((url: string) => void) | undefined;
   private readonly memory: MemoryStore;
   private readonly unfinished: Budget;
@@ -122,6 +144,13 @@ class MemoryCache implements SharedCache {
 
   constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined) {
     this.limits = limits;
+    this.semantics = {
+      shared: limits.semantics !== 'private',
+      targeted: (limits.targeted ?? []).map(name => name.toLowerCase()),
+      heuristic: (limits.heuristic ?? 86_400) * 1000,
+      aggressive: (limits.aggressive ?? 3_600) * 1000,
+      cookies: limits.cookies ?? true,
+    };
     this.invalidated = invalidated;
     this.memory = new MemoryStore(limits.memory);
     this.unfinished = new Budget(limits.memory);
@@ -145,25 +174,15 @@ class MemoryCache implements SharedCache {
     return this.memory.stats().entries;
   }
 
-  /** Throws Fault only_if_cached (RFC 9111 §5.2.1.7). */
   lookup(request: CacheRequest, now: EpochMilliseconds): Found {
     const asked = readRequest(request.head);
     const selected = this.select(request, asked, now, true);
-    if ('stored' in selected) return answerFrom(selected.stored, selected.age, asked, now);
-    const { why, passedOver } = selected;
+    if ('stored' in selected) return this.hit(request, asked, selected, now);
+    const { why } = selected;
     if (asked.control.onlyIfCached && why !== 'method' && isCached(request.decision)) {
       throw new Fault('only_if_cached', { target: targetOf(request.head) });
     }
-    const miss: Miss = {
-      request,
-      why,
-      asked,
-      passedOver,
-      moment: this.invalidations.present,
-      flight: null,
-      completing: null,
-    };
-    if (why === 'partial') miss.completing = completing(miss);
+    const miss = this.missed(request, asked, selected);
     if (this.inFlight === null || !mayCollapse(miss)) return askFor(miss, '');
     const space = spaceOf(request.route, request.partition);
     const flight = this.inFlight.find(request.url, space);
@@ -176,13 +195,71 @@ class MemoryCache implements SharedCache {
     return askFor(miss, '');
   }
 
-  failed(ask: Ask): null {
-    (ask.token as Miss).flight?.failed();
-    return null;
+  /** The answer out of the store, in the form that the request's conditions ask for. */
+  private hit(
+    request: CacheRequest,
+    asked: Asked,
+    { stored, age, isStale }: Extract<Selected, { stored: unknown }>,
+    now: EpochMilliseconds,
+  ): Hit {
+    const hit = answerFrom(stored, age, asked, now);
+    const mode = modeOf(request.decision);
+    if (!isStale) {
+      const lifetime = lifetimeIn(mode, stored, this.semantics.aggressive);
+      return lifetime === stored.lifetime ? hit : { ...hit, status: stored.hitStatus(age, lifetime) };
+    }
+    const status = `${hit.status}; detail=stale-while-revalidate`;
+    if (asked.control.onlyIfCached || now - stored.refreshingSince < REFRESH_AGAIN) return { ...hit, status };
+    stored.refreshingSince = now;
+    const fields = request.head.fields.copy().delete('if-none-match').delete('if-modified-since');
+    const own = { ...request, head: { ...request.head, method: 'GET', fields } };
+    const refresh = this.missed(
+      own,
+      readRequest(own.head),
+      { why: 'stale', passedOver: stored, candidates: [stored] },
+      stored,
+    );
+    return { ...hit, status, refresh: askFor(refresh, '') };
+  }
+
+  private missed(
+    request: CacheRequest,
+    asked: Asked,
+    { why, passedOver, candidates }: Extract<Selected, { why: unknown }>,
+    behind: StoredResponse | null = null,
+  ): Miss {
+    const validation = asked.control.noStore ? null : validationOf(request.head, asked, candidates);
+    const moment = this.invalidations.present;
+    const miss: Miss = { request, why, asked, passedOver, validation, behind, moment, flight: null, completing: null };
+    if (why === 'partial') miss.completing = completing(miss);
+    return miss;
+  }
+
+  failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null {
+    const miss = ask.token as Miss;
+    miss.flight?.failed();
+    if (miss.behind !== null) miss.behind.refreshingSince = 0;
+    const { passedOver, behind } = miss;
+    if (fault.row.side !== 'upstream' || passedOver === null || behind !== null) return null;
+    return this.instead(miss, passedOver, now, 'cut-off');
+  }
+
+  /** The stored answer in the place of the one that upstream did not give; null where it may not be. */
+  private instead(miss: Miss, stored: StoredResponse, now: EpochMilliseconds, why: 'error' | 'cut-off') {
+    const { request, asked } = miss;
+    const mode = modeOf(request.decision);
+    if (why === 'cut-off' && this.limits.offline === 'off' && mode !== 'offline-first') return null;
+    if (!hasAll(stored.entry, asked)) return null;
+    const age = currentAge(stored, now);
+    if (!standsIn(stored, age, asked.control, mode, why)) return null;
+    const { answer } = answerFrom(stored, age, asked, now);
+    return { answer, status: `${stored.hitStatus(age)}; detail=${why === 'error' ? 'stale-if-error' : 'offline'}` };
   }
 
   pass(ask: Ask): void {
-    (ask.token as Miss).flight?.settled('alone');
+    const miss = ask.token as Miss;
+    miss.flight?.settled('alone');
+    if (miss.behind !== null) miss.behind.refreshingSince = 0;
   }
 
   /** Another is asking for the same: what he has already, or what he will get. */
@@ -219,7 +296,7 @@ class MemoryCache implements SharedCache {
     const { request, asked } = miss;
     const selected = this.select(request, asked, now, true);
     if (!('stored' in selected)) return askFor(miss, '; collapsed=?0');
-    return { ...answerFrom(selected.stored, selected.age, asked, now), status: `fwd=${miss.why}; collapsed` };
+    return { ...this.hit(request, asked, selected, now), status: `fwd=${miss.why}; collapsed` };
   }
 
   /** An answer whose body is on its way; an Ask where it is not for this request; null where it must be whole first. */
@@ -228,7 +305,7 @@ class MemoryCache implements SharedCache {
     const { filling, length } = live;
     const stored = live.stored();
     const age = currentAge(stored, now);
-    if (!matches(stored.selection, request.head.fields) || reusability(stored, age, asked.control) !== 'yes') {
+    if (!matches(stored.selection, request.head.fields) || this.useOf(stored, age, request, asked) !== 'yes') {
       return askFor(miss, '; collapsed=?0');
     }
     const { answer } = answerFrom(stored, age, asked, now);
@@ -242,12 +319,16 @@ class MemoryCache implements SharedCache {
 
   peek(request: CacheRequest, now: EpochMilliseconds): string {
     const selected = this.select(request, readRequest(request.head), now, false);
-    return 'stored' in selected ? selected.stored.hitStatus(selected.age) : `fwd=${selected.why}`;
+    if (!('stored' in selected)) return `fwd=${selected.why}`;
+    const { stored, age, isStale } = selected;
+    const lifetime = lifetimeIn(modeOf(request.decision), stored, this.semantics.aggressive);
+    return `${stored.hitStatus(age, lifetime)}${isStale ? '; detail=stale-while-revalidate' : ''}`;
   }
 
-  store(found: Ask, came: Answer, times: ExchangeTimes): ReturnType<Cache['store']> {
-    const miss = found.token as Miss;
-    const { request, why } = miss;
+  store(ask: Ask, came: Answer, times: ExchangeTimes): ReturnType<Cache['store']> {
+    const miss = ask.token as Miss;
+    const { request, why, passedOver, behind, flight } = miss;
+    const { method } = request.head;
     let answer = came;
     if (miss.completing !== null) {
       const { stored, gap } = miss.completing;
@@ -255,42 +336,122 @@ class MemoryCache implements SharedCache {
       const { status } = came.head;
       if (status === 206 || status === 416) {
         const whole = status === 206 ? completedAnswer(stored.entry, gap, came, times.respondedAt) : null;
-        if (whole === null) {
-          // The origin does not keep to If-Range: what we have may be of another time. All of it is asked for, as the client did.
-          if (came.body !== null && !Buffer.isBuffer(came.body)) came.body.cancel();
-          this.memory.remove(stored);
-          return { answer: came, status: found.status, again: askFor(miss, '') };
-        }
+        // The origin does not keep to If-Range: what we have may be of another time.
+        if (whole === null) return this.again(miss, ask, came, [stored]);
         answer = whole;
-        found = { ...found, status: `${found.status}; fwd-status=206` };
+        ask = { ...ask, status: `${ask.status}; fwd-status=206` };
       }
     }
-    const { head } = answer;
-    if (isUnsafe(request.head.method)) {
-      for (const url of invalidatedBy(request.url, head.status, head.fields)) {
-        this.invalidate(url);
-        this.invalidated?.(url);
+    const { status } = answer.head;
+    if (behind !== null) behind.refreshingSince = 0;
+    if (isUnsafe(method)) return { answer: this.unsafe(miss, answer, times), status: ask.status };
+    if (why === 'method' || why === 'bypass') return { answer, status: ask.status };
+    if (status === 304 && miss.validation !== null) {
+      const { candidates, alone } = miss.validation;
+      const meant = meantBy(answer.head.fields, candidates, alone);
+      if (meant !== null) {
+        return { answer: this.validated(miss, meant, answer, times), status: `${ask.status}; fwd-status=304` };
+      }
+      // The client has named no tags: it can only be about what we asked by, and says that of none.
+      if (alone) return this.again(miss, ask, came, candidates);
+    }
+    if (ERRORS.has(status) && passedOver !== null && behind === null) {
+      const stale = this.instead(miss, passedOver, times.respondedAt, 'error');
+      if (stale !== null) {
+        if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
+        flight?.settled('alone');
+        return stale;
       }
     }
-    if (why === 'method' || why === 'bypass') return { answer, status: found.status };
-    if (times.personal) {
-      miss.flight?.settled('alone');
-      return { answer, status: found.status };
-    }
-    const kept = this.keep(miss, answer, times);
-    if (kept === null) miss.flight?.settled('alone');
-    else if (Buffer.isBuffer(kept.body) || kept.body === null) miss.flight?.settled('look');
-    if (kept !== null) return { answer: kept, status: `${found.status}; stored` };
+    if (method === 'HEAD') this.byHead(miss, answer.head, times);
+    const kept = times.personal ? null : this.keep(miss, answer, times);
+    if (kept === null) flight?.settled('alone');
+    else if (Buffer.isBuffer(kept.body) || kept.body === null) flight?.settled('look');
+    if (kept !== null) return { answer: kept, status: `${ask.status}; stored` };
     // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
     if (
-      miss.passedOver !== null &&
-      head.status < 500 &&
-      ![206, 304, 416].includes(head.status) &&
-      request.head.method === 'GET'
+      passedOver !== null &&
+      status < 500 &&
+      ![206, 304, 416].includes(status) &&
+      method === 'GET' &&
+      !times.personal
     ) {
-      this.memory.remove(miss.passedOver);
+      this.memory.remove(passedOver);
     }
-    return { answer, status: found.status };
+    return { answer, status: ask.status };
+  }
+
+  /** RFC 9111 §4.4: what an unsafe method makes invalid; and what the answer to a POST may be stored as (RFC 9110 §9.3.3). */
+  private unsafe(miss: Miss, answer: Answer, times: ExchangeTimes): Answer {
+    const { request, asked } = miss;
+    const { head } = answer;
+    for (const url of invalidatedBy(request.url, head.status, head.fields)) {
+      this.invalidate(url);
+      this.invalidated?.(url);
+    }
+    if (request.head.method !== 'POST' || !isCached(request.decision) || asked.originOnly || times.personal)
+      return answer;
+    return this.keep({ ...miss, moment: this.invalidations.present }, answer, times) ?? answer;
+  }
+
+  /** What has come is of no use, and neither is what it was asked for with. All of it is asked for, as the client did. */
+  private again(miss: Miss, ask: Ask, came: Answer, useless: readonly StoredResponse[]): ReturnType<Cache['store']> {
+    if (came.body !== null && !Buffer.isBuffer(came.body)) came.body.cancel();
+    for (const one of useless) this.memory.remove(one);
+    const anew: Miss = { ...miss, passedOver: null, validation: null, completing: null };
+    return { answer: came, status: ask.status, again: askFor(anew, '') };
+  }
+
+  /** RFC 9111 §4.3.3, §4.3.4: a 304 to our own question. Freshens what it means, and answers the client. */
+  private validated(miss: Miss, meant: StoredResponse, { head }: Answer, times: ExchangeTimes): Answer {
+    const { asked, flight } = miss;
+    const fresh = this.freshened(meant, head.fields, miss, times);
+    const isStored = fresh !== null && this.putFresh(meant, fresh, miss, times);
+    if (!isStored && !times.personal) this.memory.remove(meant);
+    flight?.settled(isStored ? 'look' : 'alone');
+    const stored = fresh ?? meant;
+    const hasIt = hasItAlready(asked, stored, times.respondedAt);
+    const range = hasIt || asked.range === undefined ? null : rangeAnswer(stored.entry, asked, stored.initialAge);
+    return range ?? stored.validated(head.fields.get('age'), hasIt);
+  }
+
+  /** The stored answer with the fields that confirm it; null where what it has become cannot be kept. */
+  private freshened(stored: StoredResponse, fields: Fields, miss: Miss, times: ExchangeTimes): StoredResponse | null {
+    const { request } = miss;
+    const terms = termsOf(stored.status, fields, times, this.semantics);
+    const lines = mergedLines(stored.entry.lines, fields, times.respondedAt, this.leftOut(terms));
+    if (lines === null) return null;
+    const names = varyNames(new Fields(lines as string[]));
+    const selection = names === null ? null : names === 'never' ? null : selectionOf(names, request.head.fields);
+    if (names !== null && selection === null) return null;
+    const { requestedAt, respondedAt } = times;
+    const fresh = { lines, selection, requestedAt, respondedAt, ageValue: ageValue(fields), pinned: stored.pinned };
+    return new StoredResponse({ ...stored.entry, ...fresh }, this.semantics);
+  }
+
+  /** Keeps a freshened answer, where that may still be kept. */
+  private putFresh(meant: StoredResponse, fresh: StoredResponse, miss: Miss, times: ExchangeTimes): boolean {
+    if (times.personal || this.invalidations.since(meant.url, miss.moment)) return false;
+    const fields = new Fields(fresh.entry.lines as string[]);
+    const terms = termsOf(fresh.status, fields, times, this.semantics);
+    const asked = this.askedFor(miss, 'GET');
+    // A fresh answer to a POST stays what it was.
+    if (hindranceOf(asked, fresh.status, fields, terms, fresh.initialAge, this.semantics) !== null) return false;
+    if (!sameSelection(meant.selection, fresh.selection)) return this.memory.put(fresh);
+    return this.memory.replace(meant, fresh) || this.memory.put(fresh);
+  }
+
+  /** RFC 9111 §4.3.5: what the answer to a HEAD says of the stored answers that a GET would have got. */
+  private byHead(miss: Miss, head: ResponseHead, times: ExchangeTimes): void {
+    const { request } = miss;
+    if (times.personal || (head.status !== 200 && head.status !== 404 && head.status !== 410)) return;
+    for (const stored of this.memory.peek(request.url) ?? NOTHING) {
+      if (stored.route !== request.route || stored.partition !== request.partition) continue;
+      if (stored.entry.partial !== null || !matches(stored.selection, request.head.fields)) continue;
+      const isSame = head.status === 200 && stored.status === 200 && isStillTheSame(stored, head.fields);
+      const fresh = isSame ? this.freshened(stored, head.fields, miss, times) : null;
+      if (fresh === null || !this.putFresh(stored, fresh, miss, times)) this.memory.remove(stored);
+    }
   }
 
   invalidate(url: string): void {
@@ -311,26 +472,62 @@ class MemoryCache implements SharedCache {
 
   /** RFC 9111 §4: the stored answer that this request may have. */
   private select(request: CacheRequest, asked: Asked, now: EpochMilliseconds, touch: boolean): Selected {
-    const { method, fields } = request.head;
-    if (method !== 'GET' && method !== 'HEAD') return { why: 'method', passedOver: null };
-    if (!isCached(request.decision)) return { why: 'bypass', passedOver: null };
-    if (asked.originOnly || request.head.framing.kind !== 'none') return { why: 'bypass', passedOver: null };
+    const { method, fields, framing } = request.head;
+    if (method !== 'GET' && method !== 'HEAD') return { why: 'method', passedOver: null, candidates: NOTHING };
+    if (!isCached(request.decision) || asked.originOnly || framing.kind !== 'none') {
+      return { why: 'bypass', passedOver: null, candidates: NOTHING };
+    }
     const answers = touch ? this.memory.get(request.url) : this.memory.peek(request.url);
     let why: Why = 'uri-miss';
-    for (const stored of answers ?? []) {
+    for (const stored of answers ?? NOTHING) {
       if (stored.partition !== request.partition || stored.route !== request.route) continue;
       why = 'vary-miss';
       if (!matches(stored.selection, fields)) continue;
       // Personal by the look of it: only what may be shared is given to a request with credentials.
-      if (asked.hasAuthorization && !stored.allowsSharing) return { why: 'request', passedOver: null };
+      if (asked.hasAuthorization && !stored.allowsSharing)
+        return { why: 'request', passedOver: null, candidates: NOTHING };
       if (stored.entry.partial !== null && !(method === 'GET' && hasAll(stored.entry, asked))) {
-        return { why: 'partial', passedOver: stored };
+        return { why: 'partial', passedOver: stored, candidates: NOTHING };
       }
       const age = currentAge(stored, now);
-      const use = reusability(stored, age, asked.control);
-      return use === 'yes' ? { stored, age } : { why: use, passedOver: stored };
+      const use = this.useOf(stored, age, request, asked);
+      if (use === 'yes' || use === 'behind') return { stored, age, isStale: use === 'behind' };
+      return { why: use, passedOver: stored, candidates: this.candidates(answers!, request, stored) };
     }
-    return { why, passedOver: null };
+    const candidates =
+      why === 'vary-miss' && !asked.hasAuthorization && asked.range === undefined
+        ? this.candidates(answers!, request, null)
+        : NOTHING;
+    return { why, passedOver: null, candidates };
+  }
+
+  /** RFC 9111 §4.3.1: what the origin can be asked about: what the request selects, else (§4.1) the variants. */
+  private candidates(
+    answers: readonly StoredResponse[],
+    request: CacheRequest,
+    passedOver: StoredResponse | null,
+  ): readonly StoredResponse[] {
+    const found: StoredResponse[] = [];
+    for (const one of answers) {
+      if (found.length === MAX_CANDIDATES) break;
+      if (one.partition !== request.partition || one.route !== request.route) continue;
+      if (one.entry.partial !== null && one !== passedOver) continue;
+      if (passedOver !== null ? matches(one.selection, request.head.fields) : one.etag !== undefined) found.push(one);
+    }
+    return found;
+  }
+
+  private useOf(stored: StoredResponse, age: number, { decision }: CacheRequest, asked: Asked) {
+    return reusability(stored, age, asked.control, modeOf(decision), this.semantics.aggressive);
+  }
+
+  private askedFor({ request, asked }: Miss, method: string) {
+    return { method, url: request.url, hasAuthorization: asked.hasAuthorization, noStore: asked.control.noStore };
+  }
+
+  /** Names of the fields that this cache may not keep (RFC 9111 §5.2.2.7). */
+  private leftOut({ control }: Terms): readonly string[] {
+    return this.semantics.shared ? control.privateFields : [];
   }
 
   /** Stores the answer if it may be stored: at once, or when its body has passed. Null when it may not. */
@@ -339,7 +536,7 @@ class MemoryCache implements SharedCache {
     const { head, body } = answer;
     const judged = this.judge(miss, head, times);
     if (typeof judged === 'string') return null;
-    const { selection } = judged;
+    const { selection, terms } = judged;
     const part = contentRangeOf(head);
     // One that nobody asked for is the origin's mistake.
     if (head.status === 206 && (part === null || miss.asked.range === undefined)) return null;
@@ -349,7 +546,7 @@ class MemoryCache implements SharedCache {
       space: spaceOf(request.route, request.partition),
       site: request.site,
       selection,
-      lines: storedLines(head.fields, times.respondedAt),
+      lines: storedLines(head.fields, times.respondedAt, this.leftOut(terms)),
       requestedAt: times.requestedAt,
       respondedAt: times.respondedAt,
       ageValue: ageValue(head.fields),
@@ -361,7 +558,7 @@ class MemoryCache implements SharedCache {
         ? { ...like, status, reason, body: new MemoryBody(whole), partial: null }
         : this.combined(incompleteEntry(like, part.from, whole, part.complete));
     const put = (entry: Entry): boolean =>
-      !this.invalidations.since(request.url, moment) && this.memory.put(new StoredResponse(entry));
+      !this.invalidations.since(request.url, moment) && this.memory.put(new StoredResponse(entry, this.semantics));
     const length = part !== null ? part.to - part.from : head.framing.kind === 'length' ? head.framing.length : null;
     if (body === null || Buffer.isBuffer(body)) {
       const came = body?.length ?? 0;
@@ -401,7 +598,11 @@ class MemoryCache implements SharedCache {
     if (!filling.isKept) return null;
     let bare: StoredResponse | null = null;
     if (part === null)
-      flight?.shared({ stored: () => (bare ??= new StoredResponse(made(Buffer.alloc(0)))), length, filling });
+      flight?.shared({
+        stored: () => (bare ??= new StoredResponse(made(Buffer.alloc(0)), this.semantics, terms)),
+        length,
+        filling,
+      });
     return { head, body: filling.leader };
   }
 
@@ -417,30 +618,31 @@ class MemoryCache implements SharedCache {
   }
 
   private judge(
-    { request, asked }: Miss,
+    miss: Miss,
     head: ResponseHead,
     times: ExchangeTimes,
-  ): Exclude<Hindrance, null> | { selection: Selection | null } {
-    const { fields, framing } = head;
-    const said = fields.get('cache-control');
-    const control = said === undefined ? NO_DIRECTIVES : parseCacheControl(said);
+  ): Exclude<Hindrance, null> | { terms: Terms; selection: Selection | null } {
+    const { request, asked } = miss;
+    const { status, fields, framing } = head;
+    const terms = termsOf(status, fields, times, this.semantics);
+    const initialAge = correctedInitialAge(fields, ageValue(fields), times);
     const hindrance = hindranceOf(
-      { method: request.head.method, hasAuthorization: asked.hasAuthorization, noStore: asked.control.noStore },
-      head,
-      control,
+      this.askedFor(miss, request.head.method),
+      status,
+      fields,
+      terms,
+      initialAge,
+      this.semantics,
     );
     if (hindrance !== null) return hindrance;
     // That a range cannot be had says nothing of the rest.
-    if (asked.range !== undefined && head.status === 416) return 'status';
-    const lifetime = freshnessLifetime(control, fields, times);
-    if (lifetime === null) return 'no-freshness';
-    if (lifetime <= correctedInitialAge(fields, ageValue(fields), times)) return 'stale';
+    if (asked.range !== undefined && status === 416) return 'status';
     if (framing.kind === 'length' && framing.length > this.limits.entry) return 'size';
     const names = varyNames(fields);
     if (names === 'never') return 'vary';
     const selection = names === null ? null : selectionOf(names, request.head.fields);
     if (names !== null && selection === null) return 'vary';
-    return { selection };
+    return { terms, selection };
   }
 }
 
@@ -466,7 +668,7 @@ function completing({ passedOver, asked, request }: Miss): Miss['completing'] {
 function askFor(miss: Miss, how: string): Ask {
   return {
     kind: 'ask',
-    request: miss.completing?.request ?? miss.request.head,
+    request: miss.completing?.request ?? miss.validation?.request ?? miss.request.head,
     status: `fwd=${miss.why}${how}`,
     token: miss,
   };
@@ -484,61 +686,14 @@ function mayCollapse({ request, why, asked }: Miss): boolean {
   return why === 'uri-miss' || why === 'stale' || why === 'partial' || why === 'request';
 }
 
+function modeOf(decision: Decision): CacheMode {
+  return decision.steered ? decision.cache : 'off';
+}
+
 function isCached(decision: Decision): boolean {
   return decision.steered && decision.cache !== 'off';
 }
 
 function targetOf(head: RequestHead): { host: string; port: number } | undefined {
   return head.target.form === 'absolute' ? { host: head.target.host, port: head.target.port } : undefined;
-}
-
-const NO_CACHE: CacheControl = { ...NO_DIRECTIVES, noCache: true };
-
-function readRequest(head: RequestHead): Asked {
-  const asked: Asked = {
-    control: NO_DIRECTIVES,
-    hasAuthorization: false,
-    originOnly: false,
-    range: undefined,
-    ifRange: undefined,
-    ifNoneMatch: undefined,
-    ifModifiedSince: undefined,
-  };
-  let pragma = false;
-  let controlled = false;
-  const { fields } = head;
-  const { flat } = fields;
-  for (let i = 1; i < flat.length; i += 3) {
-    switch (flat[i]) {
-      case 'cache-control':
-        controlled = true;
-        break;
-      case 'pragma':
-        pragma = true;
-        break;
-      case 'authorization':
-        asked.hasAuthorization = true;
-        break;
-      case 'range':
-        if (head.method === 'GET') asked.range = fields.get('range');
-        break;
-      case 'if-range':
-        asked.ifRange = fields.get('if-range');
-        break;
-      // Conditions that only an origin may judge (RFC 9111 §4.3.2).
-      case 'if-match':
-      case 'if-unmodified-since':
-        asked.originOnly = true;
-        break;
-      case 'if-none-match':
-        asked.ifNoneMatch = fields.get('if-none-match');
-        break;
-      case 'if-modified-since':
-        asked.ifModifiedSince = fields.get('if-modified-since');
-    }
-  }
-  if (controlled) asked.control = parseCacheControl(fields.get('cache-control')!);
-  // RFC 9111 §5.4: only where there is no Cache-Control.
-  else if (pragma && /(?:^|,)\s*no-cache\s*(?:,|$)/i.test(fields.get('pragma')!)) asked.control = NO_CACHE;
-  return asked;
 }

@@ -1,6 +1,9 @@
-// Conditions of a request that the cache may answer by itself (RFC 9111 §4.3.2): If-None-Match, else If-Modified-Since.
+// Conditions: those of a request that the cache may answer by itself (RFC 9111 §4.3.2: If-None-Match, else If-Modified-Since), and those that it asks
+// the origin by when it has something to validate (§4.3.1).
 import type { EpochMilliseconds } from '../../shared/units.ts';
+import type { RequestHead } from '../message/message.ts';
 import { parseHttpDate } from './dates.ts';
+import type { StoredResponse } from './stored-response.ts';
 
 export interface Conditions {
   readonly ifNoneMatch: string | undefined;
@@ -21,6 +24,7 @@ export function hasItAlready(
   return since !== null && stored.modifiedAt <= since;
 }
 
+const ONE_ENTITY_TAG = /^(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"$/;
 const ENTITY_TAG = /(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/y;
 
 /** Weak comparison (RFC 9110 §8.8.3.2) with a list of entity tags; a malformed list matches nothing from there on. */
@@ -42,4 +46,41 @@ function matchesAny(list: string, etag: string | undefined): boolean {
     at = ENTITY_TAG.lastIndex;
   }
   return false;
+}
+
+/** What the origin is asked by. */
+export interface Validation {
+  readonly request: RequestHead;
+  /** The stored answers that a 304 may be about. */
+  readonly candidates: readonly StoredResponse[];
+  /** Whether a 304 can be about nothing else: the client names no tags of its own. */
+  readonly alone: boolean;
+}
+
+/**
+ * The request with the validators of what is stored: all their tags beside the client's own, or the one Last-Modified. The client's If-Modified-Since
+ * gives way to ours; it is judged when the answer is there. Null where there is nothing to ask by: the client's request then goes as it is.
+ */
+export function validationOf(
+  head: RequestHead,
+  { ifNoneMatch }: Conditions,
+  stored: readonly StoredResponse[],
+): Validation | null {
+  if (stored.length === 0 || ifNoneMatch?.trim() === '*') return null;
+  const tagged = stored.filter(one => one.etag !== undefined && ONE_ENTITY_TAG.test(one.etag));
+  const modified = stored.length === 1 ? stored[0]!.lastModified : undefined;
+  if (tagged.length === 0 && (modified === undefined || ifNoneMatch !== undefined)) return null;
+  const fields = head.fields.copy();
+  const tags = [...new Set(tagged.map(one => one.etag!))];
+  if (tags.length > 0) {
+    const more = ifNoneMatch === undefined ? tags : tags.filter(tag => !matchesAny(ifNoneMatch, tag));
+    fields.set('If-None-Match', (ifNoneMatch === undefined ? more : [ifNoneMatch, ...more]).join(', '));
+  }
+  if (modified === undefined) fields.delete('if-modified-since');
+  else fields.set('If-Modified-Since', modified);
+  return {
+    request: { ...head, fields },
+    candidates: tags.length > 0 ? tagged : stored,
+    alone: ifNoneMatch === undefined,
+  };
 }

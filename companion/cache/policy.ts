@@ -1,19 +1,41 @@
 // What may be stored, how long it is fresh, how old it is, and whether a request may have it. Pure, in the order of RFC 9111.
-// A shared cache that keeps only answers with explicit freshness and does not validate (yet): what could not be reused without asking is not stored.
+import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import type { Fields } from '../message/headers.ts';
 import type { ExchangeTimes } from '../rooms.ts';
-import type { ResponseHead } from '../message/message.ts';
-import { type CacheControl, type DeltaSeconds, MAX_SECONDS, parseDeltaSeconds } from './cache-control.ts';
+import { type CacheControl, controlOf, type DeltaSeconds, MAX_SECONDS, parseDeltaSeconds } from './cache-control.ts';
 import { parseHttpDate } from './dates.ts';
 
-type Times = ExchangeTimes;
+type Times = Pick<ExchangeTimes, 'requestedAt' | 'respondedAt'>;
+
+/** What kind of cache this is. */
+export interface Semantics {
+  /** Or a private one (RFC 9111 §1). */
+  readonly shared: boolean;
+  /** RFC 9213 fields in lower case, the first that is there counts. */
+  readonly targeted: readonly string[];
+  /** The most that heuristic freshness may be; 0: there is none. */
+  readonly heuristic: Milliseconds;
+  /** In the mode `aggressive` an answer is fresh for no less. */
+  readonly aggressive: Milliseconds;
+  /** Whether answers with Set-Cookie are kept: not where the cache has several users. */
+  readonly cookies: boolean;
+}
 
 /** What storing depends on, of the request. */
 export interface AskedFor {
   readonly method: string;
+  readonly url: string;
   readonly hasAuthorization: boolean;
   readonly noStore: boolean;
+}
+
+/** What an answer says of its use, read once. */
+export interface Terms {
+  readonly control: CacheControl;
+  readonly lifetime: Milliseconds;
+  /** Whether the answer itself says how long (RFC 9111 §4.2.1), or it is guessed, or 0. */
+  readonly isExplicit: boolean;
 }
 
 /** Why an answer is not stored; null: it may be. */
@@ -24,33 +46,60 @@ export type Hindrance =
   | 'no-store'
   | 'private'
   | 'authorization'
-  | 'no-cache'
-  | 'no-freshness'
-  | 'stale'
+  | 'not-cacheable'
+  | 'cookie'
+  | 'useless'
   | 'intermediary'
   | 'vary'
   | 'size'
   | null;
 
-/** Final status codes whose rules for caches this cache keeps (RFC 9110 §15). 206 and 304 are for validation and ranges. */
+/** Final status codes whose rules for caches this cache keeps (RFC 9110 §15); 304 is for validation. */
 const UNDERSTOOD: ReadonlySet<number> = new Set([
   200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409,
   410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505,
 ]);
 
+/** RFC 9110 §15.1: status codes that are heuristically cacheable. */
+const HEURISTIC: ReadonlySet<number> = new Set([200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501]);
+
+// §3: storing ------------------------------------------------------------------------------------------------------------------------
+
 /** Whether an answer may be stored, in the order of RFC 9111 §3. */
-export function hindranceOf(asked: AskedFor, head: ResponseHead, control: CacheControl): Hindrance {
-  if (asked.method !== 'GET') return 'method';
-  const { status } = head;
+export function hindranceOf(
+  asked: AskedFor,
+  status: number,
+  fields: Fields,
+  { control, lifetime, isExplicit }: Terms,
+  initialAge: Milliseconds,
+  { shared, cookies }: Semantics,
+): Hindrance {
+  if (asked.method !== 'GET' && !(isExplicit && isPostForItself(asked, status, fields))) return 'method';
   if (status < 200 || status === 304) return 'status'; // A 206 is stored as the part that it is (§3.3)
   if (control.mustUnderstand && !UNDERSTOOD.has(status)) return 'must-understand'; // §5.2.2.3
   if (asked.noStore) return 'no-store'; // §5.2.1.5
   if (control.noStore && !control.mustUnderstand) return 'no-store'; // §5.2.2.5; §5.2.2.3 puts must-understand above it
-  if (control.private) return 'private'; // §5.2.2.7, qualified forms too
-  if (asked.hasAuthorization && !allowsSharing(control)) return 'authorization'; // §3.5
-  if (control.noCache) return 'no-cache'; // §5.2.2.4: never reused without validation
-  if (madeByIntermediary(head.fields)) return 'intermediary';
+  if (shared && control.private) return 'private'; // §5.2.2.7
+  if (shared && asked.hasAuthorization && !allowsSharing(control)) return 'authorization'; // §3.5
+  if (!isExplicit && !control.public && !(control.private && !shared) && !HEURISTIC.has(status)) return 'not-cacheable';
+  if (fields.has('set-cookie') && !(cookies && isExplicit)) return 'cookie';
+  if (madeByIntermediary(fields)) return 'intermediary';
+  // What could be reused neither as it is nor after asking is not worth its place.
+  const staleWindow = seconds(control.staleWhileRevalidate) + seconds(control.staleIfError);
+  if (lifetime <= initialAge && !hasValidator(fields) && (staleWindow === 0 || control.noCache)) return 'useless';
+  if (control.noCache && !hasValidator(fields)) return 'useless';
   return null;
+}
+
+/** RFC 9110 §9.3.3: the answer to a POST that is what a GET of the same URL would get. */
+function isPostForItself({ method, url }: AskedFor, status: number, fields: Fields): boolean {
+  if (method !== 'POST' || status < 200 || status > 299) return false;
+  const location = fields.get('content-location');
+  return location !== undefined && URL.canParse(location, url) && new URL(location, url).href === new URL(url).href;
+}
+
+function hasValidator(fields: Fields): boolean {
+  return fields.has('etag') || fields.has('last-modified');
 }
 
 /** RFC 9111 §3.5: what lets a shared cache reuse the answer to a request with Authorization. */
@@ -65,10 +114,32 @@ function madeByIntermediary(fields: Fields): boolean {
   return status !== undefined && /;\s*error\s*=/i.test(status);
 }
 
+// §4.2: freshness and age ----------------------------------------------------------------------------------------------------------------
+
+/** Reads what the answer says. */
+export function termsOf(status: number, fields: Fields, times: Times, semantics: Semantics): Terms {
+  const { control, targeted } = controlOf(fields, semantics.targeted);
+  const explicit = explicitLifetime(control, targeted, fields, times, semantics.shared);
+  if (explicit !== null) return { control, lifetime: explicit, isExplicit: true };
+  const isGuessed = HEURISTIC.has(status) || control.public;
+  return {
+    control,
+    lifetime: isGuessed ? heuristicLifetime(fields, times, semantics.heuristic) : 0,
+    isExplicit: false,
+  };
+}
+
 /** RFC 9111 §4.2.1: how long from its generation the answer is fresh; null where it does not say. What is invalid or contradicts itself counts as stale: 0. */
-export function freshnessLifetime(control: CacheControl, fields: Fields, times: Times): Milliseconds | null {
-  if (control.sharedMaxAge !== null) return milliseconds(control.sharedMaxAge);
+function explicitLifetime(
+  control: CacheControl,
+  targeted: boolean,
+  fields: Fields,
+  times: Times,
+  shared: boolean,
+): Milliseconds | null {
+  if (shared && control.sharedMaxAge !== null) return milliseconds(control.sharedMaxAge);
   if (control.maxAge !== null) return milliseconds(control.maxAge);
+  if (targeted) return null; // RFC 9213 §2.2
   const expires = fields.all('expires');
   if (expires.length === 0) return null;
   // §4.2.1: several that differ; §5.3: an invalid date, `0` above all, is in the past.
@@ -78,8 +149,20 @@ export function freshnessLifetime(control: CacheControl, fields: Fields, times: 
   return Math.min(Math.max(0, until - dateValue(fields, times)), MAX_SECONDS * 1000);
 }
 
-function milliseconds(seconds: DeltaSeconds): Milliseconds {
-  return seconds === 'invalid' ? 0 : seconds * 1000;
+/** RFC 9111 §4.2.2: a tenth of the time since it was modified, at most `maximum`; 0 where nothing is known. */
+function heuristicLifetime(fields: Fields, times: Times, maximum: Milliseconds): Milliseconds {
+  const modified = fields.get('last-modified');
+  const modifiedAt = modified === undefined ? null : parseHttpDate(modified, times.respondedAt);
+  if (modifiedAt === null) return 0;
+  return Math.min(Math.max(0, Math.floor((dateValue(fields, times) - modifiedAt) / 10)), maximum);
+}
+
+function milliseconds(delta: DeltaSeconds): Milliseconds {
+  return delta === 'invalid' ? 0 : delta * 1000;
+}
+
+function seconds(delta: DeltaSeconds | null): Seconds {
+  return typeof delta === 'number' ? delta : 0;
 }
 
 /** RFC 9111 §4.2.3 date_value; an answer without a valid Date counts as made when it came. */
@@ -120,21 +203,63 @@ export function currentAge(stored: Aging, now: EpochMilliseconds): Milliseconds 
   return Math.min(stored.initialAge + Math.max(0, residentTime), MAX_SECONDS * 1000);
 }
 
-/** RFC 9111 §4.2.4: whether nothing in the answer forbids its use when stale. */
-export function permitsStale(control: CacheControl): boolean {
-  return !control.mustRevalidate && !control.proxyRevalidate && control.sharedMaxAge === null && !control.noCache;
+// §4: reuse --------------------------------------------------------------------------------------------------------------------------
+
+/** What of a stored answer decides on its reuse. */
+export interface Reuse extends Aging {
+  readonly status: number;
+  /** §5.2.2.4. */
+  readonly mustValidate: boolean;
+  /** §4.2.4: whether nothing in the answer forbids its use when stale. */
+  readonly permitsStale: boolean;
+  /** RFC 5861: how long after its lifetime; null: it does not say. */
+  readonly staleWhileRevalidate: Milliseconds;
+  readonly staleIfError: Milliseconds | null;
+  /** §3.5. */
+  readonly allowsSharing: boolean;
 }
 
-/** Whether a stored answer of that age may be used for a request with these directives (RFC 9111 §4, §5.2.1): yes, or Cache-Status's word for why not. */
+/** The part of Reuse that is read from the directives. */
+export function reuseOf(control: CacheControl, shared: boolean): Omit<Reuse, keyof Aging | 'status'> {
+  return {
+    mustValidate: control.noCache,
+    permitsStale:
+      !control.mustRevalidate &&
+      !control.noCache &&
+      !(shared && (control.proxyRevalidate || control.sharedMaxAge !== null)), // §5.2.2.8, §5.2.2.10
+    staleWhileRevalidate: seconds(control.staleWhileRevalidate) * 1000,
+    staleIfError: control.staleIfError === null ? null : seconds(control.staleIfError) * 1000,
+    allowsSharing: allowsSharing(control),
+  };
+}
+
+/** How long an answer is fresh where a site has this mode. An error is not made to last longer. */
+export function lifetimeIn(mode: CacheMode, stored: Pick<Reuse, 'lifetime' | 'status'>, aggressive: Milliseconds) {
+  return mode === 'aggressive' && stored.status < 400 ? Math.max(stored.lifetime, aggressive) : stored.lifetime;
+}
+
+/**
+ * Whether a stored answer of that age may be used for a request with these directives (RFC 9111 §4, §5.2.1): yes; behind, if it is asked for again behind
+ * it (RFC 5861 §3); or Cache-Status's word for why not. The modes go their own ways: aggressive does not hear a client that wants it anew, offline-first
+ * takes what there is.
+ */
 export function reusability(
-  stored: Aging & { readonly permitsStale: boolean },
+  stored: Reuse,
   age: Milliseconds,
   request: CacheControl,
-): 'yes' | 'stale' | 'request' {
+  mode: CacheMode,
+  aggressive: Milliseconds,
+): 'yes' | 'behind' | 'stale' | 'request' {
+  const remaining = lifetimeIn(mode, stored, aggressive) - age;
+  if (mode === 'aggressive' && remaining > 0) return stored.mustValidate ? 'stale' : 'yes';
   if (request.noCache) return 'request'; // §5.2.1.4
+  if (stored.mustValidate) return 'stale'; // §5.2.2.4
   const { maxAge, minFresh } = request;
-  const remaining = stored.lifetime - age;
-  if (remaining <= 0 && !(stored.permitsStale && acceptsStale(request, -remaining))) return 'stale'; // §4.2.4, §5.2.1.2
+  if (remaining <= 0 && !(stored.permitsStale && acceptsStale(request, -remaining))) {
+    // §4.2.4, §5.2.1.2
+    const mayWait = stored.permitsStale && maxAge === null && minFresh === null;
+    return mayWait && (mode === 'offline-first' || -remaining < stored.staleWhileRevalidate) ? 'behind' : 'stale';
+  }
   if (maxAge !== null) {
     // §5.2.1.1. A browser that says 0 wants the origin to be asked, however young the answer is.
     const allowed = milliseconds(maxAge);
@@ -147,4 +272,24 @@ export function reusability(
 function acceptsStale({ maxStale }: CacheControl, staleFor: Milliseconds): boolean {
   if (maxStale === null || maxStale === 'invalid') return false;
   return maxStale === 'any' || staleFor <= maxStale * 1000;
+}
+
+/**
+ * Whether the stored answer may stand in where upstream answered with an error (RFC 5861 §4; `error`) or not at all (RFC 9111 §4.2.4; `cut-off`).
+ * Never where it forbids its use when stale, or always wants to be validated; offline-first takes it all the same.
+ */
+export function standsIn(
+  stored: Reuse,
+  age: Milliseconds,
+  request: CacheControl,
+  mode: CacheMode,
+  why: 'error' | 'cut-off',
+): boolean {
+  if (mode === 'offline-first') return true;
+  if (request.noCache || stored.mustValidate) return false;
+  const staleFor = age - stored.lifetime;
+  if (staleFor < 0) return why === 'cut-off' || stored.staleIfError !== null;
+  if (!stored.permitsStale) return false;
+  if (stored.staleIfError !== null) return staleFor <= stored.staleIfError;
+  return why === 'cut-off';
 }

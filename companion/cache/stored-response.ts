@@ -3,16 +3,8 @@ import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shar
 import { Fields } from '../message/headers.ts';
 import type { Answer } from '../message/message.ts';
 import type { Hit } from '../rooms.ts';
-import { NO_DIRECTIVES, parseCacheControl } from './cache-control.ts';
-import { formatHttpDate, parseHttpDate } from './dates.ts';
-import {
-  type Aging,
-  allowsSharing,
-  correctedInitialAge,
-  dateValue,
-  freshnessLifetime,
-  permitsStale,
-} from './policy.ts';
+import { parseHttpDate } from './dates.ts';
+import { correctedInitialAge, dateValue, type Reuse, reuseOf, type Semantics, type Terms, termsOf } from './policy.ts';
 import type { Entry } from './store.ts';
 import type { Selection } from './vary.ts';
 
@@ -35,7 +27,7 @@ interface Served {
 const FIXED_COST: Bytes = 640;
 const COST_A_STRING: Bytes = 24;
 
-export class StoredResponse implements Aging {
+export class StoredResponse implements Reuse {
   readonly entry: Entry;
   readonly url: string;
   readonly space: string;
@@ -49,22 +41,30 @@ export class StoredResponse implements Aging {
   readonly date: EpochMilliseconds;
   readonly initialAge: Milliseconds;
   readonly lifetime: Milliseconds;
+  readonly mustValidate: boolean;
   readonly permitsStale: boolean;
-  /** RFC 9111 §3.5. */
+  readonly staleWhileRevalidate: Milliseconds;
+  readonly staleIfError: Milliseconds | null;
   readonly allowsSharing: boolean;
   readonly etag: string | undefined;
+  readonly lastModified: string | undefined;
   /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
   readonly modifiedAt: EpochMilliseconds;
   readonly size: Bytes;
   /** Kept for offline use. */
   pinned: boolean;
+  /** Since when it is being asked for behind a hit; 0: it is not. */
+  refreshingSince: EpochMilliseconds = 0;
+  /** What a hit may show: without the fields that no-cache names (RFC 9111 §5.2.2.4). */
+  private readonly lines: readonly string[];
   private readonly text: string;
   private served: Served | null = null;
   private servedNotModified: Served | null = null;
 
-  constructor(entry: Entry) {
-    const { lines, selection, url, space } = entry;
-    const fields = new Fields(lines as string[]);
+  /** `terms`: what the fields say, where that has been read already. */
+  constructor(entry: Entry, semantics: Semantics, terms?: Terms) {
+    const { selection, url, space, status } = entry;
+    const fields = new Fields(entry.lines as string[]);
     this.entry = entry;
     this.url = url;
     this.space = space;
@@ -74,19 +74,25 @@ export class StoredResponse implements Aging {
     this.site = entry.site;
     this.selection = selection;
     this.pinned = entry.pinned;
-    this.status = entry.status;
+    this.status = status;
     this.respondedAt = entry.respondedAt;
     this.date = dateValue(fields, entry);
     this.initialAge = correctedInitialAge(fields, entry.ageValue, entry);
-    const said = fields.get('cache-control');
-    const control = said === undefined ? NO_DIRECTIVES : parseCacheControl(said);
-    this.lifetime = freshnessLifetime(control, fields, entry) ?? 0;
-    this.permitsStale = permitsStale(control);
-    this.allowsSharing = allowsSharing(control);
+    const { control, lifetime } = terms ?? termsOf(status, fields, entry, semantics);
+    const reuse = reuseOf(control, semantics.shared);
+    this.lifetime = lifetime;
+    this.mustValidate = reuse.mustValidate;
+    this.permitsStale = reuse.permitsStale;
+    this.staleWhileRevalidate = reuse.staleWhileRevalidate;
+    this.staleIfError = reuse.staleIfError;
+    this.allowsSharing = reuse.allowsSharing || !semantics.shared;
     this.etag = fields.get('etag');
     const lastModified = fields.get('last-modified');
+    this.lastModified = lastModified;
     this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, entry.respondedAt)) ?? this.date;
-    this.text = headText(entry.status, entry.reason, lines);
+    const lines = without(control.noCacheFields, entry.lines);
+    this.lines = lines;
+    this.text = headText(status, entry.reason, lines);
     let strings = 0;
     for (const line of lines) strings += line.length + COST_A_STRING;
     const chosenBy = selection === null ? 0 : selection.values.reduce((sum, one) => sum + (one?.length ?? 0) + 64, 64);
@@ -98,34 +104,66 @@ export class StoredResponse implements Aging {
   hit(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
     if (this.served?.age !== seconds) {
-      const { status, reason, lines, body } = this.entry;
-      this.served = this.serve(seconds, status, reason, lines, this.text, status === 204 ? null : body.bytes);
+      const { status, reason, body } = this.entry;
+      this.served = this.serve(seconds, status, reason, this.lines, this.text, status === 204 ? null : body.bytes);
     }
-    return this.served.hit;
+    const { hit } = this.served;
+    return this.entry.body.bytes === null && this.status !== 204 ? { ...hit, answer: this.opened(hit.answer) } : hit;
   }
 
   /** The 304 for a request whose condition this answer fulfils. It says what a browser updates its own copy by (RFC 9110 §15.4.5). */
   notModified(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
     if (this.servedNotModified?.age !== seconds) {
-      const { lines: all } = this.entry;
-      const lines: string[] = [];
-      for (let i = 0; i < all.length; i += 3) {
-        const lower = all[i + 1]!;
-        if (lower === 'last-modified' && this.etag !== undefined) continue;
-        if (lower.startsWith('content-') && lower !== 'content-location' && !lower.startsWith('content-security-'))
-          continue;
-        lines.push(all[i]!, lower, all[i + 2]!);
-      }
+      const lines = this.linesOf304(this.lines);
       const reason = 'Not Modified';
       this.servedNotModified = this.serve(seconds, 304, reason, lines, headText(304, reason, lines), null);
     }
     return this.servedNotModified.hit;
   }
 
-  /** Cache-Status parameters of a hit with this age. */
-  hitStatus(age: Milliseconds): string {
-    return `hit; ttl=${Math.floor(this.lifetime / 1000) - Math.floor(age / 1000)}`;
+  /** The answer just after the origin has said that it holds: with all its fields, and with an Age only where that came with a 304 (RFC 9111 §5.1). */
+  validated(age: string | undefined, asNotModified: boolean): Answer {
+    const { reason, body } = this.entry;
+    const flat = (asNotModified ? this.linesOf304(this.entry.lines) : this.entry.lines).slice();
+    if (age !== undefined) flat.push('Age', 'age', age);
+    const hasBody = !asNotModified && this.status !== 204;
+    const answer: Answer = {
+      head: {
+        status: asNotModified ? 304 : this.status,
+        reason: asNotModified ? 'Not Modified' : reason,
+        version: 11,
+        fields: new Fields(flat),
+        framing: hasBody ? { kind: 'length', length: body.length } : { kind: 'none' },
+        keepAlive: true,
+      },
+      body: hasBody ? body.bytes : null,
+    };
+    return hasBody && body.bytes === null ? this.opened(answer) : answer;
+  }
+
+  /** Cache-Status parameters of a hit with this age; `lifetime` where it is not the answer's own. */
+  hitStatus(age: Milliseconds, lifetime: Milliseconds = this.lifetime): string {
+    return `hit; ttl=${Math.floor(lifetime / 1000) - Math.floor(age / 1000)}`;
+  }
+
+  /** With the body that is elsewhere. */
+  private opened<A extends Answer>(answer: A): A {
+    const { body } = this.entry;
+    const framing = { kind: 'length', length: body.length } as const;
+    return { ...answer, head: { ...answer.head, framing }, body: body.open(0, body.length) };
+  }
+
+  private linesOf304(all: readonly string[]): string[] {
+    const lines: string[] = [];
+    for (let i = 0; i < all.length; i += 3) {
+      const lower = all[i + 1]!;
+      if (lower === 'last-modified' && this.etag !== undefined) continue;
+      if (lower.startsWith('content-') && lower !== 'content-location' && !lower.startsWith('content-security-'))
+        continue;
+      lines.push(all[i]!, lower, all[i + 2]!);
+    }
+    return lines;
   }
 
   private serve(
@@ -156,18 +194,14 @@ export class StoredResponse implements Aging {
   }
 }
 
-/** What is kept of the fields: not Age, which is told anew, not the framing, which is ours; with a Date where none came (RFC 9110 §6.6.1). */
-export function storedLines(fields: Fields, respondedAt: EpochMilliseconds): readonly string[] {
-  const lines: string[] = [];
-  let hasDate = false;
-  for (let i = 0; i < fields.length; i++) {
-    const lower = fields.lowerNameAt(i);
-    if (lower === 'age' || lower === 'content-length' || lower === 'transfer-encoding' || lower === 'trailer') continue;
-    if (lower === 'date') hasDate = true;
-    lines.push(fields.nameAt(i), lower, fields.valueAt(i));
+/** The same lines where none of the names is among them. */
+function without(names: readonly string[], lines: readonly string[]): readonly string[] {
+  if (names.length === 0) return lines;
+  const kept: string[] = [];
+  for (let i = 0; i < lines.length; i += 3) {
+    if (!names.includes(lines[i + 1]!)) kept.push(lines[i]!, lines[i + 1]!, lines[i + 2]!);
   }
-  if (!hasDate) lines.push('Date', 'date', formatHttpDate(respondedAt));
-  return lines;
+  return kept;
 }
 
 function headText(status: number, reason: string, lines: readonly string[]): string {

@@ -80,7 +80,7 @@ export function respond(incoming: Incoming, answer: Answer, options: RespondOpti
 
   if (body === null || Buffer.isBuffer(body) || bodyless) {
     if (body !== null && !Buffer.isBuffer(body)) body.cancel();
-    const length = Buffer.isBuffer(body) ? body.length : 0;
+    const length = Buffer.isBuffer(body) ? body.length : head.framing.kind === 'length' ? head.framing.length : 0;
     const stated = bodyless && body === null;
     let text: string;
     if (answer.prepared !== undefined && !bodyless && body !== null) text = answer.prepared + addedText(options);

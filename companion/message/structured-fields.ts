@@ -1,4 +1,5 @@
-// Structured fields (RFC 9651) as far as Proxy-Status and Cache-Status need them: lists of items with parameters, read and written.
+// Structured fields (RFC 9651) as far as Proxy-Status, Cache-Status and targeted cache control need them: lists and dictionaries of items with
+// parameters; lists are written too.
 
 /** A token, told apart from a string of the same letters. */
 export class Token {
@@ -45,6 +46,26 @@ export function parseList(text: string): readonly Item[] | null {
   }
 }
 
+/** Members of a dictionary, or null where the text is none (RFC 9651 §4.2.2). Of a key that comes twice the last counts. */
+export function parseDictionary(text: string): ReadonlyMap<string, Item> | null {
+  const reader = new Reader(text);
+  const members = new Map<string, Item>();
+  reader.skip(' ');
+  if (reader.ended) return members;
+  while (true) {
+    const key = reader.key();
+    const member = key === null ? null : reader.take('=') ? reader.member() : reader.flag();
+    if (member === null) return null;
+    members.delete(key!);
+    members.set(key!, member);
+    reader.skip(' \t');
+    if (reader.ended) return members;
+    if (!reader.take(',')) return null;
+    reader.skip(' \t');
+    if (reader.ended) return null;
+  }
+}
+
 class Reader {
   private at = 0;
   private readonly text: string;
@@ -79,6 +100,16 @@ class Reader {
     }
     const params = this.parameters();
     return params && { value: items, params };
+  }
+
+  key(): string | null {
+    return this.match(KEY)?.[0] ?? null;
+  }
+
+  /** A dictionary's member without a value: true, perhaps with parameters. */
+  flag(): Item | null {
+    const params = this.parameters();
+    return params && { value: true, params };
   }
 
   private item(): Item | null {
