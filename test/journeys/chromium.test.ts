@@ -8,6 +8,7 @@ import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
 import { tellControlPlane } from './control-plane.ts';
+import { tellCachedSite } from './cached-site.ts';
 import { tellEdges } from './edges.ts';
 import { attackFrom } from './attack.ts';
 import { tellLocalNetwork } from './local-network.ts';
@@ -25,6 +26,7 @@ interface ProxyApi {
 describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellStories(startChromium);
   tellEdges(startChromium);
+  tellCachedSite(startChromium);
   tellControlPlane(startChromium);
   tellLocalNetwork(startChromium);
 

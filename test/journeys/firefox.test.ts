@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { eventually } from './browsers/browser.ts';
 import { FIREFOX, startFirefox } from './browsers/firefox.ts';
 import { tellControlPlane } from './control-plane.ts';
+import { tellCachedSite } from './cached-site.ts';
 import { tellEdges } from './edges.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { type Journey, startJourney } from './journey.ts';
@@ -38,6 +39,7 @@ async function choosePacMode(journey: Journey): Promise<void> {
 describe.skipIf(!FIREFOX)('in Firefox', () => {
   tellStories(startFirefox);
   tellEdges(startFirefox);
+  tellCachedSite(startFirefox);
   tellControlPlane(startFirefox);
   tellLocalNetwork(startFirefox);
 

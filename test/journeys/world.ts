@@ -33,6 +33,11 @@ export function hostsBy(way: Way): Record<string, string> {
   return Object.fromEntries(NAMES.map(name => [name, WAYS[way]]));
 }
 
+/** Pictures of the page `/gallery`, of some 20 kB each, good for ten minutes; the page is for a second. */
+export const GALLERY_PARTS = 200;
+/** How long the origin takes over a part of it, in milliseconds. */
+const GALLERY_DELAY = 40;
+
 export interface Seen {
   readonly way: Way;
   readonly host: string;
@@ -52,6 +57,8 @@ export interface World extends AsyncDisposable {
   secureUrl(host: string, path?: string): string;
   /** What was seen of a host. */
   of(host: string): Seen[];
+  /** Ends the origin: nothing answers any more. */
+  unplug(): Promise<void>;
 }
 
 export async function startWorld(): Promise<World> {
@@ -73,6 +80,24 @@ export async function startWorld(): Promise<World> {
         return void response.writeHead(302, { location: decodeURIComponent(query), 'content-length': 0 }).end();
       const host = (request.headers.host ?? '').replace(/:\d+$/, '');
       seen.push({ way: wayOf(request), host, secure, method: request.method ?? '', path, headers: request.headers });
+      if (page === '/gallery') {
+        const images = Array.from(
+          { length: GALLERY_PARTS },
+          (_, i) => `<img src="/part/${i}.svg" width="9" height="9">`,
+        );
+        const html = `<!doctype html><title>Gallery</title><link rel="icon" href="data:,">${images.join('')}`;
+        const fields = { 'content-type': 'text/html', 'cache-control': 'max-age=1', etag: '"gallery"' };
+        return void response.writeHead(200, { ...fields, 'content-length': html.length }).end(html);
+      }
+      if (page?.startsWith('/part/')) {
+        const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><!-- ${page.padEnd(20_000)} --></svg>`;
+        response.writeHead(200, {
+          'content-type': 'image/svg+xml',
+          'cache-control': 'max-age=600',
+          'content-length': svg.length,
+        });
+        return void setTimeout(() => response.end(svg), GALLERY_DELAY);
+      }
       const body = `<!doctype html><title>${host}</title><link rel="icon" href="data:,"><h1 id="here">${host}${path}</h1>`;
       response.writeHead(200, {
         'content-type': 'text/html; charset=utf-8',
@@ -120,6 +145,18 @@ export async function startWorld(): Promise<World> {
   };
   const httpPort = await listenEverywhere(() => speakingWebSocket(createHttpServer(answer(false)), false));
   const httpsPort = await listenEverywhere(() => speakingWebSocket(createHttpsServer(identity, answer(true)), true));
+  const unplug = async () => {
+    for (const socket of echo.clients) socket.terminate();
+    await Promise.all(
+      opened.splice(0).map(
+        server =>
+          new Promise(resolve => {
+            server.close(resolve);
+            (server as unknown as { closeAllConnections?(): void }).closeAllConnections?.();
+          }),
+      ),
+    );
+  };
   return {
     authority,
     httpPort,
@@ -128,17 +165,7 @@ export async function startWorld(): Promise<World> {
     url: (host, path = '/') => `http://${host}:${httpPort}${path}`,
     secureUrl: (host, path = '/') => `https://${host}:${httpsPort}${path}`,
     of: host => seen.filter(request => request.host === host),
-    async [Symbol.asyncDispose]() {
-      for (const socket of echo.clients) socket.terminate();
-      await Promise.all(
-        opened.map(
-          server =>
-            new Promise(resolve => {
-              server.close(resolve);
-              (server as unknown as { closeAllConnections?(): void }).closeAllConnections?.();
-            }),
-        ),
-      );
-    },
+    unplug,
+    [Symbol.asyncDispose]: unplug,
   };
 }

@@ -35,6 +35,8 @@ export interface TestBrowser extends AsyncDisposable {
   installOther(folder: string): Promise<string>;
   /** Puts the extension's worker to sleep where it has one that can sleep. */
   sleepWorker(): Promise<void>;
+  /** Forgets what it has cached itself. */
+  clearCache(): Promise<void>;
   /** What the browser said of itself so far, for failures. */
   log(): string;
   /** Ends the browser but keeps its profile, and starts it again with it. */

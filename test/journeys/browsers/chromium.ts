@@ -165,6 +165,11 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
       await (await target?.worker())?.close();
       await new Promise(resolve => setTimeout(resolve, 200));
     },
+    async clearCache() {
+      const page = await browser.newPage();
+      await (await page.createCDPSession()).send('Network.clearBrowserCache');
+      await page.close();
+    },
     log: () => said,
     async restart(whileDown) {
       await browser.close();

@@ -342,6 +342,25 @@ export async function startFirefox(options: BrowserOptions): Promise<TestBrowser
     },
     // An MV2 background page is persistent: there is nothing to put to sleep.
     sleepWorker: async () => {},
+    async clearCache() {
+      const tree = (await send('browsingContext.getTree', { 'moz:scope': 'chrome' })) as unknown as {
+        contexts: { context: string }[];
+      };
+      await evaluateIn(
+        send,
+        tree.contexts[0]!.context,
+        async () => {
+          const { Services, Ci } = globalThis as never as {
+            Services: { clearData: { deleteData(flags: number, done: { onDataDeleted(): void }): void } };
+            Ci: { nsIClearDataService: { CLEAR_ALL_CACHES: number } };
+          };
+          await new Promise<void>(resolve =>
+            Services.clearData.deleteData(Ci.nsIClearDataService.CLEAR_ALL_CACHES, { onDataDeleted: resolve }),
+          );
+        },
+        [],
+      );
+    },
     log: () => said,
     async restart(whileDown) {
       await quit();
