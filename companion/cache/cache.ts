@@ -212,6 +212,8 @@ class MemoryCache implements SharedCache {
     if (asked.control.onlyIfCached || now - stored.refreshingSince < REFRESH_AGAIN) return { ...hit, status };
     stored.refreshingSince = now;
     const fields = request.head.fields.copy().delete('if-none-match').delete('if-modified-since');
+    // A part must not take the place of a whole.
+    if (stored.entry.partial === null) fields.delete('range').delete('if-range');
     const own = { ...request, head: { ...request.head, method: 'GET', fields } };
     const refresh = this.missed(
       own,
@@ -350,7 +352,9 @@ class MemoryCache implements SharedCache {
       const { candidates, alone } = miss.validation;
       const meant = meantBy(answer.head.fields, candidates, alone);
       if (meant !== null) {
-        return { answer: this.validated(miss, meant, answer, times), status: `${ask.status}; fwd-status=304` };
+        const validated = this.validated(miss, meant, answer, times);
+        if (validated === null) return this.again(miss, ask, came, [meant]);
+        return { answer: validated, status: `${ask.status}; fwd-status=304` };
       }
       // The client has named no tags: it can only be about what we asked by, and says that of none.
       if (alone) return this.again(miss, ask, came, candidates);
@@ -402,10 +406,11 @@ class MemoryCache implements SharedCache {
     return { answer: came, status: ask.status, again: askFor(anew, '') };
   }
 
-  /** RFC 9111 §4.3.3, §4.3.4: a 304 to our own question. Freshens what it means, and answers the client. */
-  private validated(miss: Miss, meant: StoredResponse, { head }: Answer, times: ExchangeTimes): Answer {
+  /** RFC 9111 §4.3.3, §4.3.4: a 304 to our own question. Freshens what it means, and answers the client; null where a part by its new fields does not do. */
+  private validated(miss: Miss, meant: StoredResponse, { head }: Answer, times: ExchangeTimes): Answer | null {
     const { asked, flight } = miss;
     const fresh = this.freshened(meant, head.fields, miss, times);
+    if (!hasAll((fresh ?? meant).entry, asked)) return null;
     const isStored = fresh !== null && this.putFresh(meant, fresh, miss, times);
     if (!isStored && !times.personal) this.memory.remove(meant);
     flight?.settled(isStored ? 'look' : 'alone');
