@@ -184,7 +184,7 @@ export interface Cache {
    * With `again`, once at the most, the answer is of no use and let go, and that is to be asked for instead.
    */
   store(ask: Ask, answer: Answer, times: ExchangeTimes): { answer: Answer; status: string; again?: Ask };
-  /** Upstream gave no answer. The stale one where a cache may serve it then (RFC 9111 §4.2.4), else null. */
+  /** Upstream gave no answer. The stale one where a cache may serve it then (RFC 9111 §4.2.4), else null. Throws Fault not_validated (§5.2.2.2). */
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null;
   /** What was asked for is no business of the cache. */
   pass(ask: Ask): void;

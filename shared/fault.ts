@@ -226,6 +226,13 @@ export const FAULTS = {
     proxyStatus: 'http_request_denied',
     say: f => `${f.at} was asked for from the cache only, and is not in it.`,
   },
+  not_validated: {
+    side: 'here',
+    status: 504,
+    proxyStatus: 'destination_unavailable',
+    say: f =>
+      `What is stored of ${f.at} must be asked for before it is used, and that failed. ${f.detail ?? ''}`.trim(),
+  },
   downstream_gone: { side: 'downstream', status: null, say: () => 'The browser closed the connection first.' },
 } satisfies Record<string, FaultRow>;
 

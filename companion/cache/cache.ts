@@ -109,7 +109,7 @@ type Selected =
     };
 
 const NOTHING: readonly StoredResponse[] = [];
-/** Variants that the origin is asked about at once. */
+/** Stored answers that the origin is asked about at once. */
 const MAX_CANDIDATES = 8;
 /** What is asked for behind a hit is not asked for again for so long. */
 const REFRESH_AGAIN: Milliseconds = 30_000;
@@ -237,13 +237,18 @@ class MemoryCache implements SharedCache {
     return miss;
   }
 
+  /** Throws Fault not_validated (RFC 9111 §5.2.2.2). */
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null {
     const miss = ask.token as Miss;
     miss.flight?.failed();
     if (miss.behind !== null) miss.behind.refreshingSince = 0;
     const { passedOver, behind } = miss;
     if (fault.row.side !== 'upstream' || passedOver === null || behind !== null) return null;
-    return this.instead(miss, passedOver, now, 'cut-off');
+    const stale = this.instead(miss, passedOver, now, 'cut-off');
+    const isForbidden = passedOver.mustValidate || !passedOver.permitsStale;
+    if (stale !== null || !isForbidden || miss.why !== 'stale') return stale;
+    // RFC 9111 §5.2.2.2: an error, and it should be a 504.
+    throw new Fault('not_validated', { target: fault.target, hop: fault.hop, detail: fault.message, cause: fault });
   }
 
   /** The stored answer in the place of the one that upstream did not give; null where it may not be. */
@@ -499,25 +504,21 @@ class MemoryCache implements SharedCache {
       if (use === 'yes' || use === 'behind') return { stored, age, isStale: use === 'behind' };
       return { why: use, passedOver: stored, candidates: this.candidates(answers!, request, stored) };
     }
-    const candidates =
-      why === 'vary-miss' && !asked.hasAuthorization && asked.range === undefined
-        ? this.candidates(answers!, request, null)
-        : NOTHING;
-    return { why, passedOver: null, candidates };
+    return { why, passedOver: null, candidates: NOTHING };
   }
 
-  /** RFC 9111 §4.3.1: what the origin can be asked about: what the request selects, else (§4.1) the variants. */
+  /** RFC 9111 §4.3.1: what the origin can be asked about: what the request selects. */
   private candidates(
     answers: readonly StoredResponse[],
     request: CacheRequest,
-    passedOver: StoredResponse | null,
+    passedOver: StoredResponse,
   ): readonly StoredResponse[] {
     const found: StoredResponse[] = [];
     for (const one of answers) {
       if (found.length === MAX_CANDIDATES) break;
       if (one.partition !== request.partition || one.route !== request.route) continue;
       if (one.entry.partial !== null && one !== passedOver) continue;
-      if (passedOver !== null ? matches(one.selection, request.head.fields) : one.etag !== undefined) found.push(one);
+      if (matches(one.selection, request.head.fields)) found.push(one);
     }
     return found;
   }
