@@ -240,11 +240,16 @@ class MemoryCache implements SharedCache {
   /** Throws Fault not_validated (RFC 9111 §5.2.2.2). */
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null {
     const miss = ask.token as Miss;
-    miss.flight?.failed();
-    if (miss.behind !== null) miss.behind.refreshingSince = 0;
-    const { passedOver, behind } = miss;
-    if (fault.row.side !== 'upstream' || passedOver === null || behind !== null) return null;
+    const { passedOver, behind, flight } = miss;
+    if (behind !== null) behind.refreshingSince = 0;
+    if (fault.row.side !== 'upstream' || passedOver === null || behind !== null) {
+      flight?.failed();
+      return null;
+    }
     const stale = this.instead(miss, passedOver, now, 'cut-off');
+    // Who waits need not find out, each for himself, that the origin is away.
+    if (stale === null) flight?.failed();
+    else flight?.settled('cut-off');
     const isForbidden = passedOver.mustValidate || !passedOver.permitsStale;
     if (stale !== null || !isForbidden || miss.why !== 'stale') return stale;
     // RFC 9111 §5.2.2.2: an error, and it should be a 504.
@@ -287,7 +292,8 @@ class MemoryCache implements SharedCache {
           miss.flight = flight;
           tell(askFor(miss, ''));
         } else if (word === 'alone') tell(askFor(miss, '; collapsed=?0'));
-        else tell(this.look(miss, at()));
+        else if (word === 'look') tell(this.look(miss, at()));
+        else tell(this.sameInstead(miss, at(), word));
       },
       take: live => {
         const taken = this.takeLive(miss, live, at());
@@ -302,8 +308,16 @@ class MemoryCache implements SharedCache {
   private look(miss: Miss, now: EpochMilliseconds): Hit | Ask {
     const { request, asked } = miss;
     const selected = this.select(request, asked, now, true);
-    if (!('stored' in selected)) return askFor(miss, '; collapsed=?0');
+    // What may only be used once the origin has confirmed it (no-cache) is asked about by what it is now.
+    if (!('stored' in selected)) return askFor(this.missed(request, asked, selected), '; collapsed=?0');
     return { ...this.hit(request, asked, selected, now), status: `fwd=${miss.why}; collapsed` };
+  }
+
+  /** The stale answer for one who has waited for an origin that has none. */
+  private sameInstead(miss: Miss, now: EpochMilliseconds, why: 'error' | 'cut-off'): Hit | Ask {
+    const { passedOver } = miss;
+    const stale = passedOver === null ? null : this.instead(miss, passedOver, now, why);
+    return stale === null ? askFor(miss, '; collapsed=?0') : { kind: 'hit', ...stale, refresh: null };
   }
 
   /** An answer whose body is on its way; an Ask where it is not for this request; null where it must be whole first. */
@@ -368,7 +382,7 @@ class MemoryCache implements SharedCache {
       const stale = this.instead(miss, passedOver, times.respondedAt, 'error');
       if (stale !== null) {
         if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
-        flight?.settled('alone');
+        flight?.settled('error');
         return stale;
       }
     }
@@ -376,6 +390,7 @@ class MemoryCache implements SharedCache {
     const kept = times.personal ? null : this.keep(miss, answer, times);
     if (kept === null) flight?.settled('alone');
     else if (Buffer.isBuffer(kept.body) || kept.body === null) flight?.settled('look');
+    else if (behind !== null) behind.refreshingSince = times.respondedAt;
     if (kept !== null) return { answer: kept, status: `${ask.status}; stored` };
     // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
     if (
@@ -597,6 +612,7 @@ class MemoryCache implements SharedCache {
       },
       lost: (why, soFar) => {
         if (soFar !== null) broken(soFar);
+        if (miss.behind !== null) miss.behind.refreshingSince = 0;
         if (why === 'much') flight?.settled('alone');
         else flight?.failed();
       },

@@ -11,8 +11,11 @@ import type { Milliseconds } from '../../shared/units.ts';
 /** Who waits behind one request at the most; who comes then asks for himself. */
 const MAX_FOLLOWERS = 1024;
 
-/** What one who waits is told: lead, he asks for himself and for those behind him; alone, for himself; look, it is stored now. */
-export type Word = 'lead' | 'alone' | 'look';
+/**
+ * What one who waits is told: lead, he asks for himself and for those behind him; alone, for himself; look, it is stored now; error and cut-off, the origin
+ * has no good answer or none, and the stale one may have to do.
+ */
+export type Word = 'lead' | 'alone' | 'look' | 'error' | 'cut-off';
 
 /** One who waits. Each hears one word and no more, or takes what is shared. */
 export interface Follower<Live> {
@@ -109,13 +112,13 @@ export class Flight<Live> {
     if (this.followers.length === 0) this.stopClock();
   }
 
-  /** It is over: what came is in the store (look), or may not be shared or kept (alone). */
-  settled(word: 'look' | 'alone'): void {
+  /** It is over: what came is in the store (look), or may not be shared or kept (alone), or did not come (error, cut-off). */
+  settled(word: Exclude<Word, 'lead'>): void {
     this.list.forget(this);
     this.release(word);
   }
 
-  private release(word: 'look' | 'alone'): void {
+  private release(word: Exclude<Word, 'lead'>): void {
     if (this.over) return;
     this.over = true;
     this.live = null;

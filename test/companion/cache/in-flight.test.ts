@@ -18,9 +18,10 @@ const LIMITS: CacheLimits = {
   collapseWait: 5,
 };
 
-function startCaching(more: Partial<CacheLimits> = {}) {
+function startCaching(more: Partial<CacheLimits> = {}, now = Date.now) {
   return startProxy({
     rooms: {
+      now,
       cache: createCache({ ...LIMITS, ...more }),
       decide: () => ({
         steered: true,
@@ -487,6 +488,148 @@ describe('at its own pace', () => {
     leave(client);
     await until(() => held.origin.open.size === 0);
     expect(proxy.rooms.cache.count).toBe(0);
+  });
+});
+
+describe('behind a stale answer', () => {
+  const SWR = { 'Cache-Control': 'max-age=10, stale-while-revalidate=60', ETag: '"1"' };
+  /** Of the proxy's time. */
+  const dated = (now: number, fields: Record<string, string> = SWR) => ({
+    ...fields,
+    Date: new Date(now).toUTCString(),
+  });
+
+  /** A proxy that has the answer stored, and stale by now. */
+  async function startStale(more: Partial<CacheLimits> = {}) {
+    const held = await startHeldOrigin();
+    let later = 0;
+    const proxy = await startCaching(more, () => Date.now() + later);
+    const url = held.origin.url('/x');
+    const first = await ask(proxy.port, url);
+    await until(() => held.held.length === 1);
+    held.held[0]!.writeHead(200, dated(Date.now())).end('old');
+    await first.readAnswer();
+    first.close();
+    later = 15_000;
+    return {
+      ...held,
+      proxy,
+      url,
+      pass: (ms: number) => void (later += ms),
+      now: () => Date.now() + later,
+      async [Symbol.asyncDispose]() {
+        await proxy[Symbol.asyncDispose]();
+        await held[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  test('many who ask get it at once, and the origin is asked exactly once (RFC 5861 §3)', async () => {
+    await using stale = await startStale();
+    const { proxy, url, held } = stale;
+    const clients = await askMany(20, proxy.port, url);
+    for (const client of clients) {
+      const answer = await client.readAnswer();
+      expect(answer.text).toBe('old');
+      expect(answer.headers['cache-status']).toMatch(/^detour; hit; ttl=-\d+; detail=stale-while-revalidate$/);
+    }
+    await until(() => held.length === 2);
+    await sleep(50);
+    expect(stale.origin.requests).toHaveLength(2);
+    expect(stale.origin.requests[1]!.headers['if-none-match']).toBe('"1"');
+    held[1]!.writeHead(200, dated(stale.now(), { ...SWR, ETag: '"2"' })).end('new');
+    const behind = await proxy.exchange(21);
+    expect(behind).toMatchObject({ status: 200, url, bytesDown: 3 });
+    expect(behind.cacheStatus).toContain('detail=stale-while-revalidate');
+    const next = await ask(proxy.port, url);
+    const answer = await next.readAnswer();
+    expect(answer.text).toBe('new');
+    expect(answer.headers['cache-status']).toMatch(/^detour; hit; ttl=\d+$/);
+    expect(stale.origin.requests).toHaveLength(2);
+    close([...clients, next]);
+  });
+
+  test('a 304 makes it fresh again; a failure leaves it as it is, and the next one has it tried again', async () => {
+    await using stale = await startStale();
+    const { proxy, url, held } = stale;
+    const client = await ask(proxy.port, url);
+    expect((await client.readAnswer()).text).toBe('old');
+    await until(() => held.length === 2);
+    held[1]!.writeHead(503).end();
+    await proxy.exchange(2);
+    client.write(`GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    expect((await client.readAnswer()).headers['cache-status']).toContain('stale-while-revalidate');
+    await until(() => held.length === 3);
+    held[2]!.writeHead(304, dated(stale.now())).end();
+    await proxy.exchange(4);
+    client.write(`GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const fresh = await client.readAnswer();
+    expect(fresh.text).toBe('old');
+    expect(fresh.headers['cache-status']).toMatch(/^detour; hit; ttl=\d+$/);
+    expect(stale.origin.requests).toHaveLength(3);
+    client.close();
+  });
+
+  test('is not asked for a second time while its body comes', async () => {
+    await using stale = await startStale();
+    const { proxy, url, held } = stale;
+    const client = await ask(proxy.port, url);
+    await client.readAnswer();
+    await until(() => held.length === 2);
+    held[1]!.writeHead(200, dated(stale.now(), { ...SWR, 'Content-Length': '6' })).write('123');
+    await sleep(50);
+    client.write(`GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    expect((await client.readAnswer()).text).toBe('old');
+    await sleep(50);
+    expect(held).toHaveLength(2);
+    held[1]!.end('456');
+    await proxy.exchange(3);
+    client.write(`GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    expect((await client.readAnswer()).text).toBe('123456');
+    client.close();
+  });
+
+  test('A72: where the origin has gone, one finds out, and all get the stale answer', async () => {
+    await using stale = await startStale();
+    const { proxy, url, held } = stale;
+    stale.pass(100_000);
+    const clients = await askMany(10, proxy.port, url);
+    expect(held).toHaveLength(2);
+    await stale.origin[Symbol.asyncDispose]();
+    for (const client of clients) {
+      const answer = await client.readAnswer();
+      expect([answer.status, answer.text]).toEqual([200, 'old']);
+      expect(answer.headers['cache-status']).toMatch(/^detour; hit; ttl=-\d+; detail=offline$/);
+    }
+    close(clients);
+  });
+
+  test('what may only be used once it is confirmed is not shared: the others ask by its validator (A71)', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const clients = await askMany(4, proxy.port, held.origin.url('/x'));
+    const fields = { 'Cache-Control': 'no-cache', ETag: '"1"' };
+    held.held[0]!.writeHead(200, fields).end('body');
+    await until(() => held.held.length === 4);
+    for (const response of held.held.slice(1)) response.writeHead(304, fields).end();
+    for (const client of clients) expect((await client.readAnswer()).text).toBe('body');
+    for (const request of held.origin.requests.slice(1)) expect(request.headers['if-none-match']).toBe('"1"');
+    close(clients);
+  });
+
+  test('beyond its window many who ask are one validation, and share its 304', async () => {
+    await using stale = await startStale();
+    const { proxy, url, held } = stale;
+    stale.pass(100_000);
+    const clients = await askMany(10, proxy.port, url);
+    expect(held).toHaveLength(2);
+    held[1]!.writeHead(304, dated(stale.now())).end();
+    const answers = await Promise.all(clients.map(client => client.readAnswer()));
+    for (const answer of answers) expect([answer.status, answer.text]).toEqual([200, 'old']);
+    expect(answers[0]!.headers['cache-status']).toContain('fwd=stale; fwd-status=304');
+    for (const answer of answers.slice(1)) expect(answer.headers['cache-status']).toContain('collapsed');
+    expect(stale.origin.requests).toHaveLength(2);
+    close(clients);
   });
 });
 
