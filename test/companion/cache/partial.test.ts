@@ -94,15 +94,18 @@ describe('through the walk', () => {
     fc.nat(LENGTH).map(from => `bytes=${from}-`),
     fc.nat(LENGTH).map(last => `bytes=-${last}`),
   );
+  const rarely = (one: fc.Arbitrary<number>): fc.Arbitrary<number | null> =>
+    fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: one });
   const anyStep = fc.record({
     range: anyRange,
-    ifRange: fc.option(fc.integer({ min: 1, max: 3 }), { freq: 6 }),
-    ifNoneMatch: fc.option(fc.integer({ min: 1, max: 3 }), { freq: 8 }),
+    path: fc.constantFrom('/a', '/b'),
+    ifRange: rarely(fc.integer({ min: 1, max: 3 })),
+    ifNoneMatch: rarely(fc.integer({ min: 1, max: 3 })),
     after: fc.constantFrom(0, 0, 0, 5, 30),
     /** The origin changes. */
     changes: fc.constantFrom(false, false, false, false, true),
     /** Its answer breaks off there. */
-    cut: fc.option(fc.nat(LENGTH), { freq: 6 }),
+    cut: rarely(fc.nat(LENGTH)),
     /** It ignores Range, or If-Range. */
     ignores: fc.constantFrom('', '', '', '', 'range', 'if-range'),
     chunked: fc.boolean(),
@@ -112,7 +115,7 @@ describe('through the walk', () => {
     let served = 0;
     let completed = 0;
     await fc.assert(
-      fc.asyncProperty(fc.array(anyStep, { minLength: 4, maxLength: 12 }), async steps => {
+      fc.asyncProperty(fc.array(anyStep, { minLength: 8, maxLength: 20 }), async steps => {
         let now = START;
         let version = 1;
         let step = steps[0]!;
@@ -165,7 +168,7 @@ describe('through the walk', () => {
           if (step.ifRange !== null) fields += `If-Range: "${step.ifRange}"\r\n`;
           if (step.ifNoneMatch !== null) fields += `If-None-Match: "${step.ifNoneMatch}"\r\n`;
           await using client = await connectRaw(proxy.port);
-          client.write(`GET ${origin.url('/r')} HTTP/1.1\r\nHost: ${origin.authority}\r\n${fields}\r\n`);
+          client.write(`GET ${origin.url(step.path)} HTTP/1.1\r\nHost: ${origin.authority}\r\n${fields}\r\n`);
           const answer = await client.readAnswer('GET').catch(() => null);
           // Broken off: that may only be where the origin broke off.
           if (answer === null) {
@@ -178,8 +181,11 @@ describe('through the walk', () => {
           }
           if (asked === 0) served++;
           if (answer.headers['cache-status']!.includes('fwd-status=206')) completed++;
-          expect(answer.headers.etag === undefined).toBe(answer.status === 416 && asked === 0);
-          const is = Number(/^"(\d+)"$/.exec(answer.headers.etag ?? '"0"')![1]);
+          if (answer.status === 416) {
+            expect(step.range).not.toBe(null);
+            continue;
+          }
+          const is = Number(/^"(\d+)"$/.exec(answer.headers.etag!)![1]);
           if (asked > 0) expect(is).toBe(version);
           const length = Number(answer.headers['content-length'] ?? answer.text.length);
           if (answer.status === 200) {
@@ -191,11 +197,13 @@ describe('through the walk', () => {
             if (step.ignores !== 'if-range' && step.ifRange !== null) expect(is).toBe(step.ifRange);
             const [, from, to] = /^bytes (\d+)-(\d+)\/100$/.exec(answer.headers['content-range']!)!;
             expect(answer.text).toBe(text(is).slice(Number(from), Number(to) + 1));
-          } else if (answer.status === 304) expect(step.ifNoneMatch).toBe(is);
-          else expect(answer.status).toBe(416);
+          } else {
+            expect(answer.status).toBe(304);
+            expect(step.ifNoneMatch).toBe(is);
+          }
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 50 },
     );
     // Otherwise all of this says nothing.
     expect(served).toBeGreaterThan(20);
