@@ -10,6 +10,9 @@ const STORY = 120_000;
 const SITE = 'site.test';
 
 const sum = (exchanges: readonly Exchange[]) => exchanges.reduce((all, { bytesDown }) => all + bytesDown, 0);
+/** How long the middle one took. */
+const median = (exchanges: readonly Exchange[]) =>
+  exchanges.map(({ took }) => took!).sort((a, b) => a - b)[Math.floor(exchanges.length / 2)]!;
 /** How many of its pictures a page shows. */
 const pictures = (page: TestPage) =>
   page.evaluate(() => [...document.images].filter(image => image.complete && image.naturalWidth > 0).length);
@@ -26,35 +29,32 @@ export function tellCachedSite(start: (options: BrowserOptions) => Promise<TestB
       const log = async () =>
         (await companion.exchanges()).filter(({ site, kind }) => site === SITE && kind === 'http');
 
-      /** Loads it as if for the first time; gives back the records of it, and how long it took. */
-      const load = async (): Promise<{ records: Exchange[]; took: number }> => {
+      /** Loads it as if for the first time; gives back the records of it. */
+      const load = async (): Promise<Exchange[]> => {
         const before = (await log()).length;
         await browser.clearCache();
-        const began = performance.now();
         expect(await page.goto(world.url(SITE, '/gallery'))).toBeNull();
-        const took = performance.now() - began;
         expect(await pictures(page)).toBe(GALLERY_PARTS);
-        return { records: (await log()).slice(before), took };
+        return (await log()).slice(before);
       };
       const first = await load();
-      expect(first.records).toHaveLength(GALLERY_PARTS + 1);
+      expect(first).toHaveLength(GALLERY_PARTS + 1);
       expect(world.of(SITE).every(({ way }) => way === 'companion')).toBe(true);
       const asked = world.of(SITE).length;
 
       const second = await load();
-      const cached = second.records.filter(({ cacheStatus }) => isFromCache(cacheStatus));
-      expect(sum(cached) / sum(second.records)).toBeGreaterThanOrEqual(0.9);
-      expect(second.took).toBeLessThan(first.took);
+      const cached = second.filter(({ cacheStatus }) => isFromCache(cacheStatus));
+      expect(sum(cached) / sum(second)).toBeGreaterThanOrEqual(0.9);
+      // Not the clock on the wall: how fast the browser itself is depends on what else the machine does.
+      expect(median(second)).toBeLessThan(median(first) / 2);
       expect(world.of(SITE).length - asked).toBeLessThan(GALLERY_PARTS / 10);
 
       // The server is gone, and the page, which was good for a second only, is old.
       await world.unplug();
       await new Promise(resolve => setTimeout(resolve, 1_500));
       const third = await load();
-      expect(third.records.every(({ status }) => status === 200)).toBe(true);
-      expect(third.records.find(({ url }) => url.endsWith('/gallery'))?.cacheStatus).toMatch(
-        /^hit; ttl=-\d+; detail=offline/,
-      );
+      expect(third.every(({ status }) => status === 200)).toBe(true);
+      expect(third.find(({ url }) => url.endsWith('/gallery'))?.cacheStatus).toMatch(/^hit; ttl=-\d+; detail=offline/);
 
       // What the popup says is what the log says.
       const popup = await journey.popup(page);
@@ -66,7 +66,7 @@ export function tellCachedSite(start: (options: BrowserOptions) => Promise<TestB
       await eventually(`the popup says ${figures}`, async () => (await popup.cacheFigures()) === figures);
       await eventually('of the tab too', async () => {
         const counts = await popup.counts();
-        return counts.requests === GALLERY_PARTS + 1 && counts.cached === third.records.length;
+        return counts.requests === GALLERY_PARTS + 1 && counts.cached === third.length;
       });
       await popup.page.screenshot(journey.pictures('cached-site'));
     },
