@@ -185,12 +185,13 @@ class MemoryCache implements SharedCache {
     const miss = this.missed(request, asked, selected);
     if (this.inFlight === null || !mayCollapse(miss)) return askFor(miss, '');
     const space = spaceOf(request.route, request.partition);
-    const flight = this.inFlight.find(request.url, space);
+    const flight = this.inFlight.find(request.url, space, why === 'vary-miss' ? this.sameChoice(request) : null);
     if (flight !== null) return insists(miss) ? askFor(miss, '') : this.follow(miss, flight, now);
     // An answer to conditions of its own is nobody else's.
     if (asked.ifNoneMatch === undefined && asked.ifModifiedSince === undefined) {
       const wait = this.limits.collapseWait * 1000;
-      miss.flight = this.inFlight.lead(request.url, space, request.behindHops ? Math.min(wait, MAY_BE_A_LOOP) : wait);
+      const bound = request.behindHops ? Math.min(wait, MAY_BE_A_LOOP) : wait;
+      miss.flight = this.inFlight.lead(request.url, space, request.head.fields, bound);
     }
     return askFor(miss, '');
   }
@@ -272,6 +273,17 @@ class MemoryCache implements SharedCache {
     const miss = ask.token as Miss;
     miss.flight?.settled('alone');
     if (miss.behind !== null) miss.behind.refreshingSince = 0;
+  }
+
+  /** Whether another would, by what is stored of the URL, be sent the same variant (RFC 9111 §4.1). */
+  private sameChoice({ url, route, partition, head }: CacheRequest): ((asked: Fields) => boolean) | null {
+    const variant = this.memory.peek(url)?.find(one => one.route === route && one.partition === partition);
+    const names = variant?.selection?.names;
+    if (names === undefined) return null;
+    return asked => {
+      const chosen = selectionOf(names, asked);
+      return chosen !== null && matches(chosen, head.fields);
+    };
   }
 
   /** Another is asking for the same: what he has already, or what he will get. */
@@ -705,7 +717,7 @@ function insists({ why, asked }: Miss): boolean {
 function mayCollapse({ request, why, asked }: Miss): boolean {
   if (request.head.method !== 'GET' || asked.hasAuthorization || asked.control.noStore) return false;
   if (asked.range !== undefined) return false;
-  return why === 'uri-miss' || why === 'stale' || why === 'partial' || why === 'request';
+  return why !== 'bypass' && why !== 'method';
 }
 
 function modeOf(decision: Decision): CacheMode {

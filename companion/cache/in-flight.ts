@@ -7,6 +7,7 @@
 //   follow ────┘  ├──settled──▶ all: look into the store, or ask alone
 //                 └──failed───▶ the first: lead; the others wait on
 import type { Milliseconds } from '../../shared/units.ts';
+import type { Fields } from '../message/headers.ts';
 
 /** Who waits behind one request at the most; who comes then asks for himself. */
 const MAX_FOLLOWERS = 1024;
@@ -29,14 +30,17 @@ export class InFlight<Live> {
   /** Those of one URL are linked: there is nearly always one. */
   private readonly flights = new Map<string, Flight<Live>>();
 
-  find(url: string, space: string): Flight<Live> | null {
-    for (let one = this.flights.get(url) ?? null; one !== null; one = one.next) if (one.space === space) return one;
+  /** What is being asked for there; with `accepts`, by somebody whose request's fields it accepts. */
+  find(url: string, space: string, accepts: ((asked: Fields) => boolean) | null): Flight<Live> | null {
+    for (let one = this.flights.get(url) ?? null; one !== null; one = one.next) {
+      if (one.space === space && (accepts === null || accepts(one.asked))) return one;
+    }
     return null;
   }
 
   /** Somebody asks for it now, and nobody did. So long anybody waits for him, and as long for a second. */
-  lead(url: string, space: string, wait: Milliseconds): Flight<Live> {
-    const flight = new Flight<Live>(this, url, space, wait, this.flights.get(url) ?? null);
+  lead(url: string, space: string, asked: Fields, wait: Milliseconds): Flight<Live> {
+    const flight = new Flight<Live>(this, url, space, asked, wait, this.flights.get(url) ?? null);
     this.flights.set(url, flight);
     return flight;
   }
@@ -69,6 +73,8 @@ export class InFlight<Live> {
 export class Flight<Live> {
   readonly url: string;
   readonly space: string;
+  /** The fields of the request that leads, or led first. */
+  readonly asked: Fields;
   next: Flight<Live> | null;
   /** The answer, once its head has come and may be shared. */
   live: Live | null = null;
@@ -81,10 +87,18 @@ export class Flight<Live> {
   private over = false;
   private clock: NodeJS.Timeout | null = null;
 
-  constructor(list: InFlight<Live>, url: string, space: string, wait: Milliseconds, next: Flight<Live> | null) {
+  constructor(
+    list: InFlight<Live>,
+    url: string,
+    space: string,
+    asked: Fields,
+    wait: Milliseconds,
+    next: Flight<Live> | null,
+  ) {
     this.list = list;
     this.url = url;
     this.space = space;
+    this.asked = asked;
     this.wait = wait;
     this.next = next;
   }

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
 import { type Flight, InFlight, type Word } from '../../../companion/cache/in-flight.ts';
+import { Fields } from '../../../companion/message/headers.ts';
 import { startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawClient } from '../../support/raw-client.ts';
 import { startProxy } from '../../support/with-proxy.ts';
@@ -185,6 +186,28 @@ describe('what is not shared', () => {
     expect(texts).toEqual(['en', 'de', 'en', 'de', 'en', 'de']);
     expect(origin.requests.filter(one => one.headers['accept-language'] === 'en')).toHaveLength(1);
     close(clients);
+  });
+
+  test('A71: where variants are known, who asks for another of them waits for whoever asks for that one', async () => {
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching();
+    const url = held.origin.url('/x');
+    const say = (i: number) =>
+      held.held[i]!.writeHead(200, { ...FRESH, Vary: 'Accept-Language' }).end(
+        held.origin.requests[i]!.headers['accept-language'],
+      );
+    const first = await ask(proxy.port, url, 'Accept-Language: en\r\n');
+    await until(() => held.held.length === 1);
+    say(0);
+    await first.readAnswer();
+    const clients = await askMany(6, proxy.port, url, i => `Accept-Language: ${i % 2 ? 'de' : 'fr'}\r\n`);
+    expect(held.held).toHaveLength(3);
+    say(2);
+    say(1);
+    const texts = await Promise.all(clients.map(async client => (await client.readAnswer()).text));
+    expect(texts).toEqual(['fr', 'de', 'fr', 'de', 'fr', 'de']);
+    expect(held.origin.requests).toHaveLength(3);
+    close([first, ...clients]);
   });
 
   test.each([
@@ -709,7 +732,7 @@ describe('who waits', () => {
           const words: (Word | 'taken' | null)[] = [];
           const joined: number[] = [];
           const told: number[] = [];
-          let flight: Flight<string> = list.lead('u', 's', 1000);
+          let flight: Flight<string> = list.lead('u', 's', new Fields(), 1000);
           let leading = 1;
           for (const each of steps) {
             if (each.do === 'wait') vi.advanceTimersByTime((each as { by: number }).by);
@@ -732,8 +755,8 @@ describe('who waits', () => {
               });
               if (!waits) {
                 tell('alone');
-                if (list.find('u', 's') === null) {
-                  flight = list.lead('u', 's', 1000);
+                if (list.find('u', 's', null) === null) {
+                  flight = list.lead('u', 's', new Fields(), 1000);
                   leading = 1;
                 }
               }
@@ -760,18 +783,18 @@ describe('who waits', () => {
 
   test('is no more than a thousand for one request, and of one URL in one space', () => {
     const list = new InFlight<null>();
-    const one = list.lead('u', 'a', 1000);
-    const two = list.lead('u', 'b', 1000);
-    expect(list.find('u', 'a')).toBe(one);
-    expect(list.find('u', 'b')).toBe(two);
-    expect(list.find('v', 'a')).toBeNull();
+    const one = list.lead('u', 'a', new Fields(), 1000);
+    const two = list.lead('u', 'b', new Fields(), 1000);
+    expect(list.find('u', 'a', null)).toBe(one);
+    expect(list.find('u', 'b', null)).toBe(two);
+    expect(list.find('v', 'a', null)).toBeNull();
     const follower = { tell: () => {}, take: () => true };
     for (let i = 0; i < 1024; i++) expect(one.follow(follower)).toBe(true);
     expect(one.follow(follower)).toBe(false);
     one.settled('alone');
-    expect(list.find('u', 'a')).toBeNull();
-    expect(list.find('u', 'b')).toBe(two);
+    expect(list.find('u', 'a', null)).toBeNull();
+    expect(list.find('u', 'b', null)).toBe(two);
     two.settled('look');
-    expect(list.find('u', 'b')).toBeNull();
+    expect(list.find('u', 'b', null)).toBeNull();
   });
 });
