@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import type { Config } from '../shared/config.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
@@ -117,6 +118,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const count = initial.config.workers === 'auto' ? availableParallelism() : initial.config.workers;
   const openIntake = makeIntakes({ ...record, now });
   const mark = makeLoopMark();
+  const cacheFolder = join(folder, 'cache');
   const worker = makeWorker(load(initial), {
     ...(count === 1 ? record : openIntake()),
     at: () => at,
@@ -127,6 +129,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     },
     warn,
     now,
+    cacheFolder,
   });
   opened.defer(() => worker.close(0));
   openLog(initial.config);
@@ -150,6 +153,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       count,
       at: listening,
       pseudonym: mark.pseudonym,
+      cacheFolder,
       openIntake,
       adopt: (socket, read) => void open.promise.then(() => worker.adopt(socket, read)),
       hear: news => worker.hear(news),

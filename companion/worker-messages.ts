@@ -43,6 +43,7 @@ export type ToWorker =
       readonly sent: SentConfig;
       readonly at: Endpoint;
       readonly pseudonym: string;
+      readonly cacheFolder: string;
       readonly remembered: readonly News[];
     }
   | { readonly type: 'put-in-force'; readonly sent: SentConfig }

@@ -35,7 +35,13 @@ function say(message: FromWorker, socket?: Socket, sent: () => void = () => {}):
   if (process.connected) process.send!(message, socket, {}, sent);
 }
 
-function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }): (message: ToWorker) => void {
+function begin({
+  sent,
+  at,
+  pseudonym,
+  cacheFolder,
+  remembered,
+}: ToWorker & { type: 'begin' }): (message: ToWorker) => void {
   let { revision } = sent;
   const here = reachableAt(at);
   const outbox = makeOutbox((batch, missed, taken) => say({ type: 'happened', batch, missed }, undefined, taken));
@@ -49,6 +55,7 @@ function begin({ sent, at, pseudonym, remembered }: ToWorker & { type: 'begin' }
     tell: news => outbox.tell(news, revision),
     warn: message => say({ type: 'warning', message }),
     now: Date.now,
+    cacheFolder,
   });
   for (const news of remembered) worker.hear(news);
   worker.listen(at).then(

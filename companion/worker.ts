@@ -12,6 +12,7 @@ import type { Exchange } from '../shared/exchange.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache } from './cache/cache.ts';
+import { DiskStore } from './cache/disk-store.ts';
 import { type CacheOffice, type Kept, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
@@ -78,6 +79,8 @@ export interface WorkerParts {
   readonly tell?: ((news: News) => void) | undefined;
   readonly warn: (message: string) => void;
   readonly now: () => EpochMilliseconds;
+  /** Where the cache keeps what is to outlive it; without, it is in memory only. */
+  readonly cacheFolder?: string | undefined;
 }
 
 export interface Worker {
@@ -112,11 +115,23 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let reception: Reception | null = null;
   let closed = false;
   let furnished!: Furnished;
-  const newCache = (config: Config) =>
-    createCache(
+  let disk: DiskStore | null = null;
+  const newCache = (config: Config) => {
+    const { disk: limit } = config.cache;
+    const { cacheFolder: folder } = parts;
+    if (folder !== undefined && limit > 0) {
+      if (disk === null) disk = new DiskStore({ folder, limit, warn: parts.warn, now });
+      else disk.setLimit(limit);
+    } else {
+      void disk?.close();
+      disk = null;
+    }
+    return createCache(
       { ...config.cache, cookies: !hasSeveralUsers(config) },
       tell && (url => tell({ outcome: 'invalidated', url })),
+      disk,
     );
+  };
   let outcomes = makeOutcomeMemory(elapsed);
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
@@ -286,6 +301,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
       await cache.close();
+      await disk?.close();
       owner.close();
       behind.close();
       pool.close();

@@ -37,6 +37,8 @@ export interface WorkersParts {
   readonly at: Endpoint;
   /** Of the loop mark: all workers know each other's requests when they come back. */
   readonly pseudonym: string;
+  /** They share what is on the disk. */
+  readonly cacheFolder: string;
   /** The records of one more process. */
   readonly openIntake: () => Intake;
   /** One of them has a connection for the control room. */
@@ -97,6 +99,7 @@ export async function startWorkers(first: InForce, parts: WorkersParts): Promise
       sent: pack(revision, current, null),
       at: parts.at,
       pseudonym: parts.pseudonym,
+      cacheFolder: parts.cacheFolder,
       remembered: parts.remembered(),
     });
     void member.ended.then(how => {

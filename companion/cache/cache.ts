@@ -8,6 +8,8 @@ import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Follow, Found, Hit } from '../rooms.ts';
 import { type Asked, readRequest } from './asked.ts';
 import { hasItAlready, type Validation, validationOf } from './conditional.ts';
+import { DiskCopy } from './disk-copy.ts';
+import type { DiskStore } from './disk-store.ts';
 import { Budget, exactCopy, Filling } from './filling.ts';
 import { isStillTheSame, meantBy, mergedLines, storedLines } from './freshen.ts';
 import { type Flight, InFlight } from './in-flight.ts';
@@ -38,8 +40,9 @@ import {
 } from './partial.ts';
 import { hasAll, rangeAnswer } from './range-answer.ts';
 import type { ByteRange } from './ranges.ts';
-import { type Entry, MemoryBody, spaceOf } from './store.ts';
+import { type Entry, MemoryBody, spaceOf, type Store } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
+import { Tiers } from './tiers.ts';
 import { matches, sameSelection, type Selection, selectionOf, varyNames } from './vary.ts';
 
 export interface CacheLimits {
@@ -124,9 +127,13 @@ export interface SharedCache extends Cache {
   invalidate(url: string): void;
 }
 
-/** The cache of one process. `memory: 0` keeps nothing. `invalidated` hears of the URLs that became invalid here. */
-export function createCache(limits: CacheLimits, invalidated?: (url: string) => void): SharedCache {
-  return new MemoryCache(limits, invalidated);
+/** The cache of one process, over the disk where there is one; `memory: 0` keeps nothing in memory. `invalidated` hears of the URLs that became invalid here. */
+export function createCache(
+  limits: CacheLimits,
+  invalidated?: (url: string) => void,
+  disk: DiskStore | null = null,
+): SharedCache {
+  return new MemoryCache(limits, invalidated, disk);
 }
 
 /** Behind hops whoever waits may be who is waited for: a chain that leads back here asks us for the same. It shall not take long to be found out (A44). */
@@ -136,13 +143,16 @@ class MemoryCache implements SharedCache {
   private readonly limits: CacheLimits;
   private readonly semantics: Semantics;
   private readonly invalidated: ((url: string) => void) | undefined;
-  private readonly memory: MemoryStore;
+  /** All tiers as one. */
+  private readonly memory: Store;
+  private readonly tiers: Tiers | null;
+  private readonly disk: DiskStore | null;
   private readonly unfinished: Budget;
   private readonly invalidations = new RecentInvalidations();
   readonly keeper: Keeper;
   private readonly inFlight: InFlight<Live> | null;
 
-  constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined) {
+  constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined, disk: DiskStore | null) {
     this.limits = limits;
     this.semantics = {
       shared: limits.semantics !== 'private',
@@ -152,7 +162,10 @@ class MemoryCache implements SharedCache {
       cookies: limits.cookies ?? true,
     };
     this.invalidated = invalidated;
-    this.memory = new MemoryStore(limits.memory);
+    this.disk = disk;
+    const memory = new MemoryStore(limits.memory);
+    this.tiers = disk && new Tiers(memory, disk, limits.memory > 0 ? limits.entry : 0, this.semantics);
+    this.memory = this.tiers ?? memory;
     this.unfinished = new Budget(limits.memory);
     this.keeper = makeKeeper(
       this.memory,
@@ -498,7 +511,9 @@ class MemoryCache implements SharedCache {
   }
 
   clear(): void {
-    this.memory.purge({ all: true });
+    // Who found out that something is out of date has told the disk himself.
+    if (this.tiers === null) this.memory.purge({ all: true });
+    else this.tiers.forget();
     this.invalidations.all();
     this.inFlight?.clear();
   }
@@ -601,6 +616,16 @@ class MemoryCache implements SharedCache {
     }
     const { entry: limit, finish } = this.limits;
     const { flight } = miss;
+    if (part === null && length !== null && length > limit) {
+      const toDisk = this.tiers?.begin(length) ?? null;
+      if (toDisk === null) return null;
+      flight?.settled('alone');
+      const whole = () => {
+        if (this.invalidations.since(request.url, moment)) toDisk.abort();
+        else toDisk.commit({ ...like, status, reason });
+      };
+      return { head, body: new DiskCopy(body, toDisk, whole) };
+    }
     /** RFC 9111 §3.3: what there is of one that broke off, where the rest can be asked for. */
     const broken = (soFar: Buffer): void => {
       const { from, complete } = part ?? { from: 0, complete: length };
@@ -671,7 +696,8 @@ class MemoryCache implements SharedCache {
     if (hindrance !== null) return hindrance;
     // That a range cannot be had says nothing of the rest.
     if (asked.range !== undefined && status === 416) return 'status';
-    if (framing.kind === 'length' && framing.length > this.limits.entry) return 'size';
+    if (framing.kind === 'length' && framing.length > this.limits.entry && !this.disk?.takes(framing.length))
+      return 'size';
     const names = varyNames(fields);
     if (names === 'never') return 'vary';
     const selection = names === null ? null : selectionOf(names, request.head.fields);

@@ -28,9 +28,10 @@ export type Op =
   | { readonly do: 'piece'; readonly filling: number; readonly at: Bytes; readonly length: Bytes }
   | { readonly do: 'commit'; readonly filling: number; readonly row: PutRow; readonly length: Bytes }
   | { readonly do: 'abort'; readonly filling: number }
-  | { readonly do: 'touch'; readonly id: number; readonly used: Seconds }
+  /** Used, where its last use was before `unless`. */
+  | { readonly do: 'touch'; readonly url: string; readonly used: Seconds; readonly unless: Seconds }
   | { readonly do: 'freshen'; readonly id: number; readonly head: string; readonly responded: EpochMilliseconds }
-  | { readonly do: 'pin'; readonly id: number; readonly pinned: boolean }
+  | { readonly do: 'pin'; readonly which: Stored; readonly pinned: boolean }
   | { readonly do: 'remove'; readonly id: number }
   | { readonly do: 'purge'; readonly which: Stored };
 

@@ -30,6 +30,7 @@ import {
   placesIn,
   whereOf,
 } from './disk-rows.ts';
+import { PartsBody } from './partial.ts';
 import { type Entry, hostOf, meaning, MemoryBody } from './store.ts';
 
 /** What may wait to be written, all told; more is not kept. */
@@ -62,8 +63,6 @@ export interface DiskOptions {
   readonly folder: string;
   /** Bytes on the disk. */
   readonly limit: Bytes;
-  /** A body up to this length that went out whole is handed to `promote`. */
-  readonly memoryEntry: Bytes;
   readonly warn: (message: string) => void;
   readonly now?: () => EpochMilliseconds;
   readonly retryAfter?: Milliseconds;
@@ -102,6 +101,8 @@ interface Reader {
   readonly database: DatabaseSync;
   readonly inode: number;
   readonly byUrl: StatementSync;
+  /** The same, without what is served. */
+  readonly places: StatementSync;
 }
 
 /** As `byUrl` gives them. */
@@ -124,7 +125,8 @@ const ALL: Stored = { all: true };
 const EMPTY = Buffer.alloc(0);
 
 export class DiskStore {
-  /** Hears of a larger body that has been read whole. */
+  /** A body that is read from a file and goes out whole is handed to `promote` up to this length. */
+  promoteUpTo: Bytes = 0;
   promote: (url: string, id: number, body: Buffer) => void = () => {};
   private readonly options: DiskOptions;
   private readonly now: () => EpochMilliseconds;
@@ -190,7 +192,7 @@ export class DiskStore {
         continue;
       }
       found.push(this.freshened(id, entry));
-      if (touch && this.seconds() - row[3] >= (this.options.touchAfter ?? TOUCH_AFTER)) this.touch(id);
+      if (touch && this.seconds() - row[3] >= (this.options.touchAfter ?? TOUCH_AFTER)) this.touch(url);
     }
     return found;
   }
@@ -260,7 +262,9 @@ export class DiskStore {
       database.exec('PRAGMA cell_size_check = ON');
       const byUrl = database.prepare(`SELECT ${COLUMNS} FROM answers WHERE url = ?`);
       byUrl.setReturnArrays(true);
-      return { database, inode, byUrl };
+      const places = database.prepare('SELECT id, space, choice FROM answers WHERE url = ?');
+      places.setReturnArrays(true);
+      return { database, inode, byUrl, places };
     } catch (error) {
       database.close();
       throw error;
@@ -301,11 +305,12 @@ export class DiskStore {
           length,
           blocks: digests,
           broken: () => this.remove(id),
-          keepUpTo: this.options.memoryEntry,
+          keepUpTo: this.promoteUpTo,
           whole: bytes => this.promote(url, id, bytes),
         });
       }
     }
+    const partial = parts === null ? null : partsOf(parts, body.bytes!);
     return {
       url,
       space,
@@ -318,8 +323,8 @@ export class DiskStore {
       lines: facts.lines,
       requestedAt: facts.requestedAt,
       ageValue: facts.ageValue,
-      partial: parts === null ? null : partsOf(parts, body.bytes!),
-      body: parts === null ? body : new MemoryBody(EMPTY),
+      partial,
+      body: partial === null ? body : new PartsBody(partial.parts),
     };
   }
 
@@ -399,8 +404,35 @@ export class DiskStore {
     };
   }
 
-  touch(id: number): void {
-    if (this.hasRoom(0)) this.add({ do: 'touch', id, used: this.seconds() });
+  /** It has been used. */
+  touch(url: string): void {
+    if (!this.hasRoom(0)) return;
+    const used = this.seconds();
+    this.add({ do: 'touch', url, used, unless: used - (this.options.touchAfter ?? TOUCH_AFTER) });
+  }
+
+  /** The numbers of what lies in this place: same URL, space and selection. */
+  idsLike({ url, space, selection }: Entry): number[] {
+    const choice = choiceText(selection);
+    const ids = (this.queued.get(url) ?? [])
+      .filter(one => one.entry.space === space && one.choice === choice && !this.gone.has(one.id))
+      .map(({ id }) => id);
+    if (this.isPurged(url)) return ids;
+    const rows = this.ask(({ places }) => places.all(url)) as unknown as [number, string, string][] | null;
+    for (const [id, ...place] of rows ?? []) {
+      if (place[0] === space && place[1] === choice && !this.gone.has(id) && !ids.includes(id)) ids.push(id);
+    }
+    return ids;
+  }
+
+  removeLike(entry: Entry): void {
+    for (const id of this.idsLike(entry)) this.remove(id);
+  }
+
+  /** Whether there is anything of a URL. */
+  has(url: string): boolean {
+    if (this.queued.has(url)) return true;
+    return ((this.ask(({ places }) => places.all(url)) as unknown[] | null) ?? []).length > 0;
   }
 
   /** Another head for the same body. */
@@ -411,8 +443,18 @@ export class DiskStore {
     this.add({ do: 'freshen', id, head, responded }, undefined, head.length);
   }
 
-  pin(id: number, pinned: boolean): void {
-    this.add({ do: 'pin', id, pinned });
+  /** Keeps what is meant, or no longer; how many are now otherwise. */
+  pin(which: Stored, pinned: boolean): number {
+    this.flush();
+    const [where, values] = whereOf(which);
+    const count = this.ask(({ database }) =>
+      database
+        .prepare(`SELECT count(*) AS count FROM answers ${where} ${where === '' ? 'WHERE' : 'AND'} pinned != ?`)
+        .get(...values, pinned ? 1 : 0),
+    ) as { count: number } | null;
+    this.add({ do: 'pin', which, pinned });
+    this.flush();
+    return count?.count ?? 0;
   }
 
   remove(id: number): void {

@@ -458,13 +458,15 @@ function perform(op: Op, part: (at: Bytes, length: Bytes) => Uint8Array): void {
       return;
     }
     case 'touch':
-      sql('UPDATE answers SET used = ? WHERE id = ? AND used < ?').run(op.used, op.id, op.used);
+      sql('UPDATE answers SET used = ? WHERE url = ? AND used <= ?').run(op.used, op.url, op.unless);
       return;
     case 'freshen':
       return freshen(op.id, op.head, op.responded);
-    case 'pin':
-      sql('UPDATE answers SET pinned = ? WHERE id = ?').run(op.pinned ? 1 : 0, op.id);
+    case 'pin': {
+      const [where, values] = whereOf(op.which);
+      sql(`UPDATE answers SET pinned = ? ${where}`).run(op.pinned ? 1 : 0, ...values);
       return;
+    }
     case 'remove':
       return removeAll(sql(`${FACTS} WHERE id = ?`).all(op.id));
     case 'purge':

@@ -27,7 +27,6 @@ export function diskIn(place: string, options: Partial<DiskOptions> = {}): TestS
   const store = new DiskStore({
     folder,
     limit: 64 * MiB,
-    memoryEntry: MiB,
     warn: message => warnings.push(message),
     ...options,
   });

@@ -1,0 +1,177 @@
+// Memory over disk, as one store. What is stored is written to both at once, the disk a moment later on a thread of its own: so a crash loses little, what
+// leaves memory need not be written then, and what is in memory only is never more than what the disk does not take. Memory has all answers of a URL or
+// none, so that a lookup asks the disk only for URLs that memory does not know, and then takes all of them along. A body too large for memory stays on
+// the disk, and all of its URL with it.
+import type { Stored } from '../../shared/control.ts';
+import type { Bytes } from '../../shared/units.ts';
+import type { DiskEntry, DiskFilling, DiskStore } from './disk-store.ts';
+import type { Semantics } from './policy.ts';
+import { type Entry, MemoryBody, type Store, type StoredBody, type StoreStats } from './store.ts';
+import { StoredResponse } from './stored-response.ts';
+import { sameSelection } from './vary.ts';
+
+/** Of so many hits in memory one is told to the disk, which would else take what is used most for what nobody wants any more. */
+const TOLD_HITS = 64;
+
+export class Tiers implements Store {
+  private readonly memory: Store;
+  private readonly disk: DiskStore;
+  /** The largest body that is kept in memory. */
+  private readonly memoryEntry: Bytes;
+  private readonly semantics: Semantics;
+  private hits = 0;
+
+  constructor(memory: Store, disk: DiskStore, memoryEntry: Bytes, semantics: Semantics) {
+    this.semantics = semantics;
+    this.memory = memory;
+    this.disk = disk;
+    this.memoryEntry = memoryEntry;
+    disk.promoteUpTo = memoryEntry;
+    disk.promote = (url, id, body) => this.promote(url, id, body);
+  }
+
+  get(url: string): readonly StoredResponse[] | undefined {
+    const known = this.memory.get(url);
+    if (known === undefined) return this.load(url, true);
+    if (++this.hits % TOLD_HITS === 0) this.disk.touch(url);
+    return known;
+  }
+
+  peek(url: string): readonly StoredResponse[] | undefined {
+    return this.memory.peek(url) ?? this.responses(this.disk.get(url, false));
+  }
+
+  put(response: StoredResponse): boolean {
+    const { entry, url } = response;
+    const before = this.memory.peek(url) ?? this.load(url, false) ?? [];
+    const same = before.find(one => isSame(one.entry, entry));
+    // A slow body may be whole only after a later one of the same resource.
+    if (same !== undefined && same.respondedAt > response.respondedAt) return false;
+    if (same?.pinned === true) response.pinned = true;
+    const length = entry.partial === null ? entry.body.length : partsLength(entry);
+    const isOnDisk = this.disk.takes(length) && this.disk.put({ ...entry, pinned: response.pinned }) !== null;
+    // What was there in its place must not come back.
+    if (!isOnDisk && same !== undefined) this.disk.removeLike(entry);
+    const isInMemory = length <= this.memoryEntry && this.memory.put(response);
+    if (!isInMemory) this.memory.drop(url);
+    return isInMemory || isOnDisk;
+  }
+
+  replace(old: StoredResponse, fresh: StoredResponse): boolean {
+    const isKnown = this.memory.replace(old, fresh);
+    const { entry } = fresh;
+    const ids = this.disk.idsLike(old.entry);
+    if (ids.length === 0) return isKnown;
+    if (entry.body === old.entry.body && entry.partial === null && old.entry.partial === null) {
+      for (const id of ids) this.disk.freshen(id, { ...entry, pinned: fresh.pinned });
+    } else if (entry.partial !== null || entry.body.bytes !== null) {
+      if (this.disk.put({ ...entry, pinned: fresh.pinned }) === null) this.disk.removeLike(old.entry);
+    } else this.disk.removeLike(old.entry);
+    return true;
+  }
+
+  remove(response: StoredResponse): void {
+    this.memory.remove(response);
+    this.disk.removeLike(response.entry);
+  }
+
+  drop(url: string): void {
+    this.memory.drop(url);
+    if (this.disk.has(url)) this.disk.purge({ url });
+  }
+
+  purge(which: Stored): number {
+    // All that memory has is on the disk, too, unless that takes nothing.
+    return Math.max(this.memory.purge(which), this.disk.purge(which));
+  }
+
+  list(which: Stored, limit: number): readonly StoredResponse[] {
+    const found = [...this.memory.list(which, limit)];
+    const known = new Set(found.map(({ url }) => url));
+    for (const { entry } of this.disk.list(which, limit)) {
+      if (found.length >= limit) break;
+      if (!known.has(entry.url)) found.push(new StoredResponse({ ...entry, body: lying(entry.body) }, this.semantics));
+    }
+    return found;
+  }
+
+  pin(which: Stored, pinned: boolean): number {
+    return Math.max(this.memory.pin(which, pinned), this.disk.pin(which, pinned));
+  }
+
+  stats(): StoreStats {
+    const { entries, bytes } = this.memory.stats();
+    return { entries, bytes, disk: this.disk.stats() };
+  }
+
+  /** Forgets what is in memory: it may be out of date, where the disk is not. */
+  forget(): void {
+    this.memory.purge({ all: true });
+  }
+
+  /** The disk outlives this. */
+  async close(): Promise<void> {
+    this.disk.promoteUpTo = 0;
+    await this.memory.close();
+  }
+
+  /** Begins a body too large for memory; null where the disk does not take it. */
+  begin(length: Bytes | null): DiskFilling | null {
+    const filling = this.disk.begin(length);
+    if (filling === null) return null;
+    return {
+      ...filling,
+      commit: entry => {
+        this.memory.drop(entry.url);
+        filling.commit(entry);
+      },
+    };
+  }
+
+  /** What the disk has of a URL, into memory where all of it may stand there. */
+  private load(url: string, touch: boolean): readonly StoredResponse[] | undefined {
+    const found = this.responses(this.disk.get(url, touch));
+    if (found !== undefined) this.bringUp(url, found);
+    return found;
+  }
+
+  /** The most recent Date first (RFC 9111 §4). */
+  private responses(found: readonly DiskEntry[]): readonly StoredResponse[] | undefined {
+    if (found.length === 0) return undefined;
+    return found.map(({ entry }) => new StoredResponse(entry, this.semantics)).sort((a, b) => b.date - a.date);
+  }
+
+  private bringUp(url: string, found: readonly StoredResponse[]): void {
+    const mayStand = ({ entry: { body, partial } }: StoredResponse) =>
+      (body.bytes !== null || partial !== null) && body.length <= this.memoryEntry;
+    if (!found.every(mayStand)) return;
+    for (const one of found) {
+      if (this.memory.put(one)) continue;
+      this.memory.drop(url);
+      return;
+    }
+  }
+
+  private promote(url: string, id: number, bytes: Buffer): void {
+    if (this.memory.peek(url) !== undefined) return;
+    const found = this.responses(
+      this.disk
+        .get(url, false)
+        .map(one => (one.id === id ? { id, entry: { ...one.entry, body: new MemoryBody(bytes) } } : one)),
+    );
+    if (found !== undefined) this.bringUp(url, found);
+  }
+}
+
+function isSame(a: Entry, b: Entry): boolean {
+  return a.space === b.space && sameSelection(a.selection, b.selection);
+}
+
+function partsLength({ partial }: Entry): Bytes {
+  return partial!.parts.reduce((sum, { bytes }) => sum + bytes.length, 0);
+}
+
+/** A body, as what it is while it lies on the disk. */
+function lying(body: StoredBody): StoredBody {
+  return { length: body.length, bytes: null, open: (from, to) => body.open(from, to) };
+}
