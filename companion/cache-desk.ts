@@ -24,12 +24,12 @@ export function makeCacheDesk({ ask, totals, since, siteOf }: CacheDeskParts): C
     if ('prefix' in which) return { prefix: normalUrl(which.prefix) };
     return 'site' in which ? { site: normalSite(which.site, siteOf) } : which;
   };
+  const isShared = async () => shared(await ask<'holdings'>({ ask: 'holdings' })) !== null;
   return {
     async stats() {
       const all = await ask<'holdings'>({ ask: 'holdings' });
       const memory = added(all.map(one => one.memory));
-      const disks = all.flatMap(({ disk }) => (disk === null ? [] : [disk]));
-      return { since, memory, disk: disks.length === 0 ? null : added(disks), counts: totals() };
+      return { since, memory, disk: shared(all), counts: totals() };
     },
     async list(which, limit) {
       const all = await ask<'list'>({ ask: 'list', which: normal(which), limit });
@@ -39,8 +39,9 @@ export function makeCacheDesk({ ask, totals, since, siteOf }: CacheDeskParts): C
     async show(url) {
       return distinct((await ask<'show'>({ ask: 'show', url: normalUrl(url) })).flat());
     },
-    purge: async which => sum(await ask<'purge'>({ ask: 'purge', which: normal(which) })),
-    pin: async (which, pinned) => sum(await ask<'pin'>({ ask: 'pin', which: normal(which), pinned })),
+    purge: async which => counted(await isShared(), await ask<'purge'>({ ask: 'purge', which: normal(which) })),
+    pin: async (which, pinned) =>
+      counted(await isShared(), await ask<'pin'>({ ask: 'pin', which: normal(which), pinned })),
   };
 }
 
@@ -61,6 +62,19 @@ function added(all: readonly Holdings[]): Holdings {
     bytes: sum(all.map(one => one.bytes)),
     limit: sum(all.map(one => one.limit)),
   };
+}
+
+/** What is on the disk is everybody's; who has looked last knows the most of it. */
+function shared(all: readonly CacheAnswers['holdings'][]): Holdings | null {
+  return all.reduce<Holdings | null>(
+    (most, { disk }) => (disk === null || (most !== null && most.entries >= disk.entries) ? most : disk),
+    null,
+  );
+}
+
+/** How many answers are now otherwise. What is on a disk that all share was counted by the first to come, if by all. */
+function counted(isShared: boolean, counts: readonly number[]): number {
+  return isShared ? Math.max(0, ...counts) : sum(counts);
 }
 
 function sum(numbers: readonly number[]): number {

@@ -153,7 +153,7 @@ describe('a companion with something stored', () => {
   });
 
   test('with two workers both are asked, and both forget', async () => {
-    await using all = await startAll('workers: 2\n');
+    await using all = await startAll('workers: 2\ncache: { disk: 0 }\n');
     // A connection goes to either; after so many both have it.
     for (let i = 0; i < 24; i++) await all.get('/a');
     const { memory, counts } = await all.json<CacheStats>('cache', 'stats');
