@@ -13,18 +13,19 @@ export interface CacheDeskParts {
     question: Extract<CacheQuestion, { ask: A }>,
   ) => Promise<CacheAnswers[A][]>;
   readonly totals: () => SiteCounts;
+  /** Whether there is a disk, which all workers share. */
+  readonly isShared?: () => boolean;
   readonly since: EpochMilliseconds;
   /** The registrable domain of a host, or the host itself. */
   readonly siteOf: (host: string) => string;
 }
 
-export function makeCacheDesk({ ask, totals, since, siteOf }: CacheDeskParts): CacheDesk {
+export function makeCacheDesk({ ask, totals, since, siteOf, isShared = () => false }: CacheDeskParts): CacheDesk {
   const normal = (which: Stored): Stored => {
     if ('url' in which) return { url: normalUrl(which.url) };
     if ('prefix' in which) return { prefix: normalUrl(which.prefix) };
     return 'site' in which ? { site: normalSite(which.site, siteOf) } : which;
   };
-  const isShared = async () => shared(await ask<'holdings'>({ ask: 'holdings' })) !== null;
   return {
     async stats() {
       const all = await ask<'holdings'>({ ask: 'holdings' });
@@ -39,9 +40,8 @@ export function makeCacheDesk({ ask, totals, since, siteOf }: CacheDeskParts): C
     async show(url) {
       return distinct((await ask<'show'>({ ask: 'show', url: normalUrl(url) })).flat());
     },
-    purge: async which => counted(await isShared(), await ask<'purge'>({ ask: 'purge', which: normal(which) })),
-    pin: async (which, pinned) =>
-      counted(await isShared(), await ask<'pin'>({ ask: 'pin', which: normal(which), pinned })),
+    purge: async which => counted(isShared(), await ask<'purge'>({ ask: 'purge', which: normal(which) })),
+    pin: async (which, pinned) => counted(isShared(), await ask<'pin'>({ ask: 'pin', which: normal(which), pinned })),
   };
 }
 

@@ -290,6 +290,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         totals: () => log.totals(),
         since: startedAt,
         siteOf: siteName,
+        isShared: () => worker.furnished.config.cache.disk > 0,
       }),
       follow: (recent, deliver) => log.follow(recent, deliver),
       newCode: () => pairing.newCode(),

@@ -97,6 +97,21 @@ test('what workers hold, forget and keep is added up', async () => {
   expect(await deskOf(2, 0, 3).desk.pin({ site: 'a.test' }, true)).toBe(5);
 });
 
+test('what all workers share on the disk is counted once', async () => {
+  const memory = { entries: 2, bytes: 10, limit: 100 };
+  const disk = { entries: 5, bytes: 50, limit: 500 };
+  const late = { ...disk, entries: 6, bytes: 60 };
+  expect((await deskOf({ memory, disk }, { memory, disk: late }).desk.stats()).disk).toEqual(late);
+  const sharing = makeCacheDesk({
+    ask: () => Promise.resolve([0, 6, 2] as never),
+    totals: noCounts,
+    since: 7,
+    siteOf: siteName,
+    isShared: () => true,
+  });
+  expect(await sharing.purge({ all: true })).toBe(6);
+});
+
 test('an answer that several workers have is listed once, by URL, and the younger one', async () => {
   const one = { answers: [stored('http://b.test/'), stored('http://a.test/', { storedAt: 5 })], more: false };
   const two = { answers: [stored('http://a.test/'), stored('http://a.test/', { partition: 'c.test' })], more: false };
