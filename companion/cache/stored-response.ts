@@ -1,7 +1,7 @@
 // One stored answer: everything that a hit needs, made ready when it is stored, so that a hit reads no field again.
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
-import type { Answer, ResponseHead } from '../message/message.ts';
+import type { Answer } from '../message/message.ts';
 import type { Hit } from '../rooms.ts';
 import { parseHttpDate } from './dates.ts';
 import { correctedInitialAge, dateValue, type Reuse, reuseOf, type Semantics, type Terms, termsOf } from './policy.ts';
