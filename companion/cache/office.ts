@@ -80,7 +80,11 @@ export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffic
         .get(url)
         .map(one => {
           const { mode, status } = judge(one, now);
-          return { ...tell(one, now), fields: fieldsOf(one), verdict: verdictOf(one, mode, status) };
+          const told = tell(one, now);
+          // A mode may make it last longer than it says itself.
+          const ttl = /^hit; ttl=(-?\d+)/.exec(status)?.[1];
+          const freshFor = ttl === undefined ? told.freshFor : Number(ttl);
+          return { ...told, freshFor, fields: fieldsOf(one), verdict: verdictOf(one, mode, status) };
         });
     },
     purge: ({ which }) => keeper().purge(which),

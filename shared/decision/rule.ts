@@ -3,7 +3,10 @@
 export type RouteName = string;
 /** off: lists do not block here; standard: block lists apply. (strict is reserved.) */
 export type FilterLevel = 'off' | 'standard' | 'strict';
-/** off: nothing is looked up or stored; standard: RFC 9111. (aggressive and offline-first are reserved; today they act as standard.) */
+/**
+ * off: nothing is looked up or stored; standard: RFC 9111; aggressive: what may be kept is fresh for longer, reloads or not; offline-first: what is
+ * stored is served at any age, and asked for behind it.
+ */
 export type CacheMode = 'off' | 'standard' | 'aggressive' | 'offline-first';
 
 /** What a rule looks at. Hosts are in normal form (shared/endpoint.ts). */

@@ -152,6 +152,20 @@ describe('a companion with something stored', () => {
     expect(old).toMatchObject({ pinned: true, age: 0 });
   });
 
+  test('tells of a site with a mode of its own what the mode makes of it', async () => {
+    await using all = await startAll(
+      'sites:\n  origin.test: { route: companion, cache: aggressive }\n  other.test: { route: companion, cache: off }\n',
+    );
+    await all.get('/old');
+    await new Promise(resolve => setTimeout(resolve, 1_100));
+    const old = await all.json<StoredAnswer>('cache', 'show', all.at('/old'));
+    expect(old.verdict).toMatch(/^Used as it is, for it is fresh\. \(hit; ttl=359\d\)$/);
+    expect(old.freshFor).toBeGreaterThan(3_500);
+    expect(await all.get('/old')).toMatch(/^hit; ttl=359\d/);
+    expect(await all.get('/a', 'other.test')).toBe('fwd=bypass');
+    expect((await all.json<CacheStats>('cache', 'stats')).counts).toMatchObject({ requests: 3, lookups: 2, cached: 1 });
+  });
+
   test('with two workers both are asked, and both forget', async () => {
     await using all = await startAll('workers: 2\ncache: { disk: 0 }\n');
     // A connection goes to either; after so many both have it.
