@@ -6,7 +6,7 @@ import { type CacheControl, NO_DIRECTIVES, parseCacheControl } from './cache-con
 export interface Asked extends RangeRequest {
   control: CacheControl;
   hasAuthorization: boolean;
-  /** A condition that only the origin may judge. */
+  /** A condition that only the origin may judge, or what makes an answer of its own. */
   originOnly: boolean;
   /** Of a GET; to other methods Range says nothing (RFC 9110 §14.2). */
   range: string | undefined;
@@ -14,6 +14,24 @@ export interface Asked extends RangeRequest {
   ifNoneMatch: string | undefined;
   ifModifiedSince: string | undefined;
 }
+
+/** Fields by which some origins answer for another URL or method than the one that is asked for (A69): such an answer must be nobody else's. */
+const OVERRIDES: ReadonlySet<string> = new Set([
+  'x-original-url',
+  'x-original-host',
+  'x-rewrite-url',
+  'x-host',
+  'x-http-host-override',
+  'x-http-method-override',
+  'x-http-method',
+  'x-method-override',
+  'x-forwarded-host',
+  'x-forwarded-scheme',
+  'x-forwarded-proto',
+  'x-forwarded-prefix',
+  'x-forwarded-port',
+  'x-forwarded-server',
+]);
 
 const NO_CACHE: CacheControl = { ...NO_DIRECTIVES, noCache: true };
 
@@ -58,6 +76,9 @@ export function readRequest(head: RequestHead): Asked {
         break;
       case 'if-modified-since':
         asked.ifModifiedSince = fields.get('if-modified-since');
+        break;
+      default:
+        if (flat[i]!.startsWith('x-') && OVERRIDES.has(flat[i]!)) asked.originOnly = true;
     }
   }
   if (controlled) {

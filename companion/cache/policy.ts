@@ -288,8 +288,9 @@ export function standsIn(
   if (mode === 'offline-first') return true;
   if (request.noCache || stored.mustValidate) return false;
   const staleFor = age - stored.lifetime;
-  if (staleFor < 0) return why === 'cut-off' || stored.staleIfError !== null;
+  // RFC 5861 §4: the client may say it, too.
+  const window = stored.staleIfError ?? (request.staleIfError === null ? null : seconds(request.staleIfError) * 1000);
+  if (staleFor < 0) return why === 'cut-off' || window !== null;
   if (!stored.permitsStale) return false;
-  if (stored.staleIfError !== null) return staleFor <= stored.staleIfError;
-  return why === 'cut-off';
+  return window === null ? why === 'cut-off' : staleFor <= window;
 }

@@ -19,8 +19,6 @@ const group = (letter: 'A' | 'R', first: number, ...rows: (string | readonly [st
 const NO_H2 =
   'HTTP/2 is spoken on neither side: what browsers do over h2 goes through tunnels unread. Its preface is refused.';
 
-const COMES = 'It comes with validation and the disk.';
-
 /** Attacks and faults. */
 export const ATTACKS: readonly Demand[] = [
   ...group(
@@ -106,11 +104,11 @@ export const ATTACKS: readonly Demand[] = [
     'collapsed requests whose answer is not theirs: each asks for itself',
     'a leader that stalls or leaves: followers go on within a bound',
     'what broke off is never whole; a 206 is never a 200',
-    ['a 304 with huge or framing fields: bounded, framing not merged', COMES],
+    'a 304 with huge or framing fields: bounded, framing not merged',
     'errors made by a proxy on the way: never stored as the origin’s',
     'unsafe methods invalidate their URL, and no other origin’s',
     'clock jumps, odd Age and Date: saturating arithmetic',
-    ['corruption, full and read-only disks: a miss, not a crash', COMES],
+    'corruption, full and read-only disks: a miss, not a crash',
     'a page of one site cannot time what another has cached',
   ),
   ...group(
@@ -193,7 +191,7 @@ export const CACHE_DUTIES: readonly Demand[] = group(
   56,
   '9111 §3: what may be stored',
   '§3.1: fields that are not stored',
-  ['§3.2: what updates stored fields, and what does not', COMES],
+  '§3.2: what updates stored fields, and what does not',
   '§3.3–4: incomplete answers stay incomplete, and are completed by a strong validator only',
   '§3.5: Authorization',
   '§4: what may be reused',
@@ -204,15 +202,15 @@ export const CACHE_DUTIES: readonly Demand[] = group(
   '§4.2.3: age, from when it was asked for, saturating',
   '§4.2.4: nothing stale where that is forbidden, or without reason',
   '§4.3.1–2: validation, and conditions of clients',
-  ['§4.3.4: which stored answer a 304 freshens', COMES],
-  ['§4.3.3: what a 5xx to a validation means', COMES],
-  ['§4.3.5: HEAD freshens or invalidates', COMES],
+  '§4.3.4: which stored answer a 304 freshens',
+  '§4.3.3: what a 5xx to a validation means',
+  '§4.3.5: HEAD freshens or invalidates',
   '§4.4: invalidation',
   '§5.2, §5.2.3: Cache-Control passes; unknown directives are ignored',
   '§5.2.1: directives of requests',
-  ['§5.2.2.2: must-revalidate while the origin is away', COMES],
+  '§5.2.2.2: must-revalidate while the origin is away',
   '§5.3: an invalid Expires is in the past, and counts only without max-age',
-  ['5861 §3–4: windows in which stale answers serve', COMES],
+  '5861 §3–4: windows in which stale answers serve',
   ['the neutral suite in proxy mode', 'It is run from outside: docs/cache.md says how it went.'],
   '9209 §2: Proxy-Status is a list to which a member is added',
   '§2.3: the most specific error type, and its status',
