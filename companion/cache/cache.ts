@@ -605,8 +605,8 @@ class MemoryCache implements SharedCache {
       part === null
         ? { ...like, status, reason, body: new MemoryBody(whole), partial: null }
         : this.combined(incompleteEntry(like, part.from, whole, part.complete));
-    const put = (entry: Entry): boolean =>
-      !this.invalidations.since(request.url, moment) && this.memory.put(new StoredResponse(entry, this.semantics));
+    const put = (entry: Entry, isPart = part !== null): boolean =>
+      !this.invalidations.since(request.url, moment) && this.place(new StoredResponse(entry, this.semantics), isPart);
     const length = part !== null ? part.to - part.from : head.framing.kind === 'length' ? head.framing.length : null;
     if (body === null || Buffer.isBuffer(body)) {
       const came = body?.length ?? 0;
@@ -635,7 +635,7 @@ class MemoryCache implements SharedCache {
       const entry = this.combined(fresh);
       const before = entry === fresh ? this.sameKind(fresh) : undefined;
       // The whole of another time is worth more than a piece of now.
-      if (before === undefined || before.entry.partial !== null) put(entry);
+      if (before === undefined || before.entry.partial !== null) put(entry, true);
     };
     const filling = new Filling(body, {
       limit,
@@ -663,6 +663,13 @@ class MemoryCache implements SharedCache {
         filling,
       });
     return { head, body: filling.leader };
+  }
+
+  /** Puts an answer into its place; a part may only have freshened the whole that is there, wherever its body lies. */
+  private place(response: StoredResponse, isPart: boolean): boolean {
+    const before = isPart ? this.sameKind(response.entry) : undefined;
+    if (before?.entry.body === response.entry.body) return this.memory.replace(before!, response);
+    return this.memory.put(response);
   }
 
   /** What is stored already in the place of this one. */

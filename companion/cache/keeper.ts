@@ -44,6 +44,6 @@ function kept(one: StoredResponse): Kept {
     initialAge,
     lifetime,
     parts: entry.partial && entry.partial.parts.map(({ from, bytes }) => [from, from + bytes.length] as const),
-    tier: entry.body.bytes === null ? 'disk' : 'memory',
+    tier: entry.body.bytes === null && entry.partial === null ? 'disk' : 'memory',
   };
 }
