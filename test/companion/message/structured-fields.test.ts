@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import {
   type BareItem,
   type Item,
+  parseDictionary,
   parseList,
   serializeItem,
   serializeList,
@@ -68,5 +69,25 @@ describe('a structured list', () => {
   test('is written without what a string cannot hold', () => {
     expect(stringItem('a "b" \\ ü\n')).toBe('"a \\"b\\" \\\\ ??"');
     expect(serializeItem({ value: new Token('a'), params: new Map<string, BareItem>([['b', true]]) })).toBe('a;b');
+  });
+});
+
+describe('a dictionary', () => {
+  test('is read, with flags, parameters and the last of two', () => {
+    const read = parseDictionary('max-age=60, no-store;a=1,  public ,max-age=5;b, x="y", l=(1 2)');
+    expect([...read!].map(([key, { value }]) => [key, Array.isArray(value) ? value.length : value])).toEqual([
+      ['no-store', true],
+      ['public', true],
+      ['max-age', 5],
+      ['x', 'y'],
+      ['l', 2],
+    ]);
+    expect(read!.get('no-store')!.params.get('a')).toBe(1);
+    expect(parseDictionary('')!.size).toBe(0);
+    expect(parseDictionary('a=?0')!.get('a')!.value).toBe(false);
+  });
+
+  test.each(['Max-Age=60', 'a=', 'a b', 'a,', ',a', 'a=1 b', 'a="', '1', 'a=(1', 'a;'])('is none: %j', text => {
+    expect(parseDictionary(text)).toBeNull();
   });
 });
