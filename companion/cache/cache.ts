@@ -11,7 +11,7 @@ import { hasItAlready, type Validation, validationOf } from './conditional.ts';
 import { DiskCopy } from './disk-copy.ts';
 import type { DiskStore } from './disk-store.ts';
 import { Budget, exactCopy, Filling } from './filling.ts';
-import { isStillTheSame, meantBy, mergedLines, storedLines } from './freshen.ts';
+import { isStillTheSame, meantBy, mergedLines, storedLines, without } from './freshen.ts';
 import { type Flight, InFlight } from './in-flight.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
 import { makeKeeper } from './keeper.ts';
@@ -390,7 +390,10 @@ class MemoryCache implements SharedCache {
     }
     const { status } = answer.head;
     if (behind !== null) behind.refreshingSince = 0;
-    if (isUnsafe(method)) return { answer: this.unsafe(miss, answer, times), status: ask.status };
+    if (isUnsafe(method)) {
+      const kept = this.unsafe(miss, answer, times);
+      return kept === null ? { answer, status: ask.status } : { answer: kept, status: `${ask.status}; stored` };
+    }
     if (why === 'method' || why === 'bypass') return { answer, status: ask.status };
     if (status === 304 && miss.validation !== null) {
       const { candidates, alone } = miss.validation;
@@ -431,7 +434,7 @@ class MemoryCache implements SharedCache {
   }
 
   /** RFC 9111 §4.4: what an unsafe method makes invalid; and what the answer to a POST may be stored as (RFC 9110 §9.3.3). */
-  private unsafe(miss: Miss, answer: Answer, times: ExchangeTimes): Answer {
+  private unsafe(miss: Miss, answer: Answer, times: ExchangeTimes): Answer | null {
     const { request, asked } = miss;
     const { head } = answer;
     for (const url of invalidatedBy(request.url, head.status, head.fields)) {
@@ -439,8 +442,8 @@ class MemoryCache implements SharedCache {
       this.invalidated?.(url);
     }
     if (request.head.method !== 'POST' || !isCached(request.decision) || asked.originOnly || times.personal)
-      return answer;
-    return this.keep({ ...miss, moment: this.invalidations.present }, answer, times) ?? answer;
+      return null;
+    return this.keep({ ...miss, moment: this.invalidations.present }, answer, times);
   }
 
   /** What has come is of no use, and neither is what it was asked for with. All of it is asked for, as the client did. */
@@ -468,15 +471,17 @@ class MemoryCache implements SharedCache {
   /** The stored answer with the fields that confirm it; null where what it has become cannot be kept. */
   private freshened(stored: StoredResponse, fields: Fields, miss: Miss, times: ExchangeTimes): StoredResponse | null {
     const { request } = miss;
-    const terms = termsOf(stored.status, fields, times, this.semantics);
-    const lines = mergedLines(stored.entry.lines, fields, times.respondedAt, this.leftOut(terms));
-    if (lines === null) return null;
+    const merged = mergedLines(stored.entry.lines, fields, times.respondedAt);
+    if (merged === null) return null;
+    // By what is said now, or was said then and still stands.
+    const terms = termsOf(stored.status, new Fields(merged as string[]), times, this.semantics);
+    const lines = without(this.leftOut(terms), merged);
     const names = varyNames(new Fields(lines as string[]));
     const selection = names === null ? null : names === 'never' ? null : selectionOf(names, request.head.fields);
     if (names !== null && selection === null) return null;
     const { requestedAt, respondedAt } = times;
     const fresh = { lines, selection, requestedAt, respondedAt, ageValue: ageValue(fields), pinned: stored.pinned };
-    return new StoredResponse({ ...stored.entry, ...fresh }, this.semantics);
+    return new StoredResponse({ ...stored.entry, ...fresh }, this.semantics, terms);
   }
 
   /** Keeps a freshened answer, where that may still be kept. */

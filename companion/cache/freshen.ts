@@ -42,16 +42,25 @@ export function storedLines(
   return lines;
 }
 
+/** The lines without those of these names. */
+export function without(names: readonly string[], lines: readonly string[]): readonly string[] {
+  if (names.length === 0) return lines;
+  const kept: string[] = [];
+  for (let i = 0; i < lines.length; i += 3) {
+    if (!names.includes(lines[i + 1]!)) kept.push(lines[i]!, lines[i + 1]!, lines[i + 2]!);
+  }
+  return kept;
+}
+
 /** The stored lines with every field of `fresh` in the place of what was stored under its name; null where that is too much. */
 export function mergedLines(
   stored: readonly string[],
   fresh: Fields,
   respondedAt: EpochMilliseconds,
-  left: readonly string[],
 ): readonly string[] | null {
   const names = new Set<string>();
   const added: string[] = [];
-  const given = storedLines(fresh, respondedAt, left);
+  const given = storedLines(fresh, respondedAt);
   for (let i = 0; i < given.length; i += 3) {
     const lower = given[i + 1]!;
     if (NOT_MERGED.has(lower)) continue;

@@ -4,6 +4,7 @@ import { Fields } from '../message/headers.ts';
 import type { Answer } from '../message/message.ts';
 import type { Hit } from '../rooms.ts';
 import { parseHttpDate } from './dates.ts';
+import { without } from './freshen.ts';
 import { correctedInitialAge, dateValue, type Reuse, reuseOf, type Semantics, type Terms, termsOf } from './policy.ts';
 import type { Entry } from './store.ts';
 import type { Selection } from './vary.ts';
@@ -192,16 +193,6 @@ export class StoredResponse implements Reuse {
       },
     };
   }
-}
-
-/** The same lines where none of the names is among them. */
-function without(names: readonly string[], lines: readonly string[]): readonly string[] {
-  if (names.length === 0) return lines;
-  const kept: string[] = [];
-  for (let i = 0; i < lines.length; i += 3) {
-    if (!names.includes(lines[i + 1]!)) kept.push(lines[i]!, lines[i + 1]!, lines[i + 2]!);
-  }
-  return kept;
 }
 
 function headText(status: number, reason: string, lines: readonly string[]): string {
