@@ -410,7 +410,7 @@ function finish(
 ): Promise<void> | null {
   draft.cacheStatus = cacheStatus;
   const sending = respond(incoming, answer, { cacheStatus });
-  draft.status = answer.head.status;
+  draft.status = answer.ready?.status ?? answer.head.status;
   rooms.recorder.firstByte(draft);
   return sending;
 }

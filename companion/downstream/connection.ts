@@ -13,6 +13,7 @@ import type { KnownHeads } from '../message/known-heads.ts';
 import { type Carrier, IncomingBody } from '../message/incoming-body.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Body, RequestHead } from '../message/message.ts';
+import { writeOutgoing } from '../sockets/outgoing.ts';
 import { nodeSocket, type Socket } from '../sockets/socket.ts';
 import { MessageReads, own } from '../sockets/socket-reads.ts';
 import type { ControlDoor, ControlElsewhere, Entrance } from '../rooms.ts';
@@ -517,10 +518,21 @@ export class DownstreamConnection implements Carrier, Waiting, ChunkOutlet, Idle
   /** Writes; false asks to wait for whenDrained, and starts the clock of a reader that has stopped reading. */
   write(bytes: Buffer | string): boolean {
     const more = typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
+    this.hasWritten(more);
+    return more;
+  }
+
+  /** The same for the first bytes of `outgoing()`. */
+  writeOutgoing(length: number): boolean {
+    const more = writeOutgoing(this.socket, length);
+    this.hasWritten(more);
+    return more;
+  }
+
+  private hasWritten(more: boolean): void {
     if (!more) this.deadline = this.house.deadlines.in(this.house.limits.bodyTimeout * 1000);
     // What is written beside an upload (a 100, an early answer) buys the upload no time (A86).
     else if (this.body === null || this.body.waits) this.deadline = this.patience;
-    return more;
   }
 
   cork(): void {

@@ -6,6 +6,7 @@ import { allowedTrailers, dropHopByHop } from '../message/hop-by-hop.ts';
 import { listHas } from '../message/http1-parser.ts';
 import { Malformed } from '../message/malformed.ts';
 import type { Answer, BodySink, BodySource, ResponseHead } from '../message/message.ts';
+import { MAX_TOGETHER, outgoing } from '../sockets/outgoing.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Incoming } from './connection.ts';
 import { faultAnswer } from './fault-page.ts';
@@ -62,18 +63,49 @@ function addedText(options: RespondOptions): string {
   return text;
 }
 
+/** More than `lastLines` gives. */
+const MOST_ADDED = 1_024;
+let last = { age: '', cacheStatus: '' as string | undefined, ends: false, text: '' };
+
+/** The end of the head of an answer that lies ready. It is the same for many answers within a second. */
+function lastLines(age: string, cacheStatus: string | undefined, ends: boolean): string {
+  if (last.age !== age || last.cacheStatus !== cacheStatus || last.ends !== ends) {
+    const text = `${age}${addedText({ cacheStatus })}${ends ? 'Connection: close\r\n' : ''}\r\n`;
+    last = { age, cacheStatus, ends, text };
+  }
+  return last.text;
+}
+
 /**
  * Answers a request. Gives back null when all of it has been handed to the socket, else a promise for the end of the body, which rejects with the
  * Fault that broke it off (the connection is then ended so that nobody takes the answer for whole). Throws Fault downstream_gone.
  */
 export function respond(incoming: Incoming, answer: Answer, options: RespondOptions): Promise<void> | null {
   const { connection, head: request } = incoming;
-  const { head, body } = answer;
   if (connection.gone || incoming.responded) {
+    const { body } = answer;
     if (body !== null && !Buffer.isBuffer(body)) body.cancel();
     throw new Fault('downstream_gone');
   }
   incoming.responded = true;
+  const { ready } = answer;
+  if (
+    ready !== undefined &&
+    request.method !== 'HEAD' &&
+    options.proxyStatus === undefined &&
+    ready.length < MAX_TOGETHER - MOST_ADDED
+  ) {
+    const ends = options.close === true || !request.keepAlive || incoming.bodyUnread || connection.lastAnswer;
+    const out = outgoing();
+    let at = ready.headInto(out);
+    at += out.latin1Write(lastLines(ready.age, options.cacheStatus, ends), at);
+    at = ready.bodyInto(out, at);
+    incoming.bytesDown += at;
+    connection.writeOutgoing(at);
+    connection.answered(ends);
+    return null;
+  }
+  const { head, body } = answer;
   const bodyless = request.method === 'HEAD' || head.status === 204 || head.status === 304;
   const close = options.close === true || !request.keepAlive || incoming.bodyUnread || connection.lastAnswer;
   const closeLine = close ? 'Connection: close\r\n' : '';

@@ -70,4 +70,19 @@ export interface Answer {
    * Connection and without the empty line. It says what `head` says.
    */
   readonly prepared?: string | undefined;
+  /** The same as bytes that lie ready elsewhere. */
+  readonly ready?: ReadyAnswer | undefined;
+}
+
+/** A whole answer as bytes that lie where they are stored, for whoever writes it at once: after that it may be gone, and then its methods throw. */
+export interface ReadyAnswer {
+  readonly status: number;
+  /** Bytes of head and body, without what is added to the head. */
+  readonly length: number;
+  /** The Age line. */
+  readonly age: string;
+  /** Status line and field lines but for Age, from the beginning of `into`; gives back where they end. */
+  headInto(into: Buffer): number;
+  /** The body from `at`; gives back where it ends. */
+  bodyInto(into: Buffer, at: number): number;
 }

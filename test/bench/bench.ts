@@ -199,7 +199,7 @@ async function sampleInTurns(
       const proxy = proxies.get(name);
       if (proxy === undefined) continue;
       say('.');
-      if (measure.caching) await settleHit(proxy);
+      if (measure.caching) await settleHit(proxy, measure.path!, measure.urls!);
       if (!quick) await measure.run(wayOf(proxy), measure.seconds * scale * 0.5).catch(() => {});
     }
   }
@@ -233,11 +233,13 @@ async function sampleInTurns(
 
 const wayOf = (proxy: Running): Way => ({ ...proxy, keeps: proxy.subject.keeps });
 
-/** Until the answer is kept: some write it to disk first. */
-async function settleHit(proxy: Running): Promise<void> {
-  const request = `GET ${proxy.targetOf('/hit')} HTTP/1.1\r\nHost: ${proxy.host}\r\n\r\n`;
-  for (let i = 0; i < 5; i++) {
-    await ask(proxy.port, request);
+/** Until the answers are kept: some write them to disk first. */
+async function settleHit(proxy: Running, path: string, urls: number): Promise<void> {
+  for (let i = 0; i < (urls === 1 ? 5 : 2); i++) {
+    for (let n = 1; n <= urls; n++) {
+      const target = proxy.targetOf(urls === 1 ? path : `${path}${n}`);
+      await ask(proxy.port, `GET ${target} HTTP/1.1\r\nHost: ${proxy.host}\r\n\r\n`);
+    }
     await pause(50);
   }
 }

@@ -14,6 +14,7 @@ import type { TunnelOrder } from './tunnel-load.ts';
 
 const TUNNEL_LOAD = fileURLToPath(new URL('./tunnel-load.ts', import.meta.url));
 const BODY = 1024;
+const MEBIBYTE = 1024 * 1024;
 /** More than any proxy adds to the 1 KiB. */
 const MOST_HEAD = 1024;
 
@@ -41,6 +42,9 @@ export interface Measure {
   /** Every proxy sends everything to one http parent. */
   readonly parent: boolean;
   run(way: Way, seconds: number): Promise<Load>;
+  /** What is asked for, and how many there are of it, where hits are measured. */
+  readonly path?: string;
+  readonly urls?: number;
   /** What is wrong with it, seen from the origin; null where the load did what its name says. */
   fault(load: Load, reached: OriginCounts): string | null;
 }
@@ -59,13 +63,15 @@ export function directWay(origin: OriginPorts): Way {
 /** All of them. Loads leave their scripts in `folder`. */
 export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
   const usual = { seconds: 2, caching: false, direct: false, parent: false };
-  const wrk = (path: string, connections: number) => ({
-    run: (way: Way, seconds: number) => runWrk(folder, way, path, connections, seconds),
+  const wrk = (path: string, connections: number, { body = BODY, urls = 1, fields = '' } = {}) => ({
+    path,
+    urls,
+    run: (way: Way, seconds: number) => runWrk(folder, way, { path, urls, fields }, connections, seconds),
     fault: (load: Load & { bytes?: number }, reached: OriginCounts) => {
       const each = load.bytes! / load.operations;
       if (load.operations === 0) return 'no answer at all';
-      if (each < BODY || each > BODY + MOST_HEAD) return `answers of ${Math.round(each)} bytes for a body of ${BODY}`;
-      if (path === '/hit') return reached.hits === 0 ? null : `${reached.hits} hits reached the origin`;
+      if (each < body || each > body + MOST_HEAD) return `answers of ${Math.round(each)} bytes for a body of ${body}`;
+      if (path.startsWith('/hit')) return reached.hits === 0 ? null : `${reached.hits} hits reached the origin`;
       // What was under way at the end reached the origin and was not counted.
       return amiss('requests', reached.misses + reached.parent, load.operations, connections + load.errors);
     },
@@ -85,6 +91,14 @@ export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
   });
   return [
     { ...usual, name: 'hit-1k', caching: true, ...wrk('/hit', 32) },
+    { ...usual, name: 'hit-many', caching: true, ...wrk('/hit/', 32, { urls: 1_000 }) },
+    {
+      ...usual,
+      name: 'hit-304',
+      caching: true,
+      ...wrk('/hit-304', 32, { body: 0, fields: '["If-None-Match"] = \'"bench"\'' }),
+    },
+    { ...usual, name: 'hit-1m', caching: true, ...wrk('/hit-1m', 8, { body: MEBIBYTE }) },
     { ...usual, name: 'miss-1k', ...wrk('/miss/', 32) },
     { ...usual, name: 'tunnel-down', seconds: 1, ...tunnels('down', 'bulk', 4) },
     { ...usual, name: 'tunnel-up', seconds: 1, ...tunnels('up', 'sink', 4) },
@@ -104,24 +118,39 @@ function amiss(what: string, reached: number, wanted: number, slack: number): st
   return `${reached} ${what} reached the origin for ${wanted} that were answered`;
 }
 
-async function runWrk(folder: string, way: Way, path: string, connections: number, seconds: number): Promise<Load> {
+/** What wrk asks for. */
+interface Asks {
+  /** A URL of its own for each request where it ends in a slash. */
+  readonly path: string;
+  /** How many of these there are; 1: no end of them. */
+  readonly urls: number;
+  /** More fields, as Lua writes them. */
+  readonly fields: string;
+}
+
+async function runWrk(folder: string, way: Way, asks: Asks, connections: number, seconds: number): Promise<Load> {
   const script = join(folder, 'wrk.lua');
-  writeFileSync(script, wrkScript(way, path));
+  writeFileSync(script, wrkScript(way, asks));
   const args = ['-t1', `-c${connections}`, `-d${Math.max(1, Math.round(seconds))}s`, '--timeout', '20s', '-s', script];
   const text = await runLoad('wrk', [...args, `http://127.0.0.1:${way.port}`]);
   const load = JSON.parse(/\{"operations".*\}/.exec(text)![0]) as Load & { closed: number };
   return way.keeps ? load : { ...load, errors: load.errors - load.closed };
 }
 
-/** Each request with a URL of its own where the path ends in a slash. */
-function wrkScript(way: Way, path: string): string {
+function wrkScript(way: Way, { path, urls, fields }: Asks): string {
   const run = Math.floor(Math.random() * 2 ** 40).toString(36);
   return `
 local n = 0
 local url = "${way.targetOf(path)}"
-local headers = { Host = "${way.host}" }
+local headers = { Host = "${way.host}"${fields && `, ${fields}`} }
 local same = wrk.format("GET", url, headers)
+local many = {}
+for i = 1, ${urls > 1 ? urls : 0} do many[i] = wrk.format("GET", url .. i, headers) end
 request = function()
+  if ${urls} > 1 then
+    n = n % ${urls} + 1
+    return many[n]
+  end
   if not ${path.endsWith('/')} then return same end
   n = n + 1
   return wrk.format("GET", url .. "${run}-" .. n, headers)

@@ -1,14 +1,15 @@
 // The origin of the bench, as light as Node allows: it reads nothing of a request but its first bytes, and counts. `node origin.ts` prints its ports as
-// JSON. `http` answers 1 KiB (cacheable where the path begins with /hit); `parent` answers requests in absolute-form just so, as an http proxy that has
+// JSON. `http` answers 1 KiB (cacheable where the path begins with /hit; /hit-1m is 1 MiB, /hit-304 has an ETag); `parent` answers requests in absolute-form just so, as an http proxy that has
 // every answer at hand would; `bulk` sends without end, `sink` takes what comes, `echo` sends it back; `counts` tells what reached the others.
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { OriginCounts, OriginPorts } from './proxies.ts';
 
 const BODY = 'x'.repeat(1024);
-const answer = (cacheControl: string) =>
+const MEBIBYTE = 'x'.repeat(1024 * 1024);
+const answer = (cacheControl: string, body = BODY) =>
   Buffer.from(
     `HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: ${cacheControl}\r\nDate: ${new Date().toUTCString()}\r\n` +
-      `Content-Length: ${BODY.length}\r\n\r\n${BODY}`,
+      `Content-Length: ${body.length}\r\n\r\n${body}`,
     'latin1',
   );
 let cacheable = answer('max-age=3600');
@@ -19,6 +20,8 @@ setInterval(() => {
 }, 1000);
 
 const HIT = Buffer.from('GET /hit');
+const LARGE_HIT = Buffer.from('GET /hit-1m');
+const TAGGED_HIT = Buffer.from('GET /hit-304');
 const MISS = Buffer.from('GET /miss');
 const THROUGH_PARENT = Buffer.from('GET http://');
 const END = Buffer.from('\r\n\r\n');
@@ -50,6 +53,8 @@ function answering(answerTo: (bytes: Buffer) => Buffer): Server {
 const http = answering(bytes => {
   if (beginsWith(bytes, HIT)) {
     seen.hits++;
+    if (beginsWith(bytes, LARGE_HIT)) return answer('max-age=3600', MEBIBYTE);
+    if (beginsWith(bytes, TAGGED_HIT)) return answer('max-age=3600\r\nETag: "bench"');
     return cacheable;
   }
   if (beginsWith(bytes, MISS)) seen.misses++;

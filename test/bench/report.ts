@@ -54,6 +54,9 @@ const more = { better: 'more', of: capacity } as const;
 const less = { better: 'less' } as const;
 const ROWS: readonly RowShape[] = [
   { key: 'hit-1k', measure: 'hit-1k', label: 'hit, 32 connections', unit: 'requests/CPU s', ...more },
+  { key: 'hit-many', measure: 'hit-many', label: 'hit, 1,000 URLs', unit: 'requests/CPU s', ...more },
+  { key: 'hit-304', measure: 'hit-304', label: 'hit that is a 304', unit: 'requests/CPU s', ...more },
+  { key: 'hit-1m', measure: 'hit-1m', label: 'hit of 1 MiB', unit: 'requests/CPU s', ...more },
   { key: 'miss-1k', measure: 'miss-1k', label: 'miss, 32 connections', unit: 'requests/CPU s', ...more },
   {
     key: 'parent-miss',

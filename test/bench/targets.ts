@@ -15,6 +15,11 @@ export interface Target {
 export const TIE = 0.15;
 
 export const TARGETS: readonly Target[] = [
+  { row: 'hit-1k', against: 'trafficserver', ratio: 1.8, words: 'hit-1k ≥ 1.8x trafficserver' },
+  { row: 'hit-1k', against: 'squid', ratio: 2.3, words: 'hit-1k ≥ 2.3x squid' },
+  { row: 'hit-many', against: 'trafficserver', ratio: 2, words: 'hits of 1,000 URLs ≥ 2x trafficserver' },
+  { row: 'hit-1m', against: 'trafficserver', ratio: 0.8, words: 'hits of 1 MiB ≥ 0.8x trafficserver' },
+  { row: 'hit-1m', against: 'squid', ratio: 5, words: 'hits of 1 MiB ≥ 5x squid' },
   { row: 'miss-1k', against: 'best', ratio: 1.4, words: 'miss-1k ≥ 1.4x best' },
   { row: 'miss-1k', against: 'squid', ratio: 2.3, words: 'miss-1k ≥ 2.3x squid' },
   { row: 'tunnel-down', against: 'best', ratio: 1.35, words: 'tunnel down ≥ 1.35x best' },

@@ -6,7 +6,7 @@ import { connect, createServer, type Socket } from 'node:net';
 const [portText, parentText] = process.argv.slice(2);
 const parent = parentText === undefined ? null : Number(parentText);
 const END = Buffer.from('\r\n\r\n');
-const kept = new Map<string, Buffer>();
+const kept = new Map<string, { whole: Buffer; notModified: Buffer }>();
 const idle = new Map<number, Upstream[]>();
 
 type Fields = [name: string, lower: string, value: string][];
@@ -86,7 +86,15 @@ class Upstream {
     client.socket.write(bytes);
     this.keeping?.pieces.push(Buffer.from(bytes));
     if (this.left > 0) return;
-    if (this.keeping !== null) kept.set(this.keeping.url, Buffer.concat(this.keeping.pieces));
+    if (this.keeping !== null) {
+      const whole = Buffer.concat(this.keeping.pieces);
+      const head = whole.toString('latin1', 0, whole.indexOf(END) + 4);
+      const fields = head.slice(head.indexOf('\n') + 1).replace(/^content-length:.*\r\n/im, '');
+      kept.set(this.keeping.url, {
+        whole,
+        notModified: Buffer.from(`HTTP/1.1 304 Not Modified\r\n${fields}`, 'latin1'),
+      });
+    }
     this.keeping = null;
     this.client = null;
     client.answered(this);
@@ -130,7 +138,8 @@ class Client {
       if (start.startsWith('CONNECT ')) return this.openTunnel(target);
       const answer = kept.get(target);
       if (answer !== undefined) {
-        this.socket.write(answer);
+        const isConditional = fields.some(([, lower]) => lower === 'if-none-match');
+        this.socket.write(isConditional ? answer.notModified : answer.whole);
         continue;
       }
       this.forward(target, fields);
