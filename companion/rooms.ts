@@ -135,6 +135,8 @@ export interface CacheRequest {
   /** Whether any chain of the route has hops. */
   readonly behindHops: boolean;
   readonly decision: Decision;
+  /** The cache's own: what it has read of the head, for when the same request comes again. */
+  asked?: unknown;
 }
 
 export type Found = Hit | Ask | Follow;

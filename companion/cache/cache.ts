@@ -188,7 +188,7 @@ class MemoryCache implements SharedCache {
   }
 
   lookup(request: CacheRequest, now: EpochMilliseconds): Found {
-    const asked = readRequest(request.head);
+    const asked = ((request.asked as Asked | undefined) ??= readRequest(request.head));
     const selected = this.select(request, asked, now, true);
     if ('stored' in selected) return this.hit(request, asked, selected, now);
     const { why } = selected;
@@ -227,8 +227,8 @@ class MemoryCache implements SharedCache {
     stored.refreshingSince = now;
     const fields = request.head.fields.copy().delete('if-none-match').delete('if-modified-since');
     // A part must not take the place of a whole.
-    if (stored.entry.partial === null) fields.delete('range').delete('if-range');
-    const own = { ...request, head: { ...request.head, method: 'GET', fields } };
+    if (stored.partial === null) fields.delete('range').delete('if-range');
+    const own = { ...request, asked: undefined, head: { ...request.head, method: 'GET', fields, notes: undefined } };
     const refresh = this.missed(
       own,
       readRequest(own.head),
@@ -244,6 +244,8 @@ class MemoryCache implements SharedCache {
     { why, passedOver, candidates }: Extract<Selected, { why: unknown }>,
     behind: StoredResponse | null = null,
   ): Miss {
+    passedOver?.hold();
+    for (const one of candidates) one.hold();
     const validation = asked.control.noStore ? null : validationOf(request.head, asked, candidates);
     const moment = this.invalidations.present;
     const miss: Miss = { request, why, asked, passedOver, validation, behind, moment, flight: null, completing: null };
@@ -335,7 +337,10 @@ class MemoryCache implements SharedCache {
     const selected = this.select(request, asked, now, true);
     // What may only be used once the origin has confirmed it (no-cache) is asked about by what it is now.
     if (!('stored' in selected)) return askFor(this.missed(request, asked, selected), '; collapsed=?0');
-    return { ...this.hit(request, asked, selected, now), status: `fwd=${miss.why}; collapsed` };
+    const { answer, refresh } = this.hit(request, asked, selected, now);
+    // Who has waited takes it later than at once: made now, it is his whatever becomes of what is stored.
+    const { head, body } = answer;
+    return { kind: 'hit', answer: { head, body }, status: `fwd=${miss.why}; collapsed`, refresh };
   }
 
   /** The stale answer for one who has waited for an origin that has none. */
@@ -502,7 +507,7 @@ class MemoryCache implements SharedCache {
     if (times.personal || (head.status !== 200 && head.status !== 404 && head.status !== 410)) return;
     for (const stored of this.memory.peek(request.url) ?? NOTHING) {
       if (stored.route !== request.route || stored.partition !== request.partition) continue;
-      if (stored.entry.partial !== null || !matches(stored.selection, request.head.fields)) continue;
+      if (stored.partial !== null || !matches(stored.selection, request.head.fields)) continue;
       const isSame = head.status === 200 && stored.status === 200 && isStillTheSame(stored, head.fields);
       const fresh = isSame ? this.freshened(stored, head.fields, miss, times) : null;
       if (fresh === null || !this.putFresh(stored, fresh, miss, times)) this.memory.remove(stored);
@@ -543,7 +548,7 @@ class MemoryCache implements SharedCache {
       // Personal by the look of it: only what may be shared is given to a request with credentials.
       if (asked.hasAuthorization && !stored.allowsSharing)
         return { why: 'request', passedOver: null, candidates: NOTHING };
-      if (stored.entry.partial !== null && !(method === 'GET' && hasAll(stored.entry, asked))) {
+      if (stored.partial !== null && !(method === 'GET' && hasAll(stored.entry, asked))) {
         return { why: 'partial', passedOver: stored, candidates: NOTHING };
       }
       const age = currentAge(stored, now);
@@ -564,7 +569,7 @@ class MemoryCache implements SharedCache {
     for (const one of answers) {
       if (found.length === MAX_CANDIDATES) break;
       if (one.partition !== request.partition || one.route !== request.route) continue;
-      if (one.entry.partial !== null && one !== passedOver) continue;
+      if (one.partial !== null && one !== passedOver) continue;
       if (matches(one.selection, request.head.fields)) found.push(one);
     }
     return found;
@@ -640,7 +645,7 @@ class MemoryCache implements SharedCache {
       const entry = this.combined(fresh);
       const before = entry === fresh ? this.sameKind(fresh) : undefined;
       // The whole of another time is worth more than a piece of now.
-      if (before === undefined || before.entry.partial !== null) put(entry, true);
+      if (before === undefined || before.partial !== null) put(entry, true);
     };
     const filling = new Filling(body, {
       limit,

@@ -1,7 +1,10 @@
-// The memory tier: answers by URL, bounded by bytes, the least recently used go first.
+// The memory tier: answers by URL, bounded by bytes. What is new comes into a window where the least recently used goes first; from there it comes into
+// the rest only if it has been asked for more often than what would have to go for it (W-TinyLFU). docs/cache.md has the figures by which this was chosen.
 import { LRUCache } from 'lru-cache';
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
+import { FrequencySketch } from './frequency-sketch.ts';
+import { Slabs } from './slabs.ts';
 import { meaning, type Store, type StoreStats } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 import { sameSelection } from './vary.ts';
@@ -9,28 +12,58 @@ import { sameSelection } from './vary.ts';
 /** Variants kept of one URL in one space, and answers of one URL in all. */
 const MAX_VARIANTS = 8;
 const MAX_ANSWERS = 64;
+/** The window's share, in hundredths. */
+const WINDOW = 20;
+/** What is kept for offline use may take so much of the whole, in hundredths; more of it can go as anything else. */
+const PINNED = 50;
+
+type Answers = readonly StoredResponse[];
+type Queue = LRUCache<string, Answers>;
+
+/** Who has been asked for so often may take the place of one who has been asked for that often. */
+export type Admission = (candidate: number, victim: number) => boolean;
+const whoIsAskedForMore: Admission = (candidate, victim) => candidate > victim;
 
 export class MemoryStore implements Store {
   private readonly limit: Bytes;
-  private readonly resources: LRUCache<string, readonly StoredResponse[]> | null;
+  private readonly windowLimit: Bytes;
+  private readonly window: Queue;
+  private readonly main: Queue;
+  /** What does not go by itself. */
+  private readonly pinned = new Map<string, Answers>();
+  private pinnedBytes: Bytes = 0;
+  private readonly sketch: FrequencySketch;
+  private readonly admits: Admission;
+  private readonly slabs = new Slabs();
+  private entries = 0;
 
   /** `limit` 0: nothing is ever kept. */
-  constructor(limit: Bytes) {
+  constructor(limit: Bytes, admits: Admission = whoIsAskedForMore) {
     this.limit = limit;
-    this.resources = limit > 0 ? new LRUCache<string, readonly StoredResponse[]>({ maxSize: limit }) : null;
+    this.admits = admits;
+    this.windowLimit = Math.ceil((limit / 100) * WINDOW);
+    this.sketch = new FrequencySketch(Math.max(1_024, Math.ceil(limit / 4_096)));
+    // It never comes to their own bound: what has to go is chosen here.
+    const maxSize = Math.max(1, limit * 2);
+    this.window = new LRUCache<string, Answers>({ maxSize });
+    this.main = new LRUCache<string, Answers>({ maxSize });
   }
 
-  get(url: string): readonly StoredResponse[] | undefined {
-    return this.resources?.get(url);
+  get(url: string): Answers | undefined {
+    const found = this.main.get(url) ?? this.window.get(url) ?? this.pinned.get(url);
+    if (found !== undefined) this.sketch.seen(found[0]!.hash);
+    return found;
   }
 
-  peek(url: string): readonly StoredResponse[] | undefined {
-    return this.resources?.peek(url);
+  peek(url: string): Answers | undefined {
+    return this.main.peek(url) ?? this.window.peek(url) ?? this.pinned.get(url);
   }
 
   put(response: StoredResponse): boolean {
-    if (this.resources === null || response.size > this.limit) return false;
-    const before = this.resources.peek(response.url) ?? [];
+    if (response.size > this.limit) return false;
+    response.hash = hashOf(response.url);
+    this.sketch.seen(response.hash);
+    const before = this.peek(response.url) ?? NONE;
     const others = before.filter(
       one => one.space !== response.space || !sameSelection(one.selection, response.selection),
     );
@@ -39,47 +72,51 @@ export class MemoryStore implements Store {
     if (same.some(one => one.respondedAt > response.respondedAt)) return false;
     // What is kept for offline use is the resource, as it is now.
     if (same.some(one => one.pinned)) response.pinned = true;
-    this.keep(response.url, [response, ...others]);
-    return true;
+    return this.keep(response.url, before, [response, ...others]);
   }
 
   replace(old: StoredResponse, fresh: StoredResponse): boolean {
-    const before = this.resources?.peek(old.url);
+    const before = this.peek(old.url);
     if (before === undefined || !before.includes(old)) return false;
     if (old.pinned) fresh.pinned = true;
-    if (fresh.size > this.limit) this.remove(old);
-    else this.keep(old.url, [fresh, ...before.filter(one => one !== old)]);
-    return fresh.size <= this.limit;
+    fresh.hash = old.hash;
+    if (fresh.size > this.limit) {
+      this.remove(old);
+      return false;
+    }
+    return this.keep(old.url, before, [fresh, ...before.filter(one => one !== old)]);
   }
 
   remove(response: StoredResponse): void {
-    const before = this.resources?.peek(response.url);
-    if (before?.includes(response))
-      this.keep(
-        response.url,
-        before.filter(one => one !== response),
-      );
+    const before = this.peek(response.url);
+    if (before === undefined || !before.includes(response)) return;
+    this.keep(
+      response.url,
+      before,
+      before.filter(one => one !== response),
+    );
   }
 
   drop(url: string): void {
-    this.resources?.delete(url);
+    const before = this.peek(url);
+    if (before !== undefined) this.keep(url, before, NONE);
   }
 
   purge(which: Stored): number {
     const gone = this.list(which, Infinity);
-    if ('all' in which) this.resources?.clear();
-    else for (const one of gone) this.resources!.delete(one.url);
+    for (const url of new Set(gone.map(one => one.url))) this.drop(url);
     return gone.length;
   }
 
   list(which: Stored, limit: number): readonly StoredResponse[] {
-    if (this.resources === null) return [];
-    if ('url' in which) return (this.peek(which.url) ?? []).slice(0, limit);
+    if ('url' in which) return (this.peek(which.url) ?? NONE).slice(0, limit);
     const found: StoredResponse[] = [];
     const isMeant = meaning(which);
-    for (const [url, answers] of this.resources.entries()) {
-      if (found.length >= limit) break;
-      if (isMeant(url)) found.push(...answers);
+    for (const queue of [this.pinned, this.window, this.main]) {
+      for (const [url, answers] of queue.entries()) {
+        if (found.length >= limit) break;
+        if (isMeant(url)) found.push(...answers);
+      }
     }
     return found.slice(0, limit);
   }
@@ -87,33 +124,116 @@ export class MemoryStore implements Store {
   pin(which: Stored, pinned: boolean): number {
     const found = this.list(which, Infinity).filter(one => one.pinned !== pinned);
     for (const one of found) one.pinned = pinned;
+    for (const url of new Set(found.map(one => one.url))) {
+      const answers = this.peek(url);
+      if (answers !== undefined) this.keep(url, answers, answers);
+    }
     return found.length;
   }
 
   stats(): StoreStats {
-    let entries = 0;
-    for (const answers of this.resources?.values() ?? []) entries += answers.length;
-    return { entries, bytes: this.resources?.calculatedSize ?? 0, disk: null };
+    const bytes = this.window.calculatedSize + this.main.calculatedSize + this.pinnedBytes;
+    return { entries: this.entries, bytes, disk: null };
   }
 
   async close(): Promise<void> {
-    this.resources?.clear();
+    this.purge({ all: true });
   }
 
-  /** `answers`: the newest first, that is the one that must be kept. */
-  private keep(url: string, answers: readonly StoredResponse[]): void {
-    if (answers.length === 0) return void this.resources!.delete(url);
+  /** `answers` in the place of `before`: the newest first, that is the one that must be kept. False where nothing is kept. */
+  private keep(url: string, before: Answers, answers: Answers): boolean {
+    const wasInMain = this.takeOut(url);
     const kept: StoredResponse[] = [];
     let size = 0;
     let inSpace = 0;
-    const { space } = answers[0]!;
     for (const one of answers) {
-      if (one.space === space && ++inSpace > MAX_VARIANTS) continue;
-      if (kept.length === MAX_ANSWERS || (kept.length > 0 && size + one.size > this.limit)) break;
+      if (one.space === answers[0]!.space && ++inSpace > MAX_VARIANTS) continue;
+      if (kept.length === MAX_ANSWERS) break;
+      one.moveInto(this.slabs);
+      if (kept.length > 0 && size + one.size > this.limit) break;
       size += one.size;
       kept.push(one);
     }
     kept.sort((a, b) => b.date - a.date);
-    this.resources!.set(url, kept, { size });
+    for (const one of before) if (!kept.includes(one)) one.moveOut();
+    this.entries += kept.length - before.length;
+    if (kept.length === 0) return false;
+    if (kept.some(one => one.pinned) && this.pinnedBytes + size <= (this.limit / 100) * PINNED) {
+      this.pinned.set(url, kept);
+      this.pinnedBytes += size;
+      this.makeRoom(0);
+      return true;
+    }
+    if (wasInMain) {
+      if (size > this.mainLimit) return this.lose(kept);
+      this.makeRoom(size);
+      this.main.set(url, kept, { size });
+      return true;
+    }
+    if (size > this.windowLimit) return this.offer(url, kept, size);
+    this.window.set(url, kept, { size });
+    while (this.window.calculatedSize > this.windowLimit) {
+      const next = this.window.rentries().next().value as [string, Answers];
+      const held = this.window.calculatedSize;
+      this.window.delete(next[0]);
+      this.offer(next[0], next[1], held - this.window.calculatedSize);
+    }
+    return true;
   }
+
+  private get mainLimit(): Bytes {
+    return this.limit - this.windowLimit - this.pinnedBytes;
+  }
+
+  /** Takes the URL from where it is; true where that was the main part. */
+  private takeOut(url: string): boolean {
+    const pinned = this.pinned.get(url);
+    if (pinned !== undefined) {
+      this.pinned.delete(url);
+      for (const one of pinned) this.pinnedBytes -= one.size;
+      return true;
+    }
+    return !this.window.delete(url) && this.main.delete(url);
+  }
+
+  /** Before the door of the main part. */
+  private offer(url: string, answers: Answers, size: Bytes): boolean {
+    if (size > this.mainLimit) return this.lose(answers);
+    let room = this.mainLimit - this.main.calculatedSize;
+    if (room < size) {
+      const frequency = this.sketch.estimate(answers[0]!.hash);
+      for (const [, victims] of this.main.rentries() as Iterable<[string, Answers]>) {
+        if (!this.admits(frequency, this.sketch.estimate(victims[0]!.hash))) return this.lose(answers);
+        for (const one of victims) room += one.size;
+        if (room >= size) break;
+      }
+      this.makeRoom(size);
+    }
+    this.main.set(url, answers, { size });
+    return true;
+  }
+
+  /** In the main part, for so much. */
+  private makeRoom(size: Bytes): void {
+    while (this.main.calculatedSize + size > this.mainLimit) {
+      const victims = this.main.pop();
+      if (victims === undefined) return;
+      this.lose(victims);
+    }
+  }
+
+  private lose(answers: Answers): false {
+    this.entries -= answers.length;
+    for (const one of answers) one.moveOut();
+    return false;
+  }
+}
+
+const NONE: Answers = [];
+
+/** FNV-1a, in 31 bits. */
+function hashOf(text: string): number {
+  let hash = 0x811c_9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x0100_0193);
+  return (hash ^ (hash >>> 15)) & 0x7fff_ffff;
 }

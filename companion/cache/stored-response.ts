@@ -1,22 +1,42 @@
-// One stored answer: everything that a hit needs, made ready when it is stored, so that a hit reads no field again.
+// One stored answer: everything that a hit needs, made ready when it is stored, so that a hit reads no field again. In the memory tier a small one lies in
+// a slab, head and body together, and only what decisions need is an object; a large one, and one that is on its way, is loose.
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
-import type { Answer } from '../message/message.ts';
+import type { Answer, ReadyAnswer, ResponseHead } from '../message/message.ts';
 import type { Hit } from '../rooms.ts';
 import { parseHttpDate } from './dates.ts';
 import { without } from './freshen.ts';
 import { correctedInitialAge, dateValue, type Reuse, reuseOf, type Semantics, type Terms, termsOf } from './policy.ts';
-import type { Entry } from './store.ts';
+import { offsetOf, type Page, type Slabs, type Tenant } from './slabs.ts';
+import { type Entry, MemoryBody } from './store.ts';
 import type { Selection } from './vary.ts';
 
-/** An answer with its head as text: status line and fields up to and with Age and Content-Length; ours to the proxy (Cache-Status, Connection) are not in it. */
-export interface PreparedAnswer extends Answer {
-  readonly prepared: string;
+export interface ServedHit extends Hit {
+  readonly answer: Answer;
 }
 
-export interface ServedHit extends Hit {
-  readonly answer: PreparedAnswer;
+/** Of one that does not lie in a slab. */
+interface Loose {
+  readonly entry: Entry;
+  /** What a hit may show: without the fields that no-cache names (RFC 9111 §5.2.2.4). */
+  readonly lines: readonly string[];
+  readonly text: string;
+  served: Served | null;
+  servedNotModified: Served | null;
 }
+
+/** In front of head and body in a slab: when it was asked for, its Age field then, and where its parts end. */
+const FRONT = 24;
+const AGE_AT = 8;
+const STATUS_LINE_AT = 12;
+/** The end of the fields that a 304 has too. */
+const SHARED_AT = 14;
+const LINES_AT = 16;
+const HEAD_AT = 18;
+const BODY_AT = 20;
+
+/** Rough cost of the objects around one that lies in a slab. */
+const OBJECTS: Bytes = 560;
 
 /** A hit, ready to be sent; it holds for one second of age. */
 interface Served {
@@ -28,14 +48,17 @@ interface Served {
 const FIXED_COST: Bytes = 640;
 const COST_A_STRING: Bytes = 24;
 
-export class StoredResponse implements Reuse {
-  readonly entry: Entry;
+export class StoredResponse implements Reuse, Tenant {
+  /** The memory tier's: where it lies, and a hash of the URL. */
+  page: Page | null = null;
+  slot = 0;
+  hash = 0;
+  private loose: Loose | null;
+  /** Somebody needs it later: it stays by itself. */
+  private isHeld = false;
   readonly url: string;
-  readonly space: string;
-  /** The two halves of the space, so that a lookup needs not join them. */
-  readonly route: string;
-  readonly partition: string;
   readonly site: string;
+  private readonly whose: Space;
   readonly selection: Selection | null;
   readonly status: number;
   readonly respondedAt: EpochMilliseconds;
@@ -48,31 +71,20 @@ export class StoredResponse implements Reuse {
   readonly staleIfError: Milliseconds | null;
   readonly allowsSharing: boolean;
   readonly etag: string | undefined;
-  readonly lastModified: string | undefined;
   /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
   readonly modifiedAt: EpochMilliseconds;
-  readonly size: Bytes;
+  size: Bytes;
   /** Kept for offline use. */
   pinned: boolean;
   /** Since when it is being asked for behind a hit; 0: it is not. */
   refreshingSince: EpochMilliseconds = 0;
-  /** What a hit may show: without the fields that no-cache names (RFC 9111 §5.2.2.4). */
-  private readonly lines: readonly string[];
-  private readonly text: string;
-  private served: Served | null = null;
-  private servedNotModified: Served | null = null;
-
   /** `terms`: what the fields say, where that has been read already. */
   constructor(entry: Entry, semantics: Semantics, terms?: Terms) {
-    const { selection, url, space, status } = entry;
+    const { selection, url, status } = entry;
     const fields = new Fields(entry.lines as string[]);
-    this.entry = entry;
     this.url = url;
-    this.space = space;
-    const half = space.indexOf('\n');
-    this.route = space.slice(0, half);
-    this.partition = space.slice(half + 1);
-    this.site = entry.site;
+    this.whose = spaceNamed(entry.space);
+    this.site = siteNamed(entry.site);
     this.selection = selection;
     this.pinned = entry.pinned;
     this.status = status;
@@ -89,39 +101,213 @@ export class StoredResponse implements Reuse {
     this.allowsSharing = reuse.allowsSharing || !semantics.shared;
     this.etag = fields.get('etag');
     const lastModified = fields.get('last-modified');
-    this.lastModified = lastModified;
     this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, entry.respondedAt)) ?? this.date;
     const lines = without(control.noCacheFields, entry.lines);
-    this.lines = lines;
-    this.text = headText(status, entry.reason, lines);
+    const text = headText(status, entry.reason, lines);
+    this.loose = { entry, lines, text, served: null, servedNotModified: null };
     let strings = 0;
     for (const line of lines) strings += line.length + COST_A_STRING;
     const chosenBy = selection === null ? 0 : selection.values.reduce((sum, one) => sum + (one?.length ?? 0) + 64, 64);
     this.size =
-      entry.body.length + strings + this.text.length + 2 * (space.length + url.length) + chosenBy + FIXED_COST;
+      entry.body.length + strings + text.length + 2 * (entry.space.length + url.length) + chosenBy + FIXED_COST;
   }
 
-  /** The hit with this age. The same object within one second, so nobody may change it. */
+  get space(): string {
+    return this.whose.name;
+  }
+
+  get route(): string {
+    return this.whose.route;
+  }
+
+  get partition(): string {
+    return this.whose.partition;
+  }
+
+  /** Of one that lies in a slab a copy is made each time. */
+  get entry(): Entry {
+    return this.loose?.entry ?? this.taken();
+  }
+
+  /** As `entry.partial`, at no cost. */
+  get partial(): Entry['partial'] {
+    return this.loose === null ? null : this.loose.entry.partial;
+  }
+
+  /** As `entry.body.length`, at no cost. */
+  get length(): Bytes {
+    return this.loose?.entry.body.length ?? this.at(BODY_AT);
+  }
+
+  get lastModified(): string | undefined {
+    return new Fields((this.loose?.entry.lines ?? this.lyingLines()) as string[]).get('last-modified');
+  }
+
+  /** The hit with this age. Nobody may change it; where its answer is `ready`, it must be sent at once. */
   hit(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
-    if (this.served?.age !== seconds) {
-      const { status, reason, body } = this.entry;
-      this.served = this.serve(seconds, status, reason, this.lines, this.text, status === 204 ? null : body.bytes);
+    const { loose } = this;
+    if (loose === null) return this.lying(seconds, false);
+    const { status, reason, body } = loose.entry;
+    if (loose.served?.age !== seconds) {
+      loose.served = this.serve(seconds, status, reason, loose.lines, loose.text, status === 204 ? null : body.bytes);
     }
-    const { hit } = this.served;
-    return this.entry.body.bytes === null && this.status !== 204 ? { ...hit, answer: this.opened(hit.answer) } : hit;
+    const { hit } = loose.served;
+    return body.bytes === null && status !== 204 ? { ...hit, answer: this.opened(hit.answer) } : hit;
   }
 
   /** The 304 for a request whose condition this answer fulfils. It says what a browser updates its own copy by (RFC 9110 §15.4.5). */
   notModified(age: Milliseconds): ServedHit {
     const seconds = Math.floor(age / 1000);
-    if (this.servedNotModified?.age !== seconds) {
-      const lines = this.linesOf304(this.lines);
+    const { loose } = this;
+    if (loose === null) return this.lying(seconds, true);
+    if (loose.servedNotModified?.age !== seconds) {
+      const lines = this.linesOf304(loose.lines);
       const reason = 'Not Modified';
-      this.servedNotModified = this.serve(seconds, 304, reason, lines, headText(304, reason, lines), null);
+      loose.servedNotModified = this.serve(seconds, 304, reason, lines, headText(304, reason, lines), null);
     }
-    return this.servedNotModified.hit;
+    return loose.servedNotModified.hit;
   }
+
+  // In a slab -------------------------------------------------------------------------------------------------------------------------------
+
+  /** Lies there from now on, if it is small and whole. */
+  moveInto(slabs: Slabs): void {
+    const { loose } = this;
+    if (loose === null || this.isHeld) return;
+    const { entry, lines } = loose;
+    const { bytes } = entry.body;
+    if (entry.partial !== null || bytes === null || lines !== entry.lines) return;
+    const statusLine = `HTTP/1.1 ${entry.status} ${entry.reason}\r\n`;
+    // What a 304 has too stands first (the order of fields with different names says nothing: RFC 9110 §5.3).
+    let [first, others] = ['', ''];
+    for (let i = 0; i < lines.length; i += 3) {
+      const line = `${lines[i]!}: ${lines[i + 2]!}\r\n`;
+      if (this.isIn304(lines[i + 1]!)) first += line;
+      else others += line;
+    }
+    const all = statusLine + first + others;
+    const head = this.status === 204 ? all : `${all}Content-Length: ${bytes.length}\r\n`;
+    const needed = FRONT + head.length + bytes.length;
+    const slotSize = slabs.slotSize(needed);
+    if (slotSize === 0) return;
+    slabs.rent(this, needed);
+    const at = offsetOf(this);
+    const to = this.page!.bytes;
+    to.writeDoubleLE(entry.requestedAt, at);
+    to.writeUInt32LE(entry.ageValue, at + AGE_AT);
+    to.writeUInt16LE(statusLine.length, at + STATUS_LINE_AT);
+    to.writeUInt16LE(statusLine.length + first.length, at + SHARED_AT);
+    to.writeUInt16LE(all.length, at + LINES_AT);
+    to.writeUInt16LE(head.length, at + HEAD_AT);
+    to.writeUInt16LE(bytes.length, at + BODY_AT);
+    to.write(head, at + FRONT, 'latin1');
+    bytes.copy(to, at + FRONT + head.length);
+    this.size += slotSize + OBJECTS - needed - FIXED_COST;
+    this.loose = null;
+  }
+
+  /** The slot is given back. What lay there is gone for all who have this still. */
+  moveOut(): void {
+    this.page?.slabs.release(this);
+  }
+
+  /** To be called by who will need this later than at once: it lies by itself then, whatever becomes of the slot. */
+  hold(): void {
+    this.isHeld = true;
+    if (this.page === null) return;
+    const { entry } = this;
+    const text = headText(entry.status, entry.reason, entry.lines);
+    this.loose = { entry, lines: entry.lines, text, served: null, servedNotModified: null };
+    this.page.slabs.release(this);
+  }
+
+  private at(which: number): number {
+    if (this.page === null) throw new Error('what was stored has gone');
+    return this.page.halves[(offsetOf(this) + which) >> 1]!;
+  }
+
+  private lyingText(from: number, to: number): string {
+    const at = offsetOf(this) + FRONT;
+    return this.page!.bytes.toString('latin1', at + from, at + to);
+  }
+
+  private lyingLines(): string[] {
+    const text = this.lyingText(this.at(STATUS_LINE_AT), this.at(LINES_AT));
+    const lines: string[] = [];
+    for (let from = 0; from < text.length;) {
+      const colon = text.indexOf(': ', from);
+      const end = text.indexOf('\r\n', from);
+      const name = text.slice(from, colon);
+      lines.push(name, name.toLowerCase(), text.slice(colon + 2, end));
+      from = end + 2;
+    }
+    return lines;
+  }
+
+  private lyingBody(): Buffer {
+    const length = this.at(BODY_AT);
+    const from = offsetOf(this) + FRONT + this.at(HEAD_AT);
+    const body = Buffer.allocUnsafeSlow(length);
+    this.page!.bytes.copy(body, 0, from, from + length);
+    return body;
+  }
+
+  private taken(): Entry {
+    const statusLine = this.lyingText(0, this.at(STATUS_LINE_AT));
+    const at = offsetOf(this);
+    return {
+      url: this.url,
+      space: this.space,
+      site: this.site,
+      selection: this.selection,
+      status: this.status,
+      reason: statusLine.slice(13, -2),
+      lines: this.lyingLines(),
+      requestedAt: this.page!.bytes.readDoubleLE(at),
+      respondedAt: this.respondedAt,
+      ageValue: this.page!.bytes.readUInt32LE(at + AGE_AT),
+      body: new MemoryBody(this.lyingBody()),
+      partial: null,
+      pinned: this.pinned,
+    };
+  }
+
+  private lying(age: Seconds, asNotModified: boolean): ServedHit {
+    const answer = new LyingAnswer(this, asNotModified, ageLine(age));
+    return { kind: 'hit', answer, status: this.hitStatus(age * 1000), refresh: null };
+  }
+
+  /** @internal For LyingAnswer: what it would be if it were loose. */
+  asLoose(age: Seconds, asNotModified: boolean): Answer {
+    const { status, reason, lines, body } = this.entry;
+    const shown = asNotModified ? this.linesOf304(lines) : lines;
+    const [code, phrase] = asNotModified ? ([304, 'Not Modified'] as const) : ([status, reason] as const);
+    const bytes = asNotModified || status === 204 ? null : body.bytes;
+    return this.serve(age, code, phrase, shown, headText(code, phrase, shown), bytes).hit.answer;
+  }
+
+  /** @internal Bytes of head and body. */
+  readyLength(asNotModified: boolean): number {
+    return asNotModified ? this.at(SHARED_AT) + NOT_MODIFIED.length : this.at(HEAD_AT) + this.at(BODY_AT);
+  }
+
+  /** @internal See ReadyAnswer. */
+  headInto(into: Buffer, asNotModified: boolean): number {
+    const from = offsetOf(this) + FRONT;
+    const { bytes } = this.page!;
+    if (!asNotModified) return bytes.copy(into, 0, from, from + this.at(HEAD_AT));
+    const at = into.write(NOT_MODIFIED, 0, 'latin1');
+    return at + bytes.copy(into, at, from + this.at(STATUS_LINE_AT), from + this.at(SHARED_AT));
+  }
+
+  /** @internal See ReadyAnswer. */
+  bodyInto(into: Buffer, at: number): number {
+    const from = offsetOf(this) + FRONT + this.at(HEAD_AT);
+    return at + this.page!.bytes.copy(into, at, from, from + this.at(BODY_AT));
+  }
+
+  // Loose or not ----------------------------------------------------------------------------------------------------------------------------
 
   /** The answer just after the origin has said that it holds: with all its fields, and with an Age only where that came with a 304 (RFC 9111 §5.1). */
   validated(age: string | undefined, asNotModified: boolean): Answer {
@@ -145,7 +331,9 @@ export class StoredResponse implements Reuse {
 
   /** Cache-Status parameters of a hit with this age; `lifetime` where it is not the answer's own. */
   hitStatus(age: Milliseconds, lifetime: Milliseconds = this.lifetime): string {
-    return `hit; ttl=${Math.floor(lifetime / 1000) - Math.floor(age / 1000)}`;
+    const ttl = Math.floor(lifetime / 1000) - Math.floor(age / 1000);
+    if (ttl !== lastStatus.ttl) lastStatus = { ttl, text: `hit; ttl=${ttl}` };
+    return lastStatus.text;
   }
 
   /** With the body that is elsewhere. */
@@ -155,14 +343,15 @@ export class StoredResponse implements Reuse {
     return { ...answer, head: { ...answer.head, framing }, body: body.open(0, body.length) };
   }
 
+  private isIn304(lower: string): boolean {
+    if (lower === 'last-modified') return this.etag === undefined;
+    return !lower.startsWith('content-') || lower === 'content-location' || lower.startsWith('content-security-');
+  }
+
   private linesOf304(all: readonly string[]): string[] {
     const lines: string[] = [];
     for (let i = 0; i < all.length; i += 3) {
-      const lower = all[i + 1]!;
-      if (lower === 'last-modified' && this.etag !== undefined) continue;
-      if (lower.startsWith('content-') && lower !== 'content-location' && !lower.startsWith('content-security-'))
-        continue;
-      lines.push(all[i]!, lower, all[i + 2]!);
+      if (this.isIn304(all[i + 1]!)) lines.push(all[i]!, all[i + 1]!, all[i + 2]!);
     }
     return lines;
   }
@@ -196,7 +385,101 @@ export class StoredResponse implements Reuse {
 }
 
 function headText(status: number, reason: string, lines: readonly string[]): string {
-  let text = `HTTP/1.1 ${status} ${reason}\r\n`;
+  return `HTTP/1.1 ${status} ${reason}\r\n${textOf(lines)}`;
+}
+
+function textOf(lines: readonly string[]): string {
+  let text = '';
   for (let i = 0; i < lines.length; i += 3) text += `${lines[i]!}: ${lines[i + 2]!}\r\n`;
   return text;
+}
+
+/** A hit whose bytes lie in a slab. Head and body are made only for who asks for them. */
+class LyingAnswer implements Answer, ReadyAnswer {
+  readonly age: string;
+  private readonly stored: StoredResponse;
+  private readonly asNotModified: boolean;
+  private loose: Answer | null = null;
+
+  constructor(stored: StoredResponse, asNotModified: boolean, age: string) {
+    this.stored = stored;
+    this.asNotModified = asNotModified;
+    this.age = age;
+  }
+
+  get ready(): ReadyAnswer | undefined {
+    return this.stored.page === null ? undefined : this;
+  }
+
+  get status(): number {
+    return this.asNotModified ? 304 : this.stored.status;
+  }
+
+  get length(): number {
+    return this.stored.readyLength(this.asNotModified);
+  }
+
+  get head(): ResponseHead {
+    return this.asLoose.head;
+  }
+
+  get body(): Answer['body'] {
+    return this.asLoose.body;
+  }
+
+  get prepared(): string | undefined {
+    return this.asLoose.prepared;
+  }
+
+  headInto(into: Buffer): number {
+    return this.stored.headInto(into, this.asNotModified);
+  }
+
+  bodyInto(into: Buffer, at: number): number {
+    return this.asNotModified ? at : this.stored.bodyInto(into, at);
+  }
+
+  private get asLoose(): Answer {
+    return (this.loose ??= this.stored.asLoose(Number(this.age.slice(5)), this.asNotModified));
+  }
+}
+
+const NOT_MODIFIED = 'HTTP/1.1 304 Not Modified\r\n';
+// The same for many answers in a row.
+let lastStatus = { ttl: NaN, text: '' };
+let lastAge = { age: NaN, text: '' };
+
+function ageLine(age: Seconds): string {
+  if (age !== lastAge.age) lastAge = { age, text: `Age: ${age}\r\n` };
+  return lastAge.text;
+}
+
+/** A space, and its two halves, so that a lookup needs not join them. */
+interface Space {
+  readonly name: string;
+  readonly route: string;
+  readonly partition: string;
+}
+
+/** Names that many answers share: each is kept once. The maps are dropped whole when they are full. */
+const MAX_NAMES = 1_000;
+const spaces = new Map<string, Space>();
+const sites = new Map<string, string>();
+
+function spaceNamed(name: string): Space {
+  let space = spaces.get(name);
+  if (space === undefined) {
+    const half = name.indexOf('\n');
+    if (spaces.size >= MAX_NAMES) spaces.clear();
+    spaces.set(name, (space = { name, route: name.slice(0, half), partition: name.slice(half + 1) }));
+  }
+  return space;
+}
+
+function siteNamed(name: string): string {
+  const site = sites.get(name);
+  if (site !== undefined) return site;
+  if (sites.size >= MAX_NAMES) sites.clear();
+  sites.set(name, name);
+  return name;
 }

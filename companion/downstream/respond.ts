@@ -98,7 +98,7 @@ export function respond(incoming: Incoming, answer: Answer, options: RespondOpti
     const ends = options.close === true || !request.keepAlive || incoming.bodyUnread || connection.lastAnswer;
     const out = outgoing();
     let at = ready.headInto(out);
-    at += out.latin1Write(lastLines(ready.age, options.cacheStatus, ends), at);
+    at += out.write(lastLines(ready.age, options.cacheStatus, ends), at, 'latin1');
     at = ready.bodyInto(out, at);
     incoming.bytesDown += at;
     connection.writeOutgoing(at);

@@ -2,6 +2,7 @@
 // themselves, load and origin the other. What is compared is CPU time per operation first: on a shared machine that holds still where rates do not.
 // What the options do and the rows mean: docs/bench.md.
 import { execFileSync } from 'node:child_process';
+import { Agent, request } from 'node:http';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,6 +48,11 @@ const OWNER_MEASURE = 'connect-latency';
 const QUICK_SUBJECTS = ['detour', 'squid', 'trafficserver', 'wall'];
 const MEMORY_ROUNDS = Math.ceil(rounds / 3);
 const IDLE_TUNNELS = 2000;
+/** Answers of 1 KiB that are kept at once, the room for them, and how many are asked for again. */
+const KEPT = 100_000;
+const KEPT_MIB = 1_024;
+const KEPT_SAMPLE = 5_000;
+const CONNECTIONS = 16;
 const MOST_MINUTES = 30;
 /** Of the time for all, what the last measures and the start need. */
 const MINUTES_FOR_REST = 7;
@@ -88,6 +94,7 @@ async function main(): Promise<void> {
   const others = chosen.filter(takesPartInAll);
   if (isWanted('start')) await sampleStarts(others, origin);
   if (isWanted('memory')) await sampleMemory(others, origin);
+  if (isWanted('kept-memory') && !quick) await sampleKept(others, origin);
 
   const rows = rowsOf(samples, chosen);
   const about = aboutRun();
@@ -164,8 +171,13 @@ async function startOrigin(): Promise<OriginPorts> {
   return JSON.parse(line) as OriginPorts;
 }
 
-async function start(subject: Subject, origin: OriginPorts, parent: number | null = null): Promise<Running> {
-  const proxy = await startProxy(subject, folder, origin, parent);
+async function start(
+  subject: Subject,
+  origin: OriginPorts,
+  parent: number | null = null,
+  cacheMiB?: number,
+): Promise<Running> {
+  const proxy = await startProxy(subject, folder, origin, parent, cacheMiB);
   running.add(proxy);
   if (ended) throw new Error('stopped');
   return proxy;
@@ -235,13 +247,43 @@ const wayOf = (proxy: Running): Way => ({ ...proxy, keeps: proxy.subject.keeps }
 
 /** Until the answers are kept: some write them to disk first. */
 async function settleHit(proxy: Running, path: string, urls: number): Promise<void> {
+  const paths = urls === 1 ? [path] : pathsOf(path, urls);
   for (let i = 0; i < (urls === 1 ? 5 : 2); i++) {
-    for (let n = 1; n <= urls; n++) {
-      const target = proxy.targetOf(urls === 1 ? path : `${path}${n}`);
-      await ask(proxy.port, `GET ${target} HTTP/1.1\r\nHost: ${proxy.host}\r\n\r\n`);
-    }
+    await askAll(proxy, paths);
     await pause(50);
   }
+}
+
+const pathsOf = (path: string, urls: number) => Array.from({ length: urls }, (_, i) => `${path}${i + 1}`);
+
+/** Asks for all of them, on a few kept connections. Rejects where one is not answered by 200. */
+async function askAll(proxy: Running, paths: readonly string[]): Promise<void> {
+  const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS });
+  const one = (path: string) =>
+    new Promise<void>((resolve, reject) => {
+      const to = {
+        agent,
+        host: '127.0.0.1',
+        port: proxy.port,
+        path: proxy.targetOf(path),
+        headers: { host: proxy.host },
+      };
+      request(to, response => {
+        response.resume();
+        response.on('end', () =>
+          response.statusCode === 200 ? resolve() : reject(new Error(`${response.statusCode} for ${path}`)),
+        );
+        response.on('error', reject);
+      })
+        .on('error', reject)
+        .end();
+    });
+  let next = 0;
+  const work = async () => {
+    while (next < paths.length) await one(paths[next++]!);
+  };
+  await Promise.all(Array.from({ length: CONNECTIONS }, work));
+  agent.destroy();
 }
 
 async function sampleOf(measure: Measure, way: Way, proxy: Running | null, origin: OriginPorts): Promise<Sample> {
@@ -352,6 +394,39 @@ async function memoryOf(subject: Subject, origin: OriginPorts): Promise<Sample> 
     const tunnelKiB = (proxy.memory() - base) / IDLE_TUNNELS / 1024;
     await close();
     return { broken: null, figures: { tunnelKiB, idleMiB: idle / 1024 / 1024, baseMiB: base / 1024 / 1024 } };
+  } catch (error) {
+    return { broken: (error as Error).message, figures: {} };
+  } finally {
+    await stop(proxy);
+  }
+}
+
+/** Of a fresh process: all of its memory by the answers that it keeps. */
+async function sampleKept(chosen: readonly Subject[], origin: OriginPorts): Promise<void> {
+  say(`${KEPT} kept answers    `);
+  for (const subject of chosen.filter(one => one.caches)) {
+    const sample = await keptMemoryOf(subject, origin);
+    keep('kept-memory', subject.name, sample);
+    say(` ${subject.name} ${sample.broken ?? `${round3(sample.figures['keptKiB']!)} KiB`}`);
+  }
+  say('\n');
+}
+
+async function keptMemoryOf(subject: Subject, origin: OriginPorts): Promise<Sample> {
+  const proxy = await start(subject, origin, null, KEPT_MIB);
+  try {
+    const paths = pathsOf('/hit/', KEPT);
+    await askAll(proxy, paths);
+    await pause(5_000);
+    const memory = proxy.memory();
+    const before = await countsOf(origin);
+    await askAll(
+      proxy,
+      paths.filter((_, i) => i % (KEPT / KEPT_SAMPLE) === 0),
+    );
+    const { hits } = differenceOf(await countsOf(origin), before);
+    const broken = hits > 0 ? `${hits} of ${KEPT_SAMPLE} were not kept` : null;
+    return { broken, figures: { keptKiB: memory / 1024 / KEPT } };
   } catch (error) {
     return { broken: (error as Error).message, figures: {} };
   } finally {

@@ -45,6 +45,8 @@ export interface Place {
   readonly origin: OriginPorts;
   /** Everything goes through the http proxy at this port; null = straight to the origin. */
   readonly parent: number | null;
+  /** Room for answers. */
+  readonly cacheMiB: number;
 }
 
 export interface Subject {
@@ -91,6 +93,7 @@ export async function startProxy(
   parentFolder: string,
   origin: OriginPorts,
   parent: number | null = null,
+  cacheMiB = 64,
 ): Promise<Running> {
   const [port, bulk, sink, echo] = await freePorts(4);
   const folder = join(parentFolder, `${subject.name.replaceAll(/[^a-z]/g, '-')}-${port}`);
@@ -98,7 +101,7 @@ export async function startProxy(
   const log = join(folder, 'output');
   const output = openSync(log, 'w');
   const tunnelPorts = { bulk: bulk!, sink: sink!, echo: echo! };
-  const place: Place = { port: port!, tunnelPorts, folder, origin, parent };
+  const place: Place = { port: port!, tunnelPorts, folder, origin, parent, cacheMiB };
   const [program, ...args] = subject.command(place);
   const asNobody = isRoot && subject.unprivileged;
   if (asNobody) giveTo(folder, NOBODY);

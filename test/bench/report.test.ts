@@ -18,7 +18,17 @@ const cpu = (bySubject: Record<string, number[]>) =>
 const rowOf = (rows: readonly Row[], key: string) => rows.find(row => row.key === key)!;
 
 test('every target is about a row that the bench has', () => {
-  const measures = ['hit-1k', 'miss-1k', 'parent-miss', 'tunnel-down', 'tunnel-up', 'tunnel-setups', 'hit-1000'];
+  const hits = ['hit-many', 'hit-304', 'hit-1m', 'kept-memory'];
+  const measures = [
+    ...hits,
+    'hit-1k',
+    'miss-1k',
+    'parent-miss',
+    'tunnel-down',
+    'tunnel-up',
+    'tunnel-setups',
+    'hit-1000',
+  ];
   const more = ['hit-4000', 'hit-latency', 'miss-latency', 'tunnel-latency', 'connect-latency', 'memory', 'start'];
   const samples = new Map([...measures, ...more].map(name => [name, new Map<string, Sample[]>()]));
   const keys = rowsOf(samples, COMPETITORS).map(row => row.key);

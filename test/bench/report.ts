@@ -153,6 +153,14 @@ const ROWS: readonly RowShape[] = [
     of: figure('idleMiB'),
   },
   {
+    key: 'kept-memory',
+    measure: 'kept-memory',
+    label: '100,000 kept answers of 1 KiB, each',
+    unit: 'KiB',
+    ...less,
+    of: figure('keptKiB'),
+  },
+  {
     key: 'first-served',
     measure: 'start',
     label: 'start to first served request',

@@ -64,7 +64,7 @@ function detour(name: string, options: DetourOptions, guard: readonly string[]):
     keeps: true,
     reverse: false,
     unprivileged: false,
-    command: ({ port, folder, parent }) => [
+    command: ({ port, folder, parent, cacheMiB }) => [
       program!,
       ...options.nodeOptions,
       ...args,
@@ -74,6 +74,7 @@ function detour(name: string, options: DetourOptions, guard: readonly string[]):
         `listen: 127.0.0.1:${port}`,
         `guard: { ${['allow: [127.0.0.0/8]', 'connectPorts: [1-65535]', ...guard].join(', ')} }`,
         'limits: { connections: 16000 }',
+        `cache: { memory: ${cacheMiB}MiB }`,
         ...(parent === null
           ? []
           : [
@@ -94,7 +95,7 @@ const squid: Subject = {
   keeps: true,
   reverse: false,
   unprivileged: true,
-  command: ({ port, folder, parent }) => [
+  command: ({ port, folder, parent, cacheMiB }) => [
     findProgram('squid')!,
     '-N',
     // Its shared memory has names of its own then.
@@ -105,7 +106,7 @@ const squid: Subject = {
       `http_port 127.0.0.1:${port}`,
       'http_access allow all',
       'workers 1',
-      'cache_mem 64 MB',
+      `cache_mem ${cacheMiB} MB`,
       'maximum_object_size_in_memory 8 MB',
       'access_log none',
       'cache_log /dev/null',
@@ -135,7 +136,7 @@ const trafficServer: Subject = {
   keeps: true,
   reverse: false,
   unprivileged: true,
-  command: ({ port, folder, parent }) => {
+  command: ({ port, folder, parent, cacheMiB }) => {
     const inner = (name: string) => {
       mkdirSync(join(folder, name));
       return join(folder, name);
@@ -152,7 +153,7 @@ const trafficServer: Subject = {
       'parent.config',
       parent === null ? [] : [`dest_ip=0.0.0.0-255.255.255.255 parent="127.0.0.1:${parent}" go_direct=false`],
     );
-    written(etc!, 'storage.config', [`${cache} 128M`]);
+    written(etc!, 'storage.config', [`${cache} ${cacheMiB * 2}M`]);
     written(etc!, 'ip_allow.yaml', [
       'ip_allow:',
       '  - { apply: in, ip_addrs: 127.0.0.1, action: allow, methods: ALL }',
@@ -173,7 +174,7 @@ const trafficServer: Subject = {
       set('reverse_proxy.enabled', 'INT', 0),
       set('http.cache.http', 'INT', 1),
       set('http.cache.required_headers', 'INT', 1),
-      set('cache.ram_cache.size', 'INT', '64M'),
+      set('cache.ram_cache.size', 'INT', `${cacheMiB}M`),
       set('log.logging_enabled', 'INT', 0),
       set('http.insert_request_via_str', 'INT', 0),
       set('http.insert_response_via_str', 'INT', 0),
@@ -278,7 +279,7 @@ const haproxy: Subject = {
   keeps: true,
   reverse: true,
   unprivileged: true,
-  command: ({ port, folder, parent, origin, tunnelPorts }: Place) => [
+  command: ({ port, folder, parent, origin, tunnelPorts, cacheMiB }: Place) => [
     findProgram('haproxy')!,
     '-q',
     '-f',
@@ -293,8 +294,8 @@ const haproxy: Subject = {
       '  timeout server 600s',
       '  http-reuse always',
       'cache answers',
-      '  total-max-size 64',
-      '  max-object-size 1000000',
+      `  total-max-size ${cacheMiB}`,
+      '  max-object-size 2000000',
       '  max-age 3600',
       'frontend http',
       `  bind 127.0.0.1:${port} backlog 4096`,

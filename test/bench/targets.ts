@@ -40,6 +40,7 @@ export const TARGETS: readonly Target[] = [
   { row: 'hit-1000-p99', against: 'best', ratio: 1, words: '1,000 connections: p99 no worse' },
   { row: 'hit-4000', against: 'best', ratio: 2, words: '4,000 connections ≥ 2x best' },
   { row: 'hit-4000-p99', against: 'best', ratio: 1, words: '4,000 connections: p99 no worse' },
+  { row: 'kept-memory', against: 'wall', ratio: 1.3, words: 'a kept answer of 1 KiB ≤ 1.3x the memory of the wall' },
   { row: 'idle-tunnel', against: 'squid', ratio: 0.65, words: 'an idle tunnel ≤ 0.65x the memory of squid' },
   { row: 'parent-miss', against: 'best', ratio: 1.3, words: 'miss through one http parent ≥ 1.3x best' },
   {
