@@ -508,6 +508,7 @@ class MemoryCache implements SharedCache {
     for (const stored of this.memory.peek(request.url) ?? NOTHING) {
       if (stored.route !== request.route || stored.partition !== request.partition) continue;
       if (stored.partial !== null || !matches(stored.selection, request.head.fields)) continue;
+      stored.hold();
       const isSame = head.status === 200 && stored.status === 200 && isStillTheSame(stored, head.fields);
       const fresh = isSame ? this.freshened(stored, head.fields, miss, times) : null;
       if (fresh === null || !this.putFresh(stored, fresh, miss, times)) this.memory.remove(stored);

@@ -412,7 +412,7 @@ export class DiskStore {
   }
 
   /** The numbers of what lies in this place: same URL, space and selection. */
-  idsLike({ url, space, selection }: Entry): number[] {
+  idsLike({ url, space, selection }: Pick<Entry, 'url' | 'space' | 'selection'>): number[] {
     const choice = choiceText(selection);
     const ids = (this.queued.get(url) ?? [])
       .filter(one => one.entry.space === space && one.choice === choice && !this.gone.has(one.id))
@@ -425,7 +425,7 @@ export class DiskStore {
     return ids;
   }
 
-  removeLike(entry: Entry): void {
+  removeLike(entry: Pick<Entry, 'url' | 'space' | 'selection'>): void {
     for (const id of this.idsLike(entry)) this.remove(id);
   }
 

@@ -98,7 +98,7 @@ export function isStillTheSame(stored: StoredResponse, fields: Fields): boolean 
   const length = fields.get('content-length');
   if (etag !== undefined && etag !== stored.etag) return false;
   if (modified !== undefined && modified !== stored.lastModified) return false;
-  return length === undefined || Number(length) === stored.entry.body.length;
+  return length === undefined || Number(length) === stored.length;
 }
 
 function opaque(etag: string | undefined): string | undefined {

@@ -165,18 +165,18 @@ export class MemoryStore implements Store {
       return true;
     }
     if (wasInMain) {
-      if (size > this.mainLimit) return this.lose(kept);
+      if (size > this.mainLimit) return this.refuse(kept);
       this.makeRoom(size);
       this.main.set(url, kept, { size });
       return true;
     }
-    if (size > this.windowLimit) return this.offer(url, kept, size);
+    if (size > this.windowLimit) return this.offer(url, kept, size) || this.refuse(kept);
     this.window.set(url, kept, { size });
     while (this.window.calculatedSize > this.windowLimit) {
       const next = this.window.rentries().next().value as [string, Answers];
       const held = this.window.calculatedSize;
       this.window.delete(next[0]);
-      this.offer(next[0], next[1], held - this.window.calculatedSize);
+      if (!this.offer(next[0], next[1], held - this.window.calculatedSize)) this.lose(next[1]);
     }
     return true;
   }
@@ -196,14 +196,14 @@ export class MemoryStore implements Store {
     return !this.window.delete(url) && this.main.delete(url);
   }
 
-  /** Before the door of the main part. */
+  /** Before the door of the main part; false where it stays closed. */
   private offer(url: string, answers: Answers, size: Bytes): boolean {
-    if (size > this.mainLimit) return this.lose(answers);
+    if (size > this.mainLimit) return false;
     let room = this.mainLimit - this.main.calculatedSize;
     if (room < size) {
       const frequency = this.sketch.estimate(answers[0]!.hash);
       for (const [, victims] of this.main.rentries() as Iterable<[string, Answers]>) {
-        if (!this.admits(frequency, this.sketch.estimate(victims[0]!.hash))) return this.lose(answers);
+        if (!this.admits(frequency, this.sketch.estimate(victims[0]!.hash))) return false;
         for (const one of victims) room += one.size;
         if (room >= size) break;
       }
@@ -222,9 +222,15 @@ export class MemoryStore implements Store {
     }
   }
 
-  private lose(answers: Answers): false {
+  private lose(answers: Answers): void {
     this.entries -= answers.length;
     for (const one of answers) one.moveOut();
+  }
+
+  /** They are not kept, but who has offered them goes on with them. */
+  private refuse(answers: Answers): false {
+    this.entries -= answers.length;
+    for (const one of answers) one.hold();
     return false;
   }
 }

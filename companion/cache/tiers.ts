@@ -44,7 +44,7 @@ export class Tiers implements Store {
   put(response: StoredResponse): boolean {
     const { entry, url } = response;
     const before = this.memory.peek(url) ?? this.load(url, false) ?? [];
-    const same = before.find(one => isSame(one.entry, entry));
+    const same = before.find(one => isSame(one, entry));
     // A slow body may be whole only after a later one of the same resource.
     if (same !== undefined && same.respondedAt > response.respondedAt) return false;
     if (same?.pinned === true) response.pinned = true;
@@ -58,21 +58,23 @@ export class Tiers implements Store {
   }
 
   replace(old: StoredResponse, fresh: StoredResponse): boolean {
-    const isKnown = this.memory.replace(old, fresh);
+    // In memory they may lie elsewhere from then on, or nowhere.
     const { entry } = fresh;
-    const ids = this.disk.idsLike(old.entry);
+    const before = old.entry;
+    const isKnown = this.memory.replace(old, fresh);
+    const ids = this.disk.idsLike(before);
     if (ids.length === 0) return isKnown;
-    if (entry.body === old.entry.body && entry.partial === null && old.entry.partial === null) {
+    if (entry.body === before.body && entry.partial === null && before.partial === null) {
       for (const id of ids) this.disk.freshen(id, { ...entry, pinned: fresh.pinned });
     } else if (entry.partial !== null || entry.body.bytes !== null) {
-      if (this.disk.put({ ...entry, pinned: fresh.pinned }) === null) this.disk.removeLike(old.entry);
-    } else this.disk.removeLike(old.entry);
+      if (this.disk.put({ ...entry, pinned: fresh.pinned }) === null) this.disk.removeLike(before);
+    } else this.disk.removeLike(before);
     return true;
   }
 
   remove(response: StoredResponse): void {
     this.memory.remove(response);
-    this.disk.removeLike(response.entry);
+    this.disk.removeLike(response);
   }
 
   drop(url: string): void {
@@ -147,6 +149,7 @@ export class Tiers implements Store {
     if (!found.every(mayStand)) return;
     for (const one of found) {
       if (this.memory.put(one)) continue;
+      for (const other of found) other.hold();
       this.memory.drop(url);
       return;
     }
@@ -163,7 +166,9 @@ export class Tiers implements Store {
   }
 }
 
-function isSame(a: Entry, b: Entry): boolean {
+type Kind = Pick<Entry, 'space' | 'selection'>;
+
+function isSame(a: Kind, b: Kind): boolean {
   return a.space === b.space && sameSelection(a.selection, b.selection);
 }
 

@@ -186,6 +186,19 @@ describe('what stays', () => {
     expect(store.stats().bytes).toBeLessThanOrEqual(100 * 1024);
   });
 
+  test('what is not kept stays with who has offered it', () => {
+    const store = new MemoryStore(100_000);
+    for (let n = 0; n < 100; n++)
+      for (let i = 0; i < 3; i++) store.put(stored(entryOf(urlOf(n), Buffer.alloc(15_000, n))));
+    let refused = 0;
+    for (let n = 200; n < 300; n++) {
+      const one = stored(entryOf(urlOf(n), Buffer.alloc(21_000, n)));
+      if (!store.put(one)) refused++;
+      expect((one.hit(0).answer.body as Buffer).every(byte => byte === n % 256)).toBe(true);
+    }
+    expect(refused).toBeGreaterThan(0);
+  });
+
   test('nothing is kept by a store without room', () => {
     const store = new MemoryStore(0);
     expect([store.put(stored(entryOf(urlOf(1), ''))), store.get(urlOf(1)), store.stats().entries]).toEqual([
