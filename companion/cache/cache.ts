@@ -8,8 +8,7 @@ import type { Answer, RequestHead, ResponseHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Follow, Found, Hit } from '../rooms.ts';
 import { type Asked, readRequest } from './asked.ts';
 import { hasItAlready, type Validation, validationOf } from './conditional.ts';
-import { DiskCopy } from './disk-copy.ts';
-import type { DiskStore } from './disk-store.ts';
+import type { DiskFilling, DiskStore } from './disk-store.ts';
 import { Budget, exactCopy, Filling } from './filling.ts';
 import { isStillTheSame, meantBy, mergedLines, storedLines, without } from './freshen.ts';
 import { type Flight, InFlight } from './in-flight.ts';
@@ -627,16 +626,13 @@ class MemoryCache implements SharedCache {
     }
     const { entry: limit, finish } = this.limits;
     const { flight } = miss;
-    if (part === null && length !== null && length > limit) {
-      const toDisk = this.tiers?.begin(length) ?? null;
-      if (toDisk === null) return null;
-      flight?.settled('alone');
-      const whole = () => {
-        if (this.invalidations.since(request.url, moment)) toDisk.abort();
-        else toDisk.commit({ ...like, status, reason });
-      };
-      return { head, body: new DiskCopy(body, toDisk, whole) };
-    }
+    let toDisk: DiskFilling | null = null;
+    /** What is too large for memory. Nobody can read it along, and to wait for the end of it is to wait long. */
+    const large = (): DiskFilling | null => {
+      toDisk = this.tiers?.begin(length) ?? null;
+      if (toDisk !== null) flight?.settled('alone');
+      return toDisk;
+    };
     /** RFC 9111 §3.3: what there is of one that broke off, where the rest can be asked for. */
     const broken = (soFar: Buffer): void => {
       const { from, complete } = part ?? { from: 0, complete: length };
@@ -654,9 +650,14 @@ class MemoryCache implements SharedCache {
       budget: this.unfinished,
       finish,
       awaited: () => flight?.isAwaited ?? false,
+      // A part is put together with others, in memory.
+      large: part === null ? large : undefined,
       complete: whole => {
-        const isStored = put(made(whole as Buffer));
-        flight?.settled(isStored ? 'look' : 'alone');
+        if (Buffer.isBuffer(whole)) {
+          const isStored = put(made(whole));
+          flight?.settled(isStored ? 'look' : 'alone');
+        } else if (this.invalidations.since(request.url, moment)) toDisk!.abort();
+        else toDisk!.commit({ ...like, status, reason });
       },
       lost: (why, soFar) => {
         if (soFar !== null) broken(soFar);
@@ -667,7 +668,7 @@ class MemoryCache implements SharedCache {
     });
     if (!filling.isKept) return null;
     let bare: StoredResponse | null = null;
-    if (part === null)
+    if (part === null && filling.isShareable)
       flight?.shared({
         stored: () => (bare ??= new StoredResponse(made(Buffer.alloc(0)), this.semantics, terms)),
         length,

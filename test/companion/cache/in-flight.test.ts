@@ -4,8 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import type { DiskStore } from '../../../companion/cache/disk-store.ts';
 import { type Flight, InFlight, type Word } from '../../../companion/cache/in-flight.ts';
 import { Fields } from '../../../companion/message/headers.ts';
+import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 import { startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawClient } from '../../support/raw-client.ts';
 import { startProxy } from '../../support/with-proxy.ts';
@@ -19,11 +21,11 @@ const LIMITS: CacheLimits = {
   collapseWait: 5,
 };
 
-function startCaching(more: Partial<CacheLimits> = {}, now = Date.now) {
+function startCaching(more: Partial<CacheLimits> = {}, now = Date.now, disk: DiskStore | null = null) {
   return startProxy({
     rooms: {
       now,
-      cache: createCache({ ...LIMITS, ...more }),
+      cache: createCache({ ...LIMITS, ...more }, undefined, disk),
       decide: () => ({
         steered: true,
         route: 'companion',
@@ -511,6 +513,84 @@ describe('at its own pace', () => {
     leave(client);
     await until(() => held.origin.open.size === 0);
     expect(proxy.rooms.cache.count).toBe(0);
+  });
+});
+
+describe('too large for memory', () => {
+  const body = Buffer.alloc(3072 * KiB, 'abcdefghijklm');
+
+  test.each([
+    ['of known length', { 'Content-Length': String(body.length) }],
+    ['of unknown length', {}],
+  ])('a body %s goes to the disk while it passes, and comes from there', async (_, fields) => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    await using origin = await startOrigin((_request, response) =>
+      response.writeHead(200, { ...FRESH, ...fields }).end(body),
+    );
+    await using proxy = await startCaching({}, Date.now, disk.store);
+    await using client = await ask(proxy.port, origin.url('/x'));
+    const first = await client.readAnswer();
+    expect(first.headers['cache-status']).toBe('detour; fwd=uri-miss; stored');
+    expect(first.body.equals(body)).toBe(true);
+    await disk.store.settled();
+    client.write(`GET ${origin.url('/x')} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const second = await client.readAnswer();
+    expect(second.headers['cache-status']).toMatch(/^detour; hit; ttl=\d+$/);
+    expect(second.body.equals(body)).toBe(true);
+    expect(origin.requests).toHaveLength(1);
+  });
+
+  test('a slow client gets all of it, and so does the disk; nobody waits for it (A71)', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    await using origin = await startOrigin(async (_, response) => {
+      await sleep(80);
+      response.writeHead(200, { ...FRESH, 'Content-Length': String(body.length) }).end(body);
+    });
+    await using proxy = await startCaching({ collapseWait: 60 }, Date.now, disk.store);
+    const clients = await askMany(3, proxy.port, origin.url('/x'));
+    clients[0]!.socket.pause();
+    for (const client of clients.slice(1)) expect((await client.readAnswer()).body.equals(body)).toBe(true);
+    expect(origin.requests).toHaveLength(3);
+    clients[0]!.socket.resume();
+    expect((await clients[0]!.readAnswer()).body.equals(body)).toBe(true);
+    await disk.store.settled();
+    await using next = await ask(proxy.port, origin.url('/x'));
+    expect((await next.readAnswer()).headers['cache-status']).toContain('hit');
+    close(clients);
+  });
+
+  test('A73: what breaks off or is left leaves nothing; with little missing it is fetched to its end', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    await using held = await startHeldOrigin();
+    await using proxy = await startCaching({}, Date.now, disk.store);
+    const head = { ...FRESH, 'Content-Length': String(body.length) };
+    const got = async (path: string, bytes: number) => {
+      const client = await ask(proxy.port, held.origin.url(path));
+      await until(() => held.origin.requests.at(-1)?.url === path);
+      const response = held.held.at(-1)!;
+      response.writeHead(200, head).write(body.subarray(0, bytes));
+      await client.readUntil('\r\n\r\n');
+      await client.read(bytes);
+      return { client, response };
+    };
+    const broken = await got('/broken', 2048 * KiB);
+    broken.response.destroy();
+    expect(await broken.client.readAll()).toHaveLength(0);
+    const left = await got('/left', 1024 * KiB);
+    leave(left.client);
+    await until(() => left.response.destroyed);
+    const nearly = await got('/nearly', body.length - 10);
+    leave(nearly.client);
+    await sleep(50);
+    nearly.response.end(body.subarray(-10));
+    await sleep(50);
+    await disk.store.settled();
+    for (const path of ['/broken', '/left']) expect(disk.store.get(held.origin.url(path), false)).toEqual([]);
+    expect(disk.store.get(held.origin.url('/nearly'), false)).toHaveLength(1);
+    close([broken.client]);
   });
 });
 
