@@ -284,8 +284,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       cache: makeCacheDesk({
         async ask<A extends CacheQuestion['ask']>(question: Extract<CacheQuestion, { ask: A }>) {
           const own = worker.cacheOffice.answer(question, now());
-          const others = ((await workers?.ask(question as never)) ?? []) as CacheAnswers[A][];
-          return [own, ...others];
+          const others = workers?.ask(question as never) as Promise<CacheAnswers[A][]> | undefined;
+          return (await Promise.all([own.then(one => [one]), others ?? []])).flat() as CacheAnswers[A][];
         },
         totals: () => log.totals(),
         since: startedAt,

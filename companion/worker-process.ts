@@ -63,7 +63,7 @@ function begin({
     ({ message, code }: NodeJS.ErrnoException) => say({ type: 'cannot-listen', message, code }),
   );
 
-  const answer = (question: Question) => {
+  const answer = async (question: Question) => {
     if (question.ask !== 'explain') return worker.cacheOffice.answer(question, Date.now());
     try {
       return explain(question.url, worker.furnished, here, Date.now());
@@ -85,7 +85,7 @@ function begin({
         for (const dated of message.all) if (holdsUnder(dated, revision)) worker.hear(dated.news);
         return;
       case 'ask':
-        say({ type: 'answer', id: message.id, answer: answer(message.question) });
+        void answer(message.question).then(given => say({ type: 'answer', id: message.id, answer: given }));
         return;
       case 'close':
         void worker

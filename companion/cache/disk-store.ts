@@ -497,10 +497,11 @@ export class DiskStore {
     return (query.get(...values) as { count: number }).count;
   }
 
-  /** Resolves when all that was queued has been written, or could not be. */
+  /** Resolves when all that was queued until now has been written, or could not be. */
   async settled(): Promise<void> {
     this.flush();
-    while (this.sent.size > 0) await new Promise(resolve => setTimeout(resolve, 1));
+    const waiting = [...this.sent.keys()];
+    while (waiting.some(number => this.sent.has(number))) await new Promise(resolve => setTimeout(resolve, 1));
   }
 
   /** Writes what is queued, then lets go of everything. */

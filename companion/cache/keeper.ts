@@ -25,6 +25,7 @@ export function makeKeeper(
       return count;
     },
     pin: (which, pinned) => store.pin(which, pinned),
+    settled: () => store.settled?.() ?? Promise.resolve(),
   };
 }
 

@@ -2,9 +2,12 @@
 // A worker answers for itself; what all of them answer is put together in cache-desk.ts.
 import type { Holdings, Stored, StoredAnswer } from '../../shared/control.ts';
 import type { CacheMode } from '../../shared/decision/rule.ts';
-import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
+import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { type Aging, currentAge } from './policy.ts';
 import type { Selection } from './vary.ts';
+
+/** A disk that takes nothing holds up nobody for longer: what was to be forgotten is not used, but a crash could bring it back. */
+const TIME_TO_SETTLE: Milliseconds = 5_000;
 
 /** URLs are in the normal form of the walk, sites registrable domains. */
 export type CacheQuestion =
@@ -25,10 +28,11 @@ export interface CacheAnswers {
 }
 
 export interface CacheOffice {
+  /** What was to be changed is so on the disk, too, when it is answered. */
   answer<A extends CacheQuestion['ask']>(
     question: Extract<CacheQuestion, { ask: A }>,
     now: EpochMilliseconds,
-  ): CacheAnswers[A];
+  ): Promise<CacheAnswers[A]>;
 }
 
 /** A stored answer, as the office sees it. */
@@ -57,6 +61,8 @@ export interface Keeper {
   purge(which: Stored): number;
   /** Keeps, or no longer. Gives back how many are now otherwise. */
   pin(which: Stored, pinned: boolean): number;
+  /** Resolves when a crash would no longer undo what was done until now. */
+  settled(): Promise<void>;
 }
 
 export interface CacheOfficeParts {
@@ -66,6 +72,8 @@ export interface CacheOfficeParts {
 }
 
 export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffice {
+  const settled = () =>
+    Promise.race([keeper().settled(), new Promise(resolve => setTimeout(resolve, TIME_TO_SETTLE).unref())]);
   const answers: { [A in CacheQuestion['ask']]: Answer<A> } = {
     holdings: () => keeper().holdings(),
     list({ which, limit }, now) {
@@ -87,19 +95,29 @@ export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffic
           return { ...told, freshFor, fields: fieldsOf(one), verdict: verdictOf(one, mode, status) };
         });
     },
-    purge: ({ which }) => keeper().purge(which),
-    pin: ({ which, pinned }) => keeper().pin(which, pinned),
+    async purge({ which }) {
+      const count = keeper().purge(which);
+      await settled();
+      return count;
+    },
+    async pin({ which, pinned }) {
+      const count = keeper().pin(which, pinned);
+      await settled();
+      return count;
+    },
   };
   return {
-    answer: <A extends CacheQuestion['ask']>(question: Extract<CacheQuestion, { ask: A }>, now: EpochMilliseconds) =>
-      (answers[question.ask] as unknown as Answer<A>)(question, now),
+    answer: async <A extends CacheQuestion['ask']>(
+      question: Extract<CacheQuestion, { ask: A }>,
+      now: EpochMilliseconds,
+    ) => (answers[question.ask] as unknown as Answer<A>)(question, now),
   };
 }
 
 type Answer<A extends CacheQuestion['ask']> = (
   question: Extract<CacheQuestion, { ask: A }>,
   now: EpochMilliseconds,
-) => CacheAnswers[A];
+) => CacheAnswers[A] | Promise<CacheAnswers[A]>;
 
 function tell(kept: Kept, now: EpochMilliseconds): StoredAnswer {
   const age = currentAge(kept, now);

@@ -70,6 +70,8 @@ export interface Store {
   /** Keeps what is meant for offline use, or no longer; says how many answers were not as they are now. */
   pin(which: Stored, pinned: boolean): number;
   stats(): StoreStats;
+  /** Resolves when all that has been done until now would be found so after a crash; absent: nothing would be found. */
+  settled?(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -106,6 +106,10 @@ export class Tiers implements Store {
     return { entries, bytes, disk: this.disk.stats() };
   }
 
+  settled(): Promise<void> {
+    return this.disk.settled();
+  }
+
   /** Forgets what is in memory: it may be out of date, where the disk is not. */
   forget(): void {
     this.memory.purge({ all: true });

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import type { CacheStats, StoredAnswer } from '../../../shared/control.ts';
 import { connectRaw } from '../../support/raw-client.ts';
-import { makePlace, runDetour, spawnDetour, TEST_CONFIG } from '../../support/with-companion.ts';
+import { makePlace, type Running, runDetour, spawnDetour, TEST_CONFIG } from '../../support/with-companion.ts';
 
 /** An origin that counts what it is asked for: `/a…` is fresh for a minute, `/old` for a second, and has an ETag, `/vary` is chosen by Accept-Language. */
 async function startOrigin() {
@@ -25,14 +25,22 @@ async function startAll(more = '') {
   const stack = new AsyncDisposableStack();
   const place = stack.use(makePlace(`${TEST_CONFIG}${more}`));
   const origin = stack.use(await startOrigin());
-  const running = stack.use(spawnDetour(['start', '--config', place.configFile, '--port', '0'], place));
-  const port = Number((await running.printed(/listens on 127\.0\.0\.1:(\d+)/))[1]);
+  const launch = () => stack.use(spawnDetour(['start', '--config', place.configFile, '--port', '0'], place));
+  const portOf = async (one: Running) => Number((await one.printed(/listens on 127\.0\.0\.1:(\d+)/))[1]);
+  let running = launch();
+  let port = await portOf(running);
   const detour = (...args: string[]) => runDetour([...args, '--config', place.configFile], place);
   return {
     place,
     origin,
     detour,
-    port,
+    /** Kills it without a word, and starts it again. */
+    async crash(): Promise<void> {
+      running.child.kill('SIGKILL');
+      await running.ended;
+      running = launch();
+      port = await portOf(running);
+    },
     at: (path: string, host = 'origin.test') => `http://${host}:${origin.port}${path}`,
     /** Asks on a connection of its own; gives back the Cache-Status. */
     async get(path: string, host = 'origin.test', fields = ''): Promise<string> {
@@ -150,6 +158,37 @@ describe('a companion with something stored', () => {
     expect(all.origin.asked.length).toBe(before + 1);
     const old = await all.json<StoredAnswer>('cache', 'show', all.at('/old'));
     expect(old).toMatchObject({ pinned: true, age: 0 });
+  });
+
+  test('what is told to be forgotten or kept is so after a crash', async () => {
+    await using all = await startAll();
+    for (const path of ['/a', '/b', '/c', '/d']) await all.get(path);
+    await all.get('/a', 'other.test');
+    expect(await all.json('cache', 'pin', all.at('/d'))).toEqual({ count: 1 });
+    expect(await all.json('cache', 'purge', all.at('/a'))).toEqual({ count: 1 });
+    await all.crash();
+    const stored = async () =>
+      (await all.detour('cache', 'ls')).out
+        .match(/[ao]\w+\.test:\d+\/\w \([^)]*\)/g)
+        ?.map(one => one.replace(/:\d+/, ''));
+    expect(await stored()).toEqual([
+      'origin.test/b (disk)',
+      'origin.test/c (disk)',
+      'origin.test/d (disk, pinned)',
+      'other.test/a (disk)',
+    ]);
+    expect(await all.json<CacheStats>('cache', 'stats')).toMatchObject({
+      memory: { entries: 0 },
+      disk: { entries: 4, limit: 1024 ** 3 },
+      counts: { requests: 0 },
+    });
+    expect(await all.get('/b')).toMatch(/^hit/);
+    expect(await all.json('cache', 'purge', '--site', 'origin.test')).toEqual({ count: 3 });
+    await all.crash();
+    expect(await stored()).toEqual(['other.test/a (disk)']);
+    expect(await all.json('cache', 'purge', '--all')).toEqual({ count: 1 });
+    await all.crash();
+    expect(await all.detour('cache', 'ls')).toMatchObject({ code: 0, out: 'Nothing is stored.\n' });
   });
 
   test('tells of a site with a mode of its own what the mode makes of it', async () => {
