@@ -5,9 +5,10 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
-import { constants } from 'node:os';
+import { constants, cpus } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { couldNotLoad, hasSnapshots, makeSnapshot, SNAPSHOT, withSnapshot } from './snapshot.mjs';
 
 const ROOT = path.dirname(fileURLToPath(import.meta.url));
 const OLDEST_NODE = [22, 19];
@@ -379,14 +380,22 @@ function wxt(node, args, env) {
   return run(node, [path.join(ROOT, 'node_modules', 'wxt', 'bin', 'wxt.mjs'), ...args], env);
 }
 
-/** Step 4: the companion's bundle and both extensions, each only when its sources changed. @param {string} node @param {NodeJS.ProcessEnv} env */
-async function build(node, env) {
+/** Step 4: the companion's bundle and both extensions, each only when its sources changed. @param {string} node @param {string} version @param {NodeJS.ProcessEnv} env */
+async function build(node, version, env) {
   const output = path.join(ROOT, '.output');
   const common = ['shared', 'package-lock.json', 'package.json', 'bootstrap.mjs'];
-  const companion = hashOf(ROOT, ['companion', 'rolldown.config.ts', ...common]);
+  const companionOf = hashOf(ROOT, [
+    'companion',
+    'rolldown.config.ts',
+    'snapshot.config.ts',
+    'snapshot.mjs',
+    ...common,
+  ]);
+  // A snapshot is of one Node, on one kind of processor, in one place.
+  const companion = [companionOf, version, process.arch, cpus()[0]?.model, ROOT].join(' ');
   const extension = hashOf(ROOT, ['extension', 'wxt.config.ts', ...common]);
   const parts = [
-    { what: 'the companion', folder: 'companion', wanted: companion, run: () => rolldown() },
+    { what: 'the companion', folder: 'companion', wanted: companion, run: () => companionAndSnapshot() },
     { what: 'the Chromium extension', folder: 'chrome-mv3', wanted: extension, run: () => wxt(node, ['build'], env) },
     {
       what: 'the Firefox extension',
@@ -397,6 +406,16 @@ async function build(node, env) {
   ];
   const rolldown = () =>
     run(node, [path.join(ROOT, 'node_modules', 'rolldown', 'bin', 'cli.mjs'), '-c', 'rolldown.config.ts'], env);
+  const companionAndSnapshot = async () => {
+    await rolldown();
+    if (!hasSnapshots(process.platform)) return;
+    const options = (TASKS['start']?.run ?? []).filter(word => word.startsWith('--'));
+    try {
+      await makeSnapshot((file, args) => run(file, args, env), node, options, ROOT);
+    } catch (error) {
+      say(`it will start from its files, which takes longer: ${/** @type {Error} */ (error).message}`);
+    }
+  };
   const stampOf = (/** @type {string} */ folder) => path.join(output, `${folder}.stamp`);
   const due = () =>
     parts.filter(part => {
@@ -417,9 +436,10 @@ const ONE_SIGNAL = 300;
 const FOLLOW_PARENT = `data:text/javascript,process.once('disconnect',()=>process.kill(process.pid,'SIGTERM'));process.channel?.unref()`;
 
 /**
- * Hands over to the task and waits for its end; gives back its exit code. The task has a session of its own, so that Ctrl+C
+ * Hands over to the task and waits for its end. The task has a session of its own, so that Ctrl+C
  * reaches it once, through us, instead of once from the terminal and again from npm and us.
- * @param {string} node @param {string[]} args @param {NodeJS.ProcessEnv} env @returns {Promise<number>}
+ * @param {string} node @param {string[]} args @param {NodeJS.ProcessEnv} env
+ * @returns {Promise<{ code: number | null, signal: NodeJS.Signals | null }>}
  */
 export function handOver(node, args, env) {
   return new Promise((resolve, reject) => {
@@ -442,7 +462,7 @@ export function handOver(node, args, env) {
     const orphaned = () => process.ppid !== parent && child.kill('SIGTERM');
     if (process.env['npm_lifecycle_event'] && ownSession) setInterval(orphaned, 1_000).unref();
     child.on('error', reject);
-    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal ? constants.signals[signal] : 0)));
+    child.on('exit', (code, signal) => resolve({ code, signal }));
   });
 }
 
@@ -454,13 +474,28 @@ async function main([name = 'start', ...args]) {
   const env = environment(node);
   await installPackages(node, version, env);
   await prepareTypes(node, env);
-  if (task.build) await build(node, env);
+  if (task.build) await build(node, version, env);
   if (!task.run) return 0;
   const output = path.join(ROOT, '.output');
   env['DETOUR_CHROME_DIR'] = path.join(output, 'chrome-mv3');
   env['DETOUR_FIREFOX_DIR'] = path.join(output, 'firefox-mv2');
-  return handOver(node, [...task.run, ...args], env);
+  const words = [...task.run, ...args];
+  const first = name === 'start' ? withSnapshot(words, ROOT, env) : words;
+  const began = performance.now();
+  const { code, signal } = await handOver(node, first, env);
+  if (first.length > words.length && performance.now() - began < AT_ONCE && couldNotLoad(code, signal)) {
+    say('this Node does not take the start snapshot: starting from the files');
+    fs.rmSync(path.join(ROOT, SNAPSHOT), { force: true });
+    return exitCode(await handOver(node, words, env));
+  }
+  return exitCode({ code, signal });
 }
+
+/** A Node that cannot take up a snapshot ends within so many milliseconds. */
+const AT_ONCE = 2_000;
+
+/** As a shell says it. @param {{ code: number | null, signal: NodeJS.Signals | null }} end */
+const exitCode = ({ code, signal }) => code ?? 128 + (signal ? constants.signals[signal] : 0);
 
 if (process.argv[1] && import.meta.url === pathToFileURL(fs.realpathSync(process.argv[1])).href) {
   main(process.argv.slice(2)).then(

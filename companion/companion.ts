@@ -19,7 +19,7 @@ import { type Judge, type ParsedConfig, type PathProblem, placed } from './confi
 import { openConfigStore } from './config/config-store.ts';
 import { followConfig, type LiveConfig } from './config/config-watch.ts';
 import { pathFromConfig } from './config/places.ts';
-import type { ControlServer } from './control/control-server.ts';
+import { type ControlServer, makeControlServer } from './control/control-server.ts';
 import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from './control/state-folder.ts';
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
@@ -65,7 +65,7 @@ export interface Companion {
 export async function startCompanion(options: CompanionOptions): Promise<Companion> {
   const { configFile, say, now = Date.now } = options;
   const startedAt = now();
-  await using opened = new AsyncDisposableStack();
+  await using opened = new Opened();
   let at: Endpoint | null = null;
   const judge: Judge = config =>
     findOwnListenerHops(
@@ -221,8 +221,6 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     return steering[dialect];
   };
 
-  // Loaded with the port open: traffic does not wait for it.
-  const { makeControlServer } = await import('./control/control-server.ts');
   const control = makeControlServer({
     at: here,
     version: options.version,
@@ -333,11 +331,38 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         await control.close();
         await drained;
       } finally {
-        await kept.disposeAsync();
+        await kept[Symbol.asyncDispose]();
         await logFile?.close();
       }
     },
   };
+}
+
+/** What a start has opened, closed the other way round; as AsyncDisposableStack, which Node lacks while it makes a snapshot (seen in Node 24). */
+class Opened {
+  private closes: (() => void | Promise<void>)[] = [];
+
+  defer(close: () => void | Promise<void>): void {
+    this.closes.push(close);
+  }
+
+  /** All of it, for someone else to close. */
+  move(): Opened {
+    const kept = new Opened();
+    kept.closes = this.closes;
+    this.closes = [];
+    return kept;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const close = this.closes.pop();
+    if (close === undefined) return;
+    try {
+      await close();
+    } finally {
+      await this[Symbol.asyncDispose]();
+    }
+  }
 }
 
 /** The listener's certificate and key, tried together; or what is wrong with them. */

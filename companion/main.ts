@@ -1,26 +1,10 @@
 #!/usr/bin/env -S node --max-semi-space-size=8 --single-threaded-gc
-// `detour`: signals, the only exit. What it is asked for is in cli/run.ts.
+// `detour`: what it is asked for is in cli/run.ts.
 import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';
+import { runProgram } from './cli/program.ts';
 
 // Compiled code is kept beside the program (whoever can write there can change the program), so that the next start need not compile it.
 if (import.meta.filename.endsWith('js')) enableCompileCache(join(import.meta.dirname, '.compiled'));
 
-// A name that the system looks up holds a thread for as long, and only half of Node's four may wait so: a page names more hosts than two. To be said
-// before the first thread is used; the others cost nothing that can be measured.
-process.env['UV_THREADPOOL_SIZE'] ??= '16';
-
-// Whoever reads our output may stop reading (`detour log | head`): that is an end, not a fault.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 70));
-process.on('uncaughtException', error => {
-  process.stderr.write(`detour: a bug: ${error.stack ?? error.message}\n`);
-  process.exit(70);
-});
-// No top-level await: the bundle is CommonJS, which starts sooner.
-void import('./cli/run.ts')
-  .then(({ run }) => run(process.argv.slice(2)))
-  .then(code => {
-    process.exitCode = code;
-    // Timers of a finished command must not hold the terminal; what is printed goes out first.
-    process.stdout.write('', () => process.exit());
-  });
+runProgram(() => import('./cli/run.ts'));

@@ -1,7 +1,6 @@
 // A worker as a process of its own: does what the companion's process says over the channel between them, and tells it what happened. It ends with that
 // process, however that ends.
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
 import { makeLoopMark } from './chain/http-connect.ts';
 import { hostsOf, mayEnter } from './control/handshake.ts';
 import { explain } from './explain.ts';
@@ -102,7 +101,10 @@ function begin({
 function controlElsewhere(hosts: ReadonlySet<string>): ControlElsewhere {
   let knocking = 0;
   return {
-    mayEnter: (head, socket) => !(socket instanceof TLSSocket) && knocking < MAX_KNOCKING && mayEnter(head, hosts),
+    mayEnter: (head, socket) =>
+      !(socket instanceof process.getBuiltinModule('node:tls').TLSSocket) &&
+      knocking < MAX_KNOCKING &&
+      mayEnter(head, hosts),
     handOver(socket, read) {
       knocking++;
       const sent = nodeSocket(socket);

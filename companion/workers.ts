@@ -1,6 +1,6 @@
 // The workers as processes (node:cluster): starts them, tells them what is in force, takes in what they did, passes on what one finds out to the others,
 // and replaces those that end. They share the port; which of them gets a connection is said in docs/workers.md.
-import type { Worker as ClusterWorker } from 'node:cluster';
+import type { Cluster, Worker as ClusterWorker } from 'node:cluster';
 import { createServer, type Socket } from 'node:net';
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Milliseconds } from '../shared/units.ts';
@@ -72,10 +72,13 @@ export function findPort(wanted: Endpoint): Promise<number> {
 
 /** Resolves when all of them listen. Rejects when one cannot; none is left then. */
 export async function startWorkers(first: InForce, parts: WorkersParts): Promise<Workers> {
-  const { default: cluster } = await import('node:cluster');
+  // Its types know it as a default export only.
+  const cluster = process.getBuiltinModule('node:cluster') as unknown as Cluster;
   // Every worker accepts by itself: this process, which has other things to do, is not on the way of a connection, and one costs 0.6 of the CPU.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
-  cluster.setupPrimary({ exec: process.argv[1], args: ['worker'], serialization: 'advanced' });
+  // A worker is made of the files: in a snapshot Node's cluster is that of a primary.
+  const execArgv = process.execArgv.filter(option => !option.startsWith('--snapshot-blob'));
+  cluster.setupPrimary({ exec: process.argv[1], execArgv, args: ['worker'], serialization: 'advanced' });
   const members = new Set<Member>();
   let current = first;
   let revision = 1;

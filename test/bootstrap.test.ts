@@ -128,7 +128,7 @@ function startTask(folder: string, task: string) {
   writeFileSync(file, task);
   const script = `
     import { handOver } from ${JSON.stringify(pathToFileURL(BOOTSTRAP).href)};
-    process.exitCode = await handOver(process.execPath, [${JSON.stringify(file)}], process.env);`;
+    process.exitCode = (await handOver(process.execPath, [${JSON.stringify(file)}], process.env)).code;`;
   return spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
 }
 

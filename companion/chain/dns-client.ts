@@ -1,7 +1,6 @@
 // Asks chosen DNS servers over UDP, and over TCP where an answer is too long for that. One socket a question, so that its port is a secret that a
 // forger has to guess beside the id (RFC 5452 §9.2).
-import { createSocket } from 'node:dgram';
-import { randomInt } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 import { type Endpoint, formatEndpoint, formatHost } from '../../shared/endpoint.ts';
 import type { Milliseconds } from '../../shared/units.ts';
@@ -70,8 +69,8 @@ async function askServer(server: Endpoint, question: Question, time: Millisecond
 
 function overUdp(server: Endpoint, question: Question, time: Milliseconds): Promise<Outcome> {
   return new Promise(resolve => {
-    const id = randomInt(0x10000);
-    const socket = createSocket(server.host.includes(':') ? 'udp6' : 'udp4');
+    const id = randomBytes(2).readUInt16BE();
+    const socket = process.getBuiltinModule('node:dgram').createSocket(server.host.includes(':') ? 'udp6' : 'udp4');
     let over = false;
     const end = (outcome: Outcome) => {
       if (over) return;
@@ -98,7 +97,7 @@ function overUdp(server: Endpoint, question: Question, time: Milliseconds): Prom
 /** RFC 1035 §4.2.2: two bytes of length, then the message. */
 function overTcp(server: Endpoint, question: Question, time: Milliseconds): Promise<Outcome> {
   return new Promise(resolve => {
-    const id = randomInt(0x10000);
+    const id = randomBytes(2).readUInt16BE();
     const socket = connect({ host: server.host, port: server.port, noDelay: true });
     let got: Buffer = Buffer.alloc(0);
     let over = false;

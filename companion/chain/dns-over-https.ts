@@ -1,6 +1,6 @@
 // Asks a DNS server over HTTPS (RFC 8484). The way there is handed in: a route's chains for the connection, the pool with its strict parser for HTTP.
 import type { Socket } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import type { DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint, formatHost, isAddress } from '../../shared/endpoint.ts';
 import { Fault } from '../../shared/fault.ts';
@@ -176,7 +176,7 @@ export function makeDnsOverHttps(options: DnsOverHttpsOptions): AskDns {
   /** TLS to the server: its certificate is verified, and HTTP/1.1 is what is spoken. */
   function secure(socket: Socket, signal: AbortSignal): Promise<Socket> {
     return new Promise((resolve, reject) => {
-      const tls: TLSSocket = connectTls({
+      const tls: TLSSocket = process.getBuiltinModule('node:tls').connect({
         socket,
         host: server.host,
         ...(isAddress(server.host) ? {} : { servername: server.host }),

@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import * as v from 'valibot';
-import { type WebSocket, WebSocketServer } from 'ws';
+import type { WebSocket, WebSocketServer } from 'ws';
 import {
   ClientMessage,
   CLOSE_GOING_AWAY,
@@ -72,13 +72,21 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
   const links = new Map<WebSocket, Link>();
   // The reply's protocol is chosen before ws sees the request, so each upgrade brings its own.
   let replyProtocol = '';
-  const server = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload: MAX_CLIENT_MESSAGE,
-    perMessageDeflate: false,
-    handleProtocols: () => replyProtocol,
-  });
+  // ws, and Node's http and TLS that it stands on, cost a start more than all that is ours: they are loaded for the first who is let in.
+  let server: WebSocketServer | null = null;
+  /** Let in, and waiting for that. */
+  const coming = new Set<{ readonly client: string | null; readonly socket: Socket }>();
+  let closed = false;
+  const loadServer = async (): Promise<WebSocketServer> => {
+    const { WebSocketServer } = await import('ws');
+    return (server ??= new WebSocketServer({
+      noServer: true,
+      clientTracking: false,
+      maxPayload: MAX_CLIENT_MESSAGE,
+      perMessageDeflate: false,
+      handleProtocols: () => replyProtocol,
+    }));
+  };
   const keepalive = setInterval(() => {
     for (const link of links.values()) link.send({ type: 'alive' });
   }, KEEPALIVE_INTERVAL).unref();
@@ -96,6 +104,18 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
     if (!claimant.understood) return { client: '' };
     const paired = visitors.pair(origin, familyOf(origin, claimant.userAgent));
     return paired && { client: paired.name, token: paired.token };
+  };
+
+  /** Goes on once ws is there, unless the visitor has left, was unpaired, or the room has closed meanwhile. */
+  const whenLoaded = async (socket: Socket, client: string | null, shake: (by: WebSocketServer) => void) => {
+    const one = { client, socket };
+    const gone = () => void coming.delete(one);
+    coming.add(one);
+    socket.pause().on('error', gone).on('close', gone);
+    const loaded = await loadServer();
+    socket.off('error', gone).off('close', gone);
+    if (!coming.delete(one) || closed) socket.on('error', () => {}).destroy();
+    else shake(loaded);
   };
 
   const hello = (client: string | null, token?: string): CompanionMessage => ({
@@ -154,7 +174,6 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
       const visitor = claimant && admit(claimant);
       if (!claimant || !visitor) return false;
       const socket = take();
-      replyProtocol = claimant.protocol;
       // ws reads these few things of a request; readHandshake has checked them, so that ws never answers a stranger in words of its own.
       const request = {
         method: 'GET',
@@ -167,8 +186,13 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
           'sec-websocket-protocol': claimant.protocol,
         },
       } as unknown as IncomingMessage;
-      server.handleUpgrade(request, socket, rest, ws => welcome(ws, claimant, visitor.client, visitor.token));
-      socket.resume(); // The downstream room may have paused it.
+      const shake = (by: WebSocketServer) => {
+        replyProtocol = claimant.protocol;
+        by.handleUpgrade(request, socket, rest, ws => welcome(ws, claimant, visitor.client, visitor.token));
+        socket.resume(); // The downstream room may have paused it.
+      };
+      if (server !== null) shake(server);
+      else void whenLoaded(socket, visitor.client, shake);
       return true;
     },
     changed() {
@@ -178,6 +202,7 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
       }
     },
     unpaired(name) {
+      for (const one of coming) if (one.client === name) coming.delete(one);
       for (const [socket, link] of links) if (link.client === name) void closeSoon(socket, CLOSE_UNPAIRED);
     },
     isConnected(name) {
@@ -185,6 +210,7 @@ export function makeControlServer(parts: ControlServerParts): ControlServer {
       return false;
     },
     async close() {
+      closed = true;
       clearInterval(keepalive);
       const open = [...links.keys()];
       await Promise.all(open.map(socket => closeSoon(socket, CLOSE_GOING_AWAY)));

@@ -1,11 +1,11 @@
 // Where steered traffic may go: which ports, and which addresses of this machine and its network stay closed.
 // Names are judged by the address that is dialled (chain/dial.ts asks for each one); what can be known before is judged here at once.
-import { BlockList } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { Cidr, Config, ConfigGuard } from '../../shared/config.ts';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Acl, AdmittedTarget } from '../rooms.ts';
+import { addressRanges } from './address-ranges.ts';
 
 /** What kind of place an address is; null = somewhere on the public net. */
 export type AddressKind = 'loopback' | 'link-local' | 'metadata' | 'private' | 'reserved' | null;
@@ -56,34 +56,7 @@ const RANGES: Record<Exclude<AddressKind, null>, readonly string[]> = {
   ],
 };
 const KINDS = Object.keys(RANGES) as Exclude<AddressKind, null>[];
-const LISTS = Object.fromEntries(KINDS.map(kind => [kind, blockListOf(RANGES[kind], true)])) as Record<
-  Exclude<AddressKind, null>,
-  BlockList
->;
-
-/** `embedded`: an IPv4 range is also meant where it is carried inside a NAT64 (RFC 6052), 6to4 (RFC 3056) or SIIT (RFC 2765 §2.1) address. */
-export function blockListOf(ranges: readonly string[], embedded: boolean): BlockList {
-  const list = new BlockList();
-  for (const range of ranges) {
-    const [address, prefixText] = range.split('/') as [string, string];
-    const prefix = Number(prefixText);
-    if (address.includes(':')) {
-      list.addSubnet(address, prefix, 'ipv6');
-      continue;
-    }
-    list.addSubnet(address, prefix, 'ipv4');
-    if (!embedded) continue;
-    const [a, b, c, d] = address.split('.').map(Number) as [number, number, number, number];
-    const hex = `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
-    list.addSubnet(`64:ff9b::${hex}`, 96 + prefix, 'ipv6');
-    list.addSubnet(`2002:${hex}::`, 16 + prefix, 'ipv6');
-    list.addSubnet(`::ffff:0:${hex}`, 96 + prefix, 'ipv6');
-  }
-  return list;
-}
-
-/** As BlockList calls it. */
-export const familyOf = (address: string) => (address.includes(':') ? 'ipv6' : 'ipv4');
+const LISTS = KINDS.map(kind => [kind, addressRanges(RANGES[kind], true)] as const);
 
 /** The address without its zone and in normal form, so that `::ffff:127.0.0.1` is judged as what it reaches. */
 export function plain(address: string): string {
@@ -92,7 +65,7 @@ export function plain(address: string): string {
   return bare.includes(':') ? (normalizeHost(bare) ?? bare) : bare;
 }
 
-/** Addresses that were judged lately: the same few come again and again, and a BlockList takes a third of a microsecond each time. */
+/** Addresses that were judged lately: the same few come again and again, and looking through the ranges takes longer than remembering. */
 const MAX_JUDGED = 1_024;
 
 /** The same answers as `judge`, remembered for so many addresses. */
@@ -111,8 +84,7 @@ export function remembering<T>(judge: (address: string) => T): (address: string)
 
 /** What kind of place `address` (in normal form) is. */
 export const kindOfAddress: (address: string) => AddressKind = remembering(address => {
-  const family = familyOf(address);
-  for (const kind of KINDS) if (LISTS[kind].check(address, family)) return kind;
+  for (const [kind, ranges] of LISTS) if (ranges.has(address)) return kind;
   return null;
 });
 
@@ -151,11 +123,11 @@ export interface AclOptions {
 
 /** The guard for one configuration. Own listeners stay closed whatever `guard.allow` says. */
 export function makeAcl({ guard, listeners, localAddresses = makeLocalAddresses() }: AclOptions): Acl {
-  const opened = blockListOf(
+  const opened = addressRanges(
     guard.allow.map((range: Cidr) => `${range.address}/${range.prefix}`),
     false,
   );
-  const isOpened = remembering(address => opened.check(address, familyOf(address)));
+  const isOpened = remembering(address => opened.has(address));
 
   function isOwnListener(address: string, port: number): boolean {
     for (const listener of listeners()) {

@@ -7,7 +7,8 @@ import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
 import type { Entrance } from '../rooms.ts';
-import { blockListOf, familyOf, kindOfAddress, plain, remembering } from './acl.ts';
+import { kindOfAddress, plain, remembering } from './acl.ts';
+import { addressRanges } from './address-ranges.ts';
 
 /** So many different wrong passwords may come from one address within this time; then it is not listened to until the time is over. */
 const MAX_WRONG = 20;
@@ -74,11 +75,11 @@ export class LoginBound {
 }
 
 const digestOf = (text: string): Buffer => hash('sha256', text, 'buffer');
-const NOBODYS = randomBytes(32);
+let nobodys: Buffer | undefined;
 
 /** The entrance for one configuration. This machine may always enter, whatever `guard.clients` says; the password is asked of it too. */
 export function makeEntrance(guard: Pick<ConfigGuard, 'users' | 'clients' | 'tls'>, bound: LoginBound): Entrance {
-  const networks = blockListOf(
+  const networks = addressRanges(
     guard.clients.map(range => `${range.address}/${range.prefix}`),
     false,
   );
@@ -86,7 +87,7 @@ export function makeEntrance(guard: Pick<ConfigGuard, 'users' | 'clients' | 'tls
   const fromAnywhere = guard.tls !== null && guard.clients.length === 0;
   const isClient = remembering(address => {
     const bare = plain(address);
-    return kindOfAddress(bare) === 'loopback' || fromAnywhere || networks.check(bare, familyOf(bare));
+    return kindOfAddress(bare) === 'loopback' || fromAnywhere || networks.has(bare);
   });
   const passwords = new Map(Object.entries(guard.users ?? {}).map(([name, password]) => [name, digestOf(password)]));
 
@@ -94,7 +95,7 @@ export function makeEntrance(guard: Pick<ConfigGuard, 'users' | 'clients' | 'tls
     if (bound.isReached(from)) return false;
     const known = passwords.get(username);
     const given = digestOf(password);
-    if (timingSafeEqual(given, known ?? NOBODYS) && known !== undefined) return true;
+    if (timingSafeEqual(given, known ?? (nobodys ??= randomBytes(32))) && known !== undefined) return true;
     bound.count(from, digestOf(`${username}\0${password}`));
     return false;
   }

@@ -1,6 +1,6 @@
 // Who may speak on the control link: six-digit codes, the tokens they turn into, and the clients that hold them.
 // Plain values in and out; the caller keeps what `save` is given in a file that only its owner reads. Tokens are stored hashed.
-import { createHash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto';
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import * as v from 'valibot';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 
@@ -59,6 +59,14 @@ export function newToken(): string {
   return randomBytes(32).toString('base64url');
 }
 
+/** Every code as likely. Not by randomInt: it draws from a supply, which a start-up snapshot would hand to every start. */
+function sixDigits(): string {
+  for (;;) {
+    const drawn = randomBytes(4).readUInt32BE();
+    if (drawn < 4_294_000_000) return String(drawn % 1_000_000).padStart(6, '0');
+  }
+}
+
 /** Whether two secrets are the same, in a time that tells nothing of either. */
 export function sameSecret(a: string, b: string): boolean {
   return timingSafeEqual(sha256(a), sha256(b));
@@ -92,7 +100,7 @@ export function makePairing(parts: PairingParts): Pairing {
       return saved.clients;
     },
     newCode() {
-      out = { code: String(randomInt(1_000_000)).padStart(6, '0'), expiresAt: parts.now() + CODE_LIFETIME, tries: 0 };
+      out = { code: sixDigits(), expiresAt: parts.now() + CODE_LIFETIME, tries: 0 };
       return { code: out.code, expiresAt: out.expiresAt };
     },
     get codeIsOut() {

@@ -5,6 +5,7 @@ import { stripTypeScriptTypes } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TASKS } from '../../bootstrap.mjs';
+import { withSnapshot } from '../../snapshot.mjs';
 import { findProgram } from '../support/ensure-peers.ts';
 import type { Place, Subject } from './proxies.ts';
 
@@ -52,7 +53,7 @@ function detour(name: string, options: DetourOptions, guard: readonly string[]):
   const built = join(root, script!);
   const start = options.companion ?? [
     process.execPath,
-    ...before.toReversed(),
+    ...withSnapshot(before.toReversed(), root),
     existsSync(built) ? built : join(root, 'companion/main.ts'),
   ];
   const [program, ...args] = start;

@@ -173,15 +173,16 @@ export interface Running extends AsyncDisposable {
   complained(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
-/** Runs `detour` from its sources as a process of its own; `through` is a command that runs the rest of its line. */
+/** Runs `detour`, from its sources unless `program` says otherwise, as a process of its own; `through` is a command that runs the rest of its line. */
 export function spawnDetour(
   args: readonly string[],
   place: Pick<Place, 'stateFolder'>,
   env: Record<string, string> = {},
   through: readonly string[] = [],
+  program: readonly string[] = [process.execPath, path.resolve('companion/main.ts')],
 ): Running {
-  const [program, ...line] = [...through, process.execPath, path.resolve('companion/main.ts'), ...args];
-  const child = spawn(program!, line, {
+  const [first, ...line] = [...through, ...program, ...args];
+  const child = spawn(first!, line, {
     env: { ...process.env, NO_COLOR: '1', DETOUR_STATE_DIR: place.stateFolder, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
