@@ -4,7 +4,7 @@ import { defineConfig } from 'rolldown';
 import bundle from './rolldown.config.ts';
 
 export default defineConfig({
-  ...bundle,
+  ...bundle[0],
   input: { snapshot: 'companion/snapshot.ts' },
   plugins: [
     {

@@ -28,7 +28,9 @@ async function warmUp(): Promise<void> {
     await once(origin.listen(0, '127.0.0.1'), 'listening');
     const { port } = origin.address() as AddressInfo;
     const configFile = join(folder, 'detour.yaml');
-    writeFileSync(configFile, 'listen: 127.0.0.1:1\nguard: { allow: [127.0.0.0/8] }\n', { mode: 0o600 });
+    writeFileSync(configFile, 'listen: 127.0.0.1:1\nguard: { allow: [127.0.0.0/8] }\ncache: { disk: 0 }\n', {
+      mode: 0o600,
+    });
     const stateFolder = join(folder, 'state');
     const companion = await startCompanion({ configFile, stateFolder, port: 0, version: '', say: () => {} });
     try {

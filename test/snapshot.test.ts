@@ -135,6 +135,22 @@ describe.runIf(hasSnapshots(process.platform))('from a snapshot', { timeout: 30_
     expect((await ask(port, `http://127.0.0.1:${origin.port}/`)).status).toBe(200);
   });
 
+  test('what is cached outlives it on the disk', async () => {
+    await using origin = await startOrigin((_request, response) =>
+      response.writeHead(200, { 'Cache-Control': 'max-age=600', 'Content-Length': 5 }).end('hello'),
+    );
+    using place = makePlace('guard: { allow: [127.0.0.0/8] }\n');
+    const url = `http://127.0.0.1:${origin.port}/kept`;
+    for (const status of ['fwd=uri-miss', 'hit']) {
+      await using running = startThere(place);
+      const { port } = await listening(running);
+      expect((await ask(port, url)).headers['cache-status']).toContain(status);
+      running.child.kill('SIGTERM');
+      expect((await running.ended).code).toBe(0);
+    }
+    expect(origin.seen.length).toBe(1);
+  });
+
   test('workers are processes that start from the files', async () => {
     await using origin = await startOrigin();
     using place = makePlace('workers: 2\nguard: { allow: [127.0.0.0/8] }\n');
