@@ -148,7 +148,7 @@ describe.runIf(hasSnapshots(process.platform))('from a snapshot', { timeout: 30_
       running.child.kill('SIGTERM');
       expect((await running.ended).code).toBe(0);
     }
-    expect(origin.seen.length).toBe(1);
+    expect(origin.requests.length).toBe(1);
   });
 
   test('workers are processes that start from the files', async () => {
