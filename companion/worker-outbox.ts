@@ -77,13 +77,14 @@ export function makeOutbox(sendBatch: SendBatch): Outbox {
     sendBatch(nextBatch(), left, () => {
       underway = false;
       const more = count();
-      if (more >= BATCH || whenEmpty !== null) send();
+      if (more >= BATCH || whenEmpty !== null || invalid.size > 0 || allInvalid) send();
       else if (more > 0) timer ??= setTimeout(send, BATCH_AGE);
     });
   };
 
+  /** What is invalid goes at once: who has posted reads next, maybe from another worker. */
   const sendSoon = () => {
-    if (count() >= BATCH) send();
+    if (count() >= BATCH || invalid.size > 0 || allInvalid) send();
     else timer ??= setTimeout(send, BATCH_AGE);
   };
 
