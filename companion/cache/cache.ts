@@ -36,6 +36,7 @@ import {
   contentRangeOf,
   entryValidator,
   incompleteEntry,
+  isOfSame,
 } from './partial.ts';
 import { hasAll, rangeAnswer } from './range-answer.ts';
 import type { ByteRange } from './ranges.ts';
@@ -614,9 +615,10 @@ class MemoryCache implements SharedCache {
     const made = (whole: Buffer): Entry =>
       part === null
         ? { ...like, status, reason, body: new MemoryBody(whole), partial: null }
-        : this.combined(incompleteEntry(like, part.from, whole, part.complete));
-    const put = (entry: Entry, isPart = part !== null): boolean =>
-      !this.invalidations.since(request.url, moment) && this.place(new StoredResponse(entry, this.semantics), isPart);
+        : incompleteEntry(like, part.from, whole, part.complete);
+    const put = (entry: Entry): boolean =>
+      !this.invalidations.since(request.url, moment) &&
+      (entry.partial !== null ? this.putPart(entry) : this.memory.put(new StoredResponse(entry, this.semantics)));
     const length = part !== null ? part.to - part.from : head.framing.kind === 'length' ? head.framing.length : null;
     if (body === null || Buffer.isBuffer(body)) {
       const came = body?.length ?? 0;
@@ -639,10 +641,9 @@ class MemoryCache implements SharedCache {
       if (soFar.length === 0 || complete === null || (part === null && status !== 200)) return;
       const fresh = incompleteEntry(like, from, exactCopy(soFar), complete);
       if (entryValidator(fresh) === null) return;
-      const entry = this.combined(fresh);
-      const before = entry === fresh ? this.sameKind(fresh) : undefined;
+      const before = this.sameKind(fresh);
       // The whole of another time is worth more than a piece of now.
-      if (before === undefined || before.partial !== null) put(entry, true);
+      if (before === undefined || before.partial !== null || isOfSame(before.entry, fresh)) put(fresh);
     };
     const filling = new Filling(body, {
       limit,
@@ -677,22 +678,19 @@ class MemoryCache implements SharedCache {
     return { head, body: filling.leader };
   }
 
-  /** Puts an answer into its place; a part may only have freshened the whole that is there, wherever its body lies. */
-  private place(response: StoredResponse, isPart: boolean): boolean {
-    const before = isPart ? this.sameKind(response.entry) : undefined;
-    if (before?.entry.body === response.entry.body) return this.memory.replace(before!, response);
-    return this.memory.put(response);
-  }
-
   /** What is stored already in the place of this one. */
   private sameKind({ url, space, selection }: Entry): StoredResponse | undefined {
     return this.memory.peek(url)?.find(one => one.space === space && sameSelection(one.selection, selection));
   }
 
-  /** A part that has come, together with what is stored already (RFC 9111 §3.4). */
-  private combined(fresh: Entry): Entry {
+  /** Puts a part into its place, together with what is stored already (RFC 9111 §3.4). Of a whole it only freshens the fields, wherever that one's body lies. */
+  private putPart(fresh: Entry): boolean {
     const before = this.sameKind(fresh);
-    return before === undefined ? fresh : combine({ ...before.entry, pinned: before.pinned }, fresh, this.limits.entry);
+    if (before === undefined) return this.memory.put(new StoredResponse(fresh, this.semantics));
+    const old = { ...before.entry, pinned: before.pinned };
+    const entry = combine(old, fresh, this.limits.entry);
+    const response = new StoredResponse(entry, this.semantics);
+    return entry.body === old.body ? this.memory.replace(before, response) : this.memory.put(response);
   }
 
   private judge(

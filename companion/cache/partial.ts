@@ -128,14 +128,19 @@ function withParts(entry: Omit<Entry, 'body' | 'partial'>, parts: readonly Part[
   return { ...entry, body: new MemoryBody(whole), partial: null };
 }
 
+/** Whether both are of one representation, by the same strong validator (RFC 9111 §3.4). */
+export function isOfSame(a: Entry, b: Entry): boolean {
+  const validator = entryValidator(a);
+  return validator !== null && validator === entryValidator(b);
+}
+
 /**
  * What is to be stored now that `fresh`, an incomplete entry, has come where `stored` is (RFC 9111 §3.4). With the same strong validator both together,
  * with the newer fields; else only what is newer. `limit`: the most bytes that the parts may have together.
  */
 export function combine(stored: Entry, fresh: Entry, limit: Bytes): Entry {
   if (fresh.partial === null || stored.status !== 200) return fresh;
-  const validator = entryValidator(fresh);
-  if (validator === null || validator !== entryValidator(stored)) return fresh;
+  if (!isOfSame(stored, fresh)) return fresh;
   const complete = fresh.partial.complete!;
   const lines = updatedLines(stored.lines, fresh.lines);
   const { pinned, selection } = stored;

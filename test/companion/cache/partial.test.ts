@@ -3,10 +3,13 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
 import { combine, gapOf, incompleteEntry, MAX_PARTS, piecesWithin } from '../../../companion/cache/partial.ts';
-import { hasAll } from '../../../companion/cache/range-answer.ts';
+import { hasAll, rangeAnswer } from '../../../companion/cache/range-answer.ts';
 import type { Entry } from '../../../companion/cache/store.ts';
-import { startRawOrigin } from '../../support/origin.ts';
-import { connectRaw } from '../../support/raw-client.ts';
+import type { BodySource } from '../../../companion/message/message.ts';
+import { KiB, MiB } from '../../../shared/units.ts';
+import { diskIn, tempFolder } from '../../support/disk-cache.ts';
+import { type Origin, startOrigin, startRawOrigin } from '../../support/origin.ts';
+import { connectRaw, type RawAnswer } from '../../support/raw-client.ts';
 import { startProxy } from '../../support/with-proxy.ts';
 
 const START = Date.UTC(2026, 10, 24, 9, 0, 0);
@@ -83,6 +86,45 @@ describe('parts that come together', () => {
     expect(tooMuch.body.length).toBe(100);
     expect((tooMuch.body.open(5000, 5100) as Buffer).equals(bodyOf(1, length).subarray(5000, 5100))).toBe(true);
   });
+});
+
+test('R25: of a body that is not in memory only the ranges asked for are opened, each when its turn has come', () => {
+  const opened: [number, number][] = [];
+  const open = (from: number, to: number): Buffer => {
+    opened.push([from, to]);
+    return bodyOf(1, 1000).subarray(from, to);
+  };
+  const { lines, ...like } = partOf(1, 1000, 0, 1);
+  const entry: Entry = { ...like, lines, partial: null, body: { length: 1000, bytes: null, open } };
+  const answer = rangeAnswer(entry, { range: 'bytes=0-99,-100', ifRange: '"1"' }, 1500)!;
+  expect(answer.head.status).toBe(206);
+  expect(answer.head.fields.get('age')).toBe('1');
+  expect(opened).toEqual([]);
+  const source = answer.body as BodySource;
+  const chunks: Buffer[] = [];
+  const ended = { yes: false };
+  source.start({
+    write: chunk => {
+      chunks.push(chunk);
+      return false;
+    },
+    end: () => {
+      ended.yes = true;
+    },
+    fail: () => expect.unreachable(),
+  });
+  for (let turn = 0; turn < 100 && !ended.yes; turn++) {
+    const before = chunks.length;
+    source.resume();
+    expect(ended.yes || chunks.length === before + 1).toBe(true);
+  }
+  expect(opened).toEqual([
+    [0, 100],
+    [900, 1000],
+  ]);
+  const all = Buffer.concat(chunks);
+  expect({ kind: 'length', length: all.length }).toEqual(answer.head.framing);
+  expect(all.includes(bodyOf(1, 1000).subarray(900))).toBe(true);
 });
 
 describe('through the walk', () => {
@@ -210,3 +252,71 @@ describe('through the walk', () => {
     expect(completed).toBeGreaterThan(2);
   }, 60_000);
 });
+
+test('R25, R59: ranges come out of a whole on the disk, and parts outlive a restart and become whole there', async () => {
+  const whole = bodyOf(1, 1024 * 1024);
+  const asked: (string | undefined)[] = [];
+  await using origin = await startOrigin((request, response) => {
+    const { range } = request.headers;
+    asked.push(range);
+    const fields = { ETag: '"1"', 'Cache-Control': 'max-age=60', 'X-Asked': String(asked.length) };
+    const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(range ?? '') ?? [];
+    if (from === undefined)
+      return void response.writeHead(200, { ...fields, 'Content-Length': whole.length }).end(whole);
+    const part = whole.subarray(Number(from), to === '' ? whole.length : Number(to) + 1);
+    const place = `bytes ${from}-${Number(from) + part.length - 1}/${whole.length}`;
+    response.writeHead(206, { ...fields, 'Content-Range': place, 'Content-Length': part.length }).end(part);
+  });
+  const limits = { memory: 4 * MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+  const decided = { steered: true, route: 'companion', filter: 'off', cache: 'standard', inspect: false } as const;
+  const decide = () => ({ ...decided, because: { rule: 'default' } });
+  using place = tempFolder();
+  {
+    await using disk = diskIn(place.path);
+    await using proxy = await startProxy({ rooms: { cache: createCache(limits, undefined, disk.store), decide } });
+    const get = (path: string, fields = ''): Promise<RawAnswer> => getThrough(proxy.port, origin, path, fields);
+    expect((await get('/whole')).body.equals(whole)).toBe(true);
+    await proxy.exchange(0);
+    await disk.store.settled();
+    for (let round = 0; round < 2; round++) {
+      const some = await get('/whole', 'Range: bytes=500000-599999\r\n');
+      expect(some.headers['cache-status']).toMatch(/^detour; hit; /);
+      expect(some.body.equals(whole.subarray(500_000, 600_000))).toBe(true);
+      const several = await get('/whole', 'Range: bytes=-100000,0-99999\r\n');
+      expect(several.status).toBe(206);
+      expect(several.body.includes(whole.subarray(0, 100_000))).toBe(true);
+      expect(several.body.includes(whole.subarray(-100_000))).toBe(true);
+    }
+    // A part of the same tag freshens what lies on the disk.
+    await get('/whole', 'Range: bytes=0-9\r\nCache-Control: no-cache\r\n');
+    const freshened = await get('/whole');
+    expect(freshened.body.equals(whole)).toBe(true);
+    expect(freshened.headers['x-asked']).toBe('2');
+    await get('/parts', 'Range: bytes=0-9999\r\n');
+    await get('/parts', 'Range: bytes=30000-49999\r\n');
+    await disk.store.settled();
+  }
+  expect(asked).toEqual([undefined, 'bytes=0-9', 'bytes=0-9999', 'bytes=30000-49999']);
+  await using disk = diskIn(place.path);
+  await using proxy = await startProxy({ rooms: { cache: createCache(limits, undefined, disk.store), decide } });
+  const get = (path: string, fields = ''): Promise<RawAnswer> => getThrough(proxy.port, origin, path, fields);
+  expect((await get('/whole', 'Range: bytes=7-8\r\n')).body.equals(whole.subarray(7, 9))).toBe(true);
+  const part = await get('/parts', 'Range: bytes=35000-36000\r\n');
+  expect(part.headers['cache-status']).toMatch(/^detour; hit; /);
+  expect(part.body.equals(whole.subarray(35_000, 36_001))).toBe(true);
+  const completed = await get('/parts');
+  expect(completed.headers['cache-status']).toBe('detour; fwd=partial; fwd-status=206; stored');
+  expect(completed.body.equals(whole)).toBe(true);
+  await proxy.exchange(2);
+  await disk.store.settled();
+  const hit = await get('/parts');
+  expect(hit.headers['cache-status']).toMatch(/^detour; hit; /);
+  expect(hit.body.equals(whole)).toBe(true);
+  expect(asked.slice(4)).toEqual(['bytes=10000-']);
+});
+
+async function getThrough(port: number, origin: Origin, path: string, fields: string): Promise<RawAnswer> {
+  await using client = await connectRaw(port);
+  client.write(`GET ${origin.url(path)} HTTP/1.1\r\nHost: ${origin.authority}\r\n${fields}\r\n`);
+  return await client.readAnswer('GET');
+}
