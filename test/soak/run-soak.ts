@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 import type { Milliseconds } from '../../shared/units.ts';
 import { havePeers, type Peer, startMicrosocks, startSquid, startTinyproxy } from '../support/peers.ts';
 import { makePlace } from '../support/with-companion.ts';
+import { cacheCrashRound } from './cache-crashes.ts';
 import { crashRound } from './crashes.ts';
 import { Load, type Tally } from './load.ts';
 import { startFarSide } from './origin.ts';
@@ -149,6 +150,7 @@ export async function runSoak({ seconds, seed, say, crashes = 0, workers = 1 }: 
 
   for (let round = 1; round <= crashes; round++) {
     faults.push(...(await crashRound(seed + round)).map(fault => `crash ${round}: ${fault}`));
+    faults.push(...(await cacheCrashRound(seed + round)).faults.map(fault => `crash ${round}, cache: ${fault}`));
     if (round % 10 === 0) say(`${round} of ${crashes} companions killed`);
   }
 
