@@ -42,6 +42,7 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
   );
   const faults: string[] = [];
   let hits = 0;
+  let answers = 0;
 
   const ask = async (port: number, method: string, count: number, next: () => number, life?: AbortSignal) => {
     await using client = await connectRaw(port);
@@ -51,6 +52,7 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
         `${method} ${origin.url(`/${number}`)} HTTP/1.1\r\nHost: x\r\n${method === 'POST' ? 'Content-Length: 0\r\n' : ''}\r\n`,
       );
       const { status, headers, body } = await client.readAnswer(method);
+      answers++;
       if (method === 'POST') continue;
       const version = Number((headers['x-version'] ?? '').split('.')[1]);
       if (status !== 200) faults.push(`/${number}: ${status}`);
@@ -78,7 +80,10 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
     };
     const work = [1, 2, 3].map(() => forever(() => ask(companion.port, 'GET', 50, random, life.signal)));
     work.push(forever(() => ask(companion.port, 'POST', 3, random, life.signal)));
-    await new Promise(resolve => setTimeout(resolve, 400 + ((round * 7919) % 1_100)));
+    // A moment that comes by what was done, then by the clock: a busy machine gets there later.
+    const enough = 40 + ((round * 7919) % 400);
+    for (let i = 0; i < 1_000 && answers < enough; i++) await new Promise(resolve => setTimeout(resolve, 10));
+    await new Promise(resolve => setTimeout(resolve, (round * 31) % 60));
     companion.running.child.kill('SIGKILL');
     life.abort();
     await companion.running.ended;
