@@ -258,7 +258,11 @@ export class DiskStore {
     const { DatabaseSync: Database } = loadSqlite();
     const database = new Database(path, { readOnly: true, timeout: 50 });
     try {
-      if (!isOurs(database)) throw Object.assign(new Error('not ours'), { errcode: 26 });
+      // It is being made just now, or is none of ours: the thread will know, when it writes.
+      if (!isOurs(database)) {
+        database.close();
+        return null;
+      }
       database.exec('PRAGMA cell_size_check = ON');
       const byUrl = database.prepare(`SELECT ${COLUMNS} FROM answers WHERE url = ?`);
       byUrl.setReturnArrays(true);
