@@ -510,6 +510,8 @@ class MemoryCache implements SharedCache {
       if (stored.partial !== null || !matches(stored.selection, request.head.fields)) continue;
       stored.hold();
       const isSame = head.status === 200 && stored.status === 200 && isStillTheSame(stored, head.fields);
+      // Unless it was asked whether it still is what we have: that would have been a 304.
+      if (isSame === null && !miss.validation?.candidates.includes(stored)) continue;
       const fresh = isSame ? this.freshened(stored, head.fields, miss, times) : null;
       if (fresh === null || !this.putFresh(stored, fresh, miss, times)) this.memory.remove(stored);
     }

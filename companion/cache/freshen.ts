@@ -91,14 +91,18 @@ export function meantBy(fields: Fields, candidates: readonly StoredResponse[], a
   return same ?? (alone && candidates.length === 1 ? candidates[0]! : null);
 }
 
-/** RFC 9111 §4.3.5: whether what a HEAD was answered with can be what is stored. */
-export function isStillTheSame(stored: StoredResponse, fields: Fields): boolean {
+/**
+ * RFC 9111 §4.3.5: whether what a HEAD was answered with is what is stored; null where the validator that is stored is not in it.
+ */
+export function isStillTheSame(stored: StoredResponse, fields: Fields): boolean | null {
   const etag = fields.get('etag');
   const modified = fields.get('last-modified');
   const length = fields.get('content-length');
   if (etag !== undefined && etag !== stored.etag) return false;
   if (modified !== undefined && modified !== stored.lastModified) return false;
-  return length === undefined || Number(length) === stored.length;
+  if (length !== undefined && Number(length) !== stored.length) return false;
+  if (etag !== undefined || (modified !== undefined && stored.etag === undefined)) return true;
+  return stored.etag === undefined && stored.lastModified === undefined ? true : null;
 }
 
 function opaque(etag: string | undefined): string | undefined {
