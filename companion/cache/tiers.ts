@@ -5,6 +5,7 @@
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { DiskEntry, DiskFilling, DiskStore } from './disk-store.ts';
+import { isOfSame } from './partial.ts';
 import type { Semantics } from './policy.ts';
 import { type Entry, MemoryBody, type Store, type StoredBody, type StoreStats } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
@@ -49,12 +50,23 @@ export class Tiers implements Store {
     if (same !== undefined && same.respondedAt > response.respondedAt) return false;
     if (same?.pinned === true) response.pinned = true;
     const length = entry.partial === null ? entry.body.length : partsLength(entry);
-    const isOnDisk = this.disk.takes(length) && this.disk.put({ ...entry, pinned: response.pinned }) !== null;
+    const isOnDisk =
+      (same !== undefined && this.hasMuchOf(same, entry, length)) ||
+      (this.disk.takes(length) && this.disk.put({ ...entry, pinned: response.pinned }) !== null);
     // What was there in its place must not come back.
     if (!isOnDisk && same !== undefined) this.disk.removeLike(entry);
     const isInMemory = length <= this.memoryEntry && this.memory.put(response);
     if (!isInMemory) this.memory.drop(url);
     return isInMemory || isOnDisk;
+  }
+
+  /** Whether the disk has half or more of these parts. What grows part by part would else be written again with each: so it is twice in all. */
+  private hasMuchOf(before: StoredResponse, entry: Entry, length: Bytes): boolean {
+    if (entry.partial === null || before.partial === null) return false;
+    const old = before.entry;
+    const lengthThen = partsLength(old);
+    if (length < lengthThen || Math.clz32(length) !== Math.clz32(lengthThen) || !isOfSame(old, entry)) return false;
+    return this.disk.idsLike(entry).length > 0;
   }
 
   replace(old: StoredResponse, fresh: StoredResponse): boolean {
