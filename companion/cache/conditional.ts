@@ -31,7 +31,13 @@ const ENTITY_TAG = /(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/y;
 function matchesAny(list: string, etag: string | undefined): boolean {
   if (list.trim() === '*') return true;
   if (etag === undefined) return false;
-  const own = etag.startsWith('W/') ? etag.slice(2) : etag;
+  const own = opaque(etag);
+  for (const tag of tagsOf(list)) if (tag === own) return true;
+  return false;
+}
+
+/** The tags of a list without their weakness; null for what is none, which is then the last. */
+function* tagsOf(list: string): Generator<string | null> {
   let at = 0;
   while (at < list.length) {
     const char = list[at];
@@ -41,11 +47,14 @@ function matchesAny(list: string, etag: string | undefined): boolean {
     }
     ENTITY_TAG.lastIndex = at;
     const found = ENTITY_TAG.exec(list);
-    if (found === null) return false;
-    if (`"${found[2]}"` === own) return true;
+    yield found === null ? null : `"${found[2]}"`;
+    if (found === null) return;
     at = ENTITY_TAG.lastIndex;
   }
-  return false;
+}
+
+function opaque(etag: string): string {
+  return etag.startsWith('W/') ? etag.slice(2) : etag;
 }
 
 /** What the origin is asked by. */
@@ -53,7 +62,7 @@ export interface Validation {
   readonly request: RequestHead;
   /** The stored answers that a 304 may be about. */
   readonly candidates: readonly StoredResponse[];
-  /** Whether a 304 can be about nothing else: the client names no tags of its own. */
+  /** Whether a 304 can be about nothing else: the client names no tags but those. */
   readonly alone: boolean;
 }
 
@@ -72,15 +81,16 @@ export function validationOf(
   if (tagged.length === 0 && (modified === undefined || ifNoneMatch !== undefined)) return null;
   const fields = head.fields.copy();
   const tags = [...new Set(tagged.map(one => one.etag!))];
+  const own = tags.map(opaque);
   if (tags.length > 0) {
-    const more = ifNoneMatch === undefined ? tags : tags.filter(tag => !matchesAny(ifNoneMatch, tag));
-    fields.set('If-None-Match', (ifNoneMatch === undefined ? more : [ifNoneMatch, ...more]).join(', '));
+    const more = tags.filter(tag => !matchesAny(ifNoneMatch ?? '', tag));
+    fields.set('If-None-Match', (ifNoneMatch ? [ifNoneMatch, ...more] : more).join(', '));
   }
   if (modified === undefined) fields.delete('if-modified-since');
   else fields.set('If-Modified-Since', modified);
   return {
     request: { ...head, fields },
     candidates: tags.length > 0 ? tagged : stored,
-    alone: ifNoneMatch === undefined,
+    alone: [...tagsOf(ifNoneMatch ?? '')].every(tag => tag !== null && own.includes(tag)),
   };
 }
