@@ -405,6 +405,6 @@ function readPacSecret(folder: string, warn: (message: string) => void): string 
   const kept = readStateFile(folder, 'pac-secret', warn)?.trim();
   if (kept !== undefined && /^[A-Za-z0-9_-]{22}$/.test(kept)) return kept;
   const secret = randomBytes(16).toString('base64url');
-  writeStateFile(folder, 'pac-secret', `${secret}\n`);
+  writeStateFile(folder, 'pac-secret', `${secret}\n`, 'soon');
   return secret;
 }

@@ -76,21 +76,25 @@ export function readStateFile(folder: string, name: string, warn: (message: stri
   }
 }
 
-/** Writes one state file whole: beside it first, then renamed into its place. Mode 0600. */
-export function writeStateFile(folder: string, name: string, text: string): void {
+/**
+ * Writes one state file whole: beside it first, then renamed into its place. Mode 0600. It is on the disk when this returns; `soon`: it will be, which is
+ * enough for what can be made again, and does not keep a start waiting for the disk.
+ */
+export function writeStateFile(folder: string, name: string, text: string, when: 'now' | 'soon' = 'now'): void {
   const path = join(folder, name);
   const beside = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`;
   const fd = fs.openSync(beside, 'wx', 0o600);
   try {
     fs.writeFileSync(fd, text);
-    fs.fsyncSync(fd);
+    if (when === 'now') fs.fsyncSync(fd);
+    fs.renameSync(beside, path);
   } catch (error) {
     fs.closeSync(fd);
     fs.rmSync(beside, { force: true });
     throw error;
   }
-  fs.closeSync(fd);
-  fs.renameSync(beside, path);
+  if (when === 'now') fs.closeSync(fd);
+  else fs.fsync(fd, () => fs.close(fd, () => {}));
 }
 
 /**
@@ -120,7 +124,8 @@ export function claimStateFolder(folder: string, mine: Omit<RunningCompanion, 'p
   return {
     update(more) {
       Object.assign(running, more);
-      writeStateFile(folder, RUNTIME_FILE, JSON.stringify(running));
+      // Of no use once this process has ended, by whatever.
+      writeStateFile(folder, RUNTIME_FILE, JSON.stringify(running), 'soon');
     },
     release() {
       // Only our own: whoever took over in the meantime keeps theirs.
