@@ -37,13 +37,19 @@ export class FileBody implements StoredBody {
   }
 }
 
-/** The whole of a file in one reading, if it is what was stored, else null. For small ones. */
-export function readChecked(facts: Pick<FileFacts, 'path' | 'length' | 'blocks'>): Buffer | null {
+/** Too many open files say nothing of this one. */
+function isShort(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE';
+}
+
+/** The whole of a file in one reading, if it is what was stored, else null; undefined where it cannot be opened now. For small ones. */
+export function readChecked(facts: Pick<FileFacts, 'path' | 'length' | 'blocks'>): Buffer | null | undefined {
   let fd: number;
   try {
     fd = fs.openSync(facts.path, 'r');
-  } catch {
-    return null;
+  } catch (error) {
+    return isShort(error) ? undefined : null;
   }
   try {
     const bytes = Buffer.allocUnsafeSlow(facts.length);
@@ -91,10 +97,7 @@ class FileSource implements BodySource {
       this.reading = false;
       if (error === null) this.fd = fd;
       if (this.over) return this.shut();
-      if (error !== null) {
-        // Too many open files say nothing of this one.
-        return this.breakOff(error, error.code !== 'EMFILE' && error.code !== 'ENFILE');
-      }
+      if (error !== null) return this.breakOff(error, !isShort(error));
       this.next();
     });
   }

@@ -73,6 +73,19 @@ export function isBroken(error: unknown): boolean {
   return errcode !== undefined && ((errcode & 255) === 11 || (errcode & 255) === 26 || (errcode & 255) === 1);
 }
 
+/** Why the disk did not take something, in words for a person. */
+export function reasonOf(error: unknown): string {
+  const { code, errcode, message } = error as { code?: string; errcode?: number; message: string };
+  const primary = (errcode ?? 0) & 255;
+  if (code === 'ENOSPC' || code === 'EDQUOT' || primary === 13) return 'there is no space left';
+  if (code === 'EROFS' || primary === 8) return 'it can only be read';
+  if (code === 'EACCES' || code === 'EPERM') return 'permission is denied';
+  if (code === 'EMFILE' || code === 'ENFILE') return 'too many files are open';
+  if (primary === 5) return 'another process keeps it locked';
+  if (isBroken(error)) return `its index is broken (${message})`;
+  return message;
+}
+
 /** What is served of an answer beside its body. */
 export interface RowHead {
   readonly url: string;

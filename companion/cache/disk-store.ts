@@ -28,6 +28,7 @@ import {
   nameOf,
   placeOf,
   placesIn,
+  reasonOf,
   whereOf,
 } from './disk-rows.ts';
 import { PartsBody } from './partial.ts';
@@ -187,6 +188,7 @@ export class DiskStore {
       if (this.gone.has(id) || this.isPurged(url)) continue;
       if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
       const entry = this.read(url, row);
+      if (entry === undefined) continue;
       if (entry === null) {
         this.remove(id);
         continue;
@@ -284,8 +286,8 @@ export class DiskStore {
     this.reader = null;
   }
 
-  /** A row as an answer; null where it is not what was stored. */
-  private read(url: string, row: Row): Entry | null {
+  /** A row as an answer; null where it is not what was stored, undefined where that cannot be told now. */
+  private read(url: string, row: Row): Entry | null | undefined {
     const [id, space, choice, , pinned, responded, digest, head, file, blocks, inline] = row;
     const content = file ?? inline ?? EMPTY;
     if (!digestOf({ url, space, choice, responded, head }, content).equals(digest)) return null;
@@ -300,7 +302,7 @@ export class DiskStore {
       const path = bodyPath(this.options.folder, name.toString('hex'));
       if (length <= BLOCK || parts !== null) {
         const bytes = readChecked({ path, length, blocks: digests });
-        if (bytes === null) return null;
+        if (bytes === null || bytes === undefined) return bytes;
         body = new MemoryBody(bytes);
       } else {
         if (sizeOfFile(path) !== length) return null;
@@ -368,7 +370,7 @@ export class DiskStore {
       fs.mkdirSync(unfinished, { recursive: true, mode: 0o700 });
       fd = fs.openSync(path, 'wx', 0o600);
     } catch (error) {
-      this.failed((error as NodeJS.ErrnoException).code ?? (error as Error).message);
+      this.failed(reasonOf(error));
       return null;
     }
     this.fillings.set(filling, fd);

@@ -21,6 +21,7 @@ import {
   MAX_INLINE,
   nameOf,
   placesIn,
+  reasonOf,
   type RowHead,
   sizeOf,
   TABLES,
@@ -478,19 +479,6 @@ function perform(op: Op, part: (at: Bytes, length: Bytes) => Uint8Array): void {
 function forget(filling: number): void {
   fillings.get(filling)?.drop();
   fillings.delete(filling);
-}
-
-/** In words for a person. */
-function reasonOf(error: unknown): string {
-  const { code, errcode, message } = error as { code?: string; errcode?: number; message: string };
-  const primary = (errcode ?? 0) & 255;
-  if (code === 'ENOSPC' || code === 'EDQUOT' || primary === 13) return 'there is no space left';
-  if (code === 'EROFS' || primary === 8) return 'it can only be read';
-  if (code === 'EACCES' || code === 'EPERM') return 'permission is denied';
-  if (code === 'EMFILE' || code === 'ENFILE') return 'too many files are open';
-  if (primary === 5) return 'another process keeps it locked';
-  if (isBroken(error)) return `its index is broken (${message})`;
-  return message;
 }
 
 // Behind the batches --------------------------------------------------------------------------------------------------------------------------

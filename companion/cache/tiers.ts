@@ -49,6 +49,8 @@ export class Tiers implements Store {
     // A slow body may be whole only after a later one of the same resource.
     if (same !== undefined && same.respondedAt > response.respondedAt) return false;
     if (same?.pinned === true) response.pinned = true;
+    // What lies on the disk already has only a new head.
+    if (entry.partial === null && entry.body.bytes === null) return same !== undefined && this.replace(same, response);
     const length = entry.partial === null ? entry.body.length : partsLength(entry);
     const isOnDisk =
       (same !== undefined && this.hasMuchOf(same, entry, length)) ||
