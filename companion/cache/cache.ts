@@ -598,22 +598,29 @@ class MemoryCache implements SharedCache {
     const judged = this.judge(miss, head, times);
     if (typeof judged === 'string') return null;
     const { selection, terms } = judged;
-    const part = contentRangeOf(head);
+    const range = contentRangeOf(head);
     // One that nobody asked for is the origin's mistake.
-    if (head.status === 206 && (part === null || miss.asked.range === undefined)) return null;
+    if (head.status === 206 && (range === null || miss.asked.range === undefined)) return null;
+    // All of it in one part (`bytes=0-`, as media are asked for) is the whole.
+    const isAll = range !== null && range.from === 0 && range.to === range.complete;
+    const part = isAll ? null : range;
     // The head goes on to the client, who may change it; what is stored is taken from it now.
     const like = {
       url: request.url,
       space: spaceOf(request.route, request.partition),
       site: request.site,
       selection,
-      lines: storedLines(head.fields, times.respondedAt, this.leftOut(terms)),
+      lines: storedLines(
+        head.fields,
+        times.respondedAt,
+        isAll ? [...this.leftOut(terms), 'content-range'] : this.leftOut(terms),
+      ),
       requestedAt: times.requestedAt,
       respondedAt: times.respondedAt,
       ageValue: ageValue(head.fields),
       pinned: false,
     };
-    const { status, reason } = head;
+    const { status, reason } = isAll ? { status: 200, reason: 'OK' } : head;
     const made = (whole: Buffer): Entry =>
       part === null
         ? { ...like, status, reason, body: new MemoryBody(whole), partial: null }
@@ -621,7 +628,7 @@ class MemoryCache implements SharedCache {
     const put = (entry: Entry): boolean =>
       !this.invalidations.since(request.url, moment) &&
       (entry.partial !== null ? this.putPart(entry) : this.memory.put(new StoredResponse(entry, this.semantics)));
-    const length = part !== null ? part.to - part.from : head.framing.kind === 'length' ? head.framing.length : null;
+    const length = range !== null ? range.to - range.from : head.framing.kind === 'length' ? head.framing.length : null;
     if (body === null || Buffer.isBuffer(body)) {
       const came = body?.length ?? 0;
       if (length !== null && length !== came) return null;
