@@ -688,7 +688,8 @@ export class DiskStore {
         if (left?.length === 0) this.queued.delete(op.row.url);
         else if (left !== undefined) this.queued.set(op.row.url, left);
       } else if (op.do === 'remove' && this.gone.get(op.id)! <= number) this.gone.delete(op.id);
-      else if (op.do === 'freshen' && this.fresh.get(op.id)!.batch <= number) this.fresh.delete(op.id);
+      // Of what one batch freshened twice the first took it.
+      else if (op.do === 'freshen' && (this.fresh.get(op.id)?.batch ?? Infinity) <= number) this.fresh.delete(op.id);
       else if (op.do === 'purge') this.purges = this.purges.filter(({ batch }) => batch > number);
     }
   }

@@ -169,6 +169,18 @@ describe('what is put', () => {
     await store.settled();
     expect(store.get(URL_A, false)[0]).toEqual({ id, entry: fresh });
   });
+
+  test('gets two new heads in one batch, and the later stays', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    const { store } = disk;
+    store.put(entryOf(URL_A, 'same'));
+    await store.settled();
+    const { id, entry } = store.get(URL_A, false)[0]!;
+    for (const tag of ['"v2"', '"v3"']) store.freshen(id, { ...entry, lines: ['ETag', 'etag', tag] });
+    await store.settled();
+    expect(store.get(URL_A, false)[0]!.entry.lines).toEqual(['ETag', 'etag', '"v3"']);
+  });
 });
 
 describe('a body that comes piece by piece', () => {
