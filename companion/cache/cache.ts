@@ -497,8 +497,9 @@ class MemoryCache implements SharedCache {
     const asked = this.askedFor(miss, 'GET');
     // A fresh answer to a POST stays what it was.
     if (hindranceOf(asked, fresh.status, fields, terms, fresh.initialAge, this.semantics) !== null) return false;
-    if (!sameSelection(meant.selection, fresh.selection)) return this.memory.put(fresh);
-    return this.memory.replace(meant, fresh) || this.memory.put(fresh);
+    if (sameSelection(meant.selection, fresh.selection) && this.memory.replace(meant, fresh)) return true;
+    // A body that is elsewhere belongs to what is there.
+    return fresh.entry.body.bytes !== null && this.memory.put(fresh);
   }
 
   /** RFC 9111 §4.3.5: what the answer to a HEAD says of the stored answers that a GET would have got. */
