@@ -108,6 +108,9 @@ export const siteName = (host: string): string => siteOf(host, registrable);
 
 const elapsed = () => performance.now();
 
+/** The disk's index is opened so long after the port, or when the first request needs it. */
+const WARM_UP_AFTER: Milliseconds = 100;
+
 /** A worker that walks by `first` and does not listen yet. */
 export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const { now, mark, tell } = parts;
@@ -279,6 +282,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     },
     async listen(at) {
       listener = await listen({ ...receives, ...at });
+      // Not before the first answer, where that is asked for at once.
+      setTimeout(() => disk?.warmUp(), WARM_UP_AFTER).unref();
       return listener.port;
     },
     adopt(socket, read) {

@@ -92,14 +92,13 @@ class FileSource implements BodySource {
 
   start(sink: BodySink): void {
     this.sink = sink;
-    this.reading = true;
-    fs.open(this.facts.path, 'r', (error, fd) => {
-      this.reading = false;
-      if (error === null) this.fd = fd;
-      if (this.over) return this.shut();
-      if (error !== null) return this.breakOff(error, !isShort(error));
-      this.next();
-    });
+    // At once, not by way of Node's pool: what has been looked up may be evicted soon.
+    try {
+      this.fd = fs.openSync(this.facts.path, 'r');
+    } catch (error) {
+      return this.breakOff(error as Error, !isShort(error));
+    }
+    this.next();
   }
 
   resume(): void {

@@ -174,6 +174,11 @@ export class DiskStore {
     this.thread?.postMessage({ type: 'limit', limit } satisfies ToWriter);
   }
 
+  /** Opens what is there, so that the first who asks need not wait for that (2 ms). */
+  warmUp(): void {
+    this.ask(() => null);
+  }
+
   // Reading -----------------------------------------------------------------------------------------------------------------------------------
 
   /** All that is kept of a URL, in no order; what is damaged is not among it, and is removed. */

@@ -34,6 +34,8 @@ const MAX_VARIANTS = 8;
 const MAX_OF_URL = 32;
 /** Rows removed in one transaction; the rest goes in the next. */
 const EVICTED_AT_ONCE = 1_000;
+/** A file stays so long after its row. */
+const DOOMED_FOR: Milliseconds = 1_000;
 const SWEEP_AFTER: Milliseconds = 5_000;
 const SWEEP_EVERY: Milliseconds = 3_600_000;
 /** An unfinished file of another process that lives has not been written for so long: it was given up. */
@@ -186,13 +188,7 @@ function remove({ id, size, file }: Kept): void {
   sql('DELETE FROM answers WHERE id = ?').run(id);
   entries--;
   bytes -= size;
-  if (file === null) return;
-  if (sql('SELECT 1 FROM answers WHERE file = ? LIMIT 1').get(file) !== undefined) return;
-  try {
-    fs.rmSync(bodyPath(folder, hex(file)), { recursive: true, force: true });
-  } catch {
-    // It is nobody's now, and swept another time.
-  }
+  if (file !== null) doom(hex(file));
 }
 
 function removeAll(found: readonly unknown[]): void {
@@ -302,6 +298,34 @@ function settle(): boolean {
   all.bytes += bytes - before.bytes;
   sql('UPDATE totals SET entries = ?, bytes = ?').run(Math.max(0, all.entries), Math.max(0, all.bytes));
   return more;
+}
+
+// Files that nobody needs any more: who has just looked one up may still open it ------------------------------------------------------------------
+
+const doomed = new Set<string>();
+let dooming: NodeJS.Timeout | undefined;
+
+function doom(name: string): void {
+  doomed.add(name);
+  dooming ??= setTimeout(removeDoomed, DOOMED_FOR);
+}
+
+function removeDoomed(): void {
+  clearTimeout(dooming);
+  dooming = undefined;
+  const names = [...doomed];
+  doomed.clear();
+  if (index === null || names.length === 0) return;
+  try {
+    transaction(() => {
+      for (const name of names) {
+        if (sql('SELECT 1 FROM answers WHERE file = ? LIMIT 1').get(Buffer.from(name, 'hex')) !== undefined) continue;
+        fs.rmSync(bodyPath(folder, name), { recursive: true, force: true });
+      }
+    });
+  } catch {
+    // They are nobody's now, and swept another time.
+  }
 }
 
 // Bodies that are files -----------------------------------------------------------------------------------------------------------------------
@@ -601,6 +625,7 @@ parentPort!.on('message', (message: ToWriter) => {
       clearTimeout(sweeping);
       clearTimeout(evicting);
       for (const one of fillings.values()) one.drop();
+      removeDoomed();
       shut();
       say({ type: 'closed' });
       return parentPort!.close();
