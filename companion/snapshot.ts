@@ -6,11 +6,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { startupSnapshot } from 'node:v8';
 import { runProgram } from './cli/program.ts';
 import { run } from './cli/run.ts';
 import { start } from './cli/start.ts';
 import { startCompanion } from './companion.ts';
+import { locateConfig } from './config/places.ts';
+import { stateFolderOf } from './config/state-dir.ts';
 
 const BODY = 'x'.repeat(1_024);
 const ANSWER = `HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ${BODY.length}\r\nCache-Control: no-store\r\n\r\n${BODY}`;
@@ -22,6 +25,9 @@ const SHORT = 20;
 async function warmUp(): Promise<void> {
   // net loads it for every listener; the sooner the better.
   process.getBuiltinModule('node:cluster');
+  // What reading the command line takes.
+  parseArgs({ args: ['start', '--port', '0'], allowPositionals: true, options: { port: { type: 'string' } } });
+  stateFolderOf(locateConfig(undefined));
   const folder = mkdtempSync(join(tmpdir(), 'detour-snapshot-'));
   const origin = createServer(socket => socket.on('data', () => socket.write(ANSWER)).on('error', () => {}));
   try {

@@ -35,34 +35,37 @@ export interface OutcomeMemory {
 }
 
 export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
-  const failures = new LRUCache<string, true>({
-    max: MAX_OUTCOMES,
-    ttl: UNREACHABLE_FOR,
-    perf: { now },
-    ttlResolution: 0,
-  });
+  // Made with the first failure: it takes its place, a third of a megabyte, at once.
+  let failures: LRUCache<string, true> | null = null;
+  const newMemory = () =>
+    new LRUCache<string, true>({ max: MAX_OUTCOMES, ttl: UNREACHABLE_FOR, perf: { now }, ttlResolution: 0 });
   const key = (site: string, chain: ChainName) => `${site}\n${chain.key}`;
-  const isLast = (site: string, chain: Chain) => failures.has(key(site, chain)) || failures.has(key(EVERY_SITE, chain));
+  const isLast = (known: LRUCache<string, true>, site: string, chain: Chain) =>
+    known.has(key(site, chain)) || known.has(key(EVERY_SITE, chain));
 
   return {
     failed(site, chain, lifetime) {
+      failures ??= newMemory();
       failures.set(key(site ?? EVERY_SITE, chain), true, { ttl: lifetime });
     },
     worked(site, chain) {
-      if (failures.size === 0) return false;
+      if (failures === null || failures.size === 0) return false;
       const here = failures.delete(key(site, chain));
       return failures.delete(key(EVERY_SITE, chain)) || here;
     },
     all() {
-      return [...failures.keys()].map(kept => {
+      const known = failures;
+      if (known === null) return [];
+      return [...known.keys()].map(kept => {
         const [site = '', chain = ''] = kept.split('\n');
-        const lifetime = failures.getRemainingTTL(kept);
+        const lifetime = known.getRemainingTTL(kept);
         return { outcome: 'failed', site: site === EVERY_SITE ? null : site, chain, lifetime };
       });
     },
     order(site, chains) {
-      if (failures.size === 0 || chains.length < 2) return chains;
-      const first = chains.filter(chain => !isLast(site, chain));
+      const known = failures;
+      if (known === null || known.size === 0 || chains.length < 2) return chains;
+      const first = chains.filter(chain => !isLast(known, site, chain));
       if (first.length === 0 || first.length === chains.length) return chains;
       const ordered = [...first, ...chains.filter(chain => !first.includes(chain))];
       return keepDirectBack(ordered, chains);
