@@ -36,12 +36,21 @@ export function parseConfig(text: string, fileName: string, judges: readonly Jud
   const parsed = v.safeParse(ConfigSchema, document.value ?? {});
   if (parsed.success && problems.length === 0) {
     const config = parsed.output;
-    const judged = judges.flatMap(judge => judge(config));
-    if (judged.length > 0) throw placed(judged, fileName, document);
+    judgeConfig({ config, document }, fileName, judges);
     return { config, rules: rulesOf(config), text, document };
   }
   for (const issue of (parsed.issues ?? []).slice(0, MAX_PROBLEMS * 10)) problems.push(problemOf(issue, document));
   throw new ConfigError(fileName, inFileOrder(problems).slice(0, MAX_PROBLEMS));
+}
+
+/** Throws ConfigError with what the judges find wrong, now. */
+export function judgeConfig(
+  { config, document }: Pick<ParsedConfig, 'config' | 'document'>,
+  fileName: string,
+  judges: readonly Judge[],
+): void {
+  const judged = judges.flatMap(judge => judge(config));
+  if (judged.length > 0) throw placed(judged, fileName, document);
 }
 
 /** Problems known by their paths, with line and column. */

@@ -6,7 +6,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EditError } from './config-edit.ts';
 import { ConfigError } from './config-error.ts';
-import { type Judge, type ParsedConfig, parseConfig } from './config-file.ts';
+import { type Judge, judgeConfig, type ParsedConfig, parseConfig } from './config-file.ts';
 import { DEFAULT_CONFIG_TEXT } from './default-text.ts';
 import { MAX_CONFIG_SIZE } from './yaml-source.ts';
 
@@ -14,8 +14,8 @@ import { MAX_CONFIG_SIZE } from './yaml-source.ts';
 export interface ConfigStore {
   /** As given, or the default place; it stands at the head of every problem. */
   readonly path: string;
-  /** Reads and parses. Throws ConfigError, also where the file cannot be read. */
-  read(): Promise<ParsedConfig>;
+  /** Reads and parses; where the text is still that of `known`, gives that back, judged again. Throws ConfigError, also where the file cannot be read. */
+  read(known?: ParsedConfig): Promise<ParsedConfig>;
   /**
    * Changes the text that is on disk now and writes the result, one edit after the other. `change` is called again when somebody else
    * writes in between. Gives back what is then in the file; throws what `change` and `parseConfig` throw, EditError where writing fails.
@@ -41,7 +41,12 @@ export async function openConfigStore(
   let queue: Promise<unknown> = Promise.resolve();
   return {
     path,
-    read: async () => parse(await readConfigText(path, warn)),
+    async read(known) {
+      const text = await readConfigText(path, warn);
+      if (known?.text !== text) return parse(text);
+      judgeConfig(known, path, judges);
+      return known;
+    },
     edit(change) {
       const done = queue.then(() => editFile(path, change, parse, warn));
       queue = done.catch(() => {});

@@ -92,7 +92,7 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
     if (configNow !== configSeen) {
       let parsed: ParsedConfig;
       try {
-        parsed = await store.read();
+        parsed = await store.read(current);
         // An editor that empties the file before it writes is given the time to.
         if (parsed.text.trim() === '' && current.text.trim() !== '' && !closed) {
           await new Promise(resolve => setTimeout(resolve, settle * 3));
