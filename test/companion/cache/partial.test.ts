@@ -253,6 +253,45 @@ describe('through the walk', () => {
   }, 60_000);
 });
 
+test('R59: what a client has left behind is a part, and the next one gets the rest of it asked for alone', async () => {
+  const whole = bodyOf(1, 50_000);
+  const asked: (string | undefined)[] = [];
+  await using origin = await startOrigin((request, response) => {
+    const { range } = request.headers;
+    asked.push(range);
+    const fields = { ETag: '"1"', 'Cache-Control': 'max-age=60' };
+    const from = Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0);
+    const place = { 'Content-Range': `bytes ${from}-49999/50000` };
+    response.writeHead(from > 0 ? 206 : 200, {
+      ...fields,
+      ...(from > 0 ? place : {}),
+      'Content-Length': 50_000 - from,
+    });
+    if (from > 0) response.end(whole.subarray(from));
+    // The rest never comes.
+    else response.write(whole.subarray(0, 30_000));
+  });
+  const limits = { memory: MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+  const decided = { steered: true, route: 'companion', filter: 'off', cache: 'standard', inspect: false } as const;
+  const decide = () => ({ ...decided, because: { rule: 'default' } });
+  await using proxy = await startProxy({ rooms: { cache: createCache(limits), decide } });
+  {
+    await using client = await connectRaw(proxy.port);
+    client.write(`GET ${origin.url('/r')} HTTP/1.1\r\nHost: ${origin.authority}\r\n\r\n`);
+    await client.readUntil('\r\n\r\n');
+    await client.read(30_000);
+    client.socket.resetAndDestroy();
+  }
+  await proxy.exchange(0);
+  const part = await getThrough(proxy.port, origin, '/r', 'Range: bytes=20000-29999\r\n');
+  expect(part.headers['cache-status']).toMatch(/^detour; hit; /);
+  expect(part.body.equals(whole.subarray(20_000, 30_000))).toBe(true);
+  const rest = await getThrough(proxy.port, origin, '/r', '');
+  expect(rest.headers['cache-status']).toBe('detour; fwd=partial; fwd-status=206; stored');
+  expect(rest.body.equals(whole)).toBe(true);
+  expect(asked).toEqual([undefined, 'bytes=30000-']);
+});
+
 test('R25, R59: ranges come out of a whole on the disk, and parts outlive a restart, are not written again with each, and become whole there', async () => {
   const whole = bodyOf(1, 1024 * 1024);
   const asked: (string | undefined)[] = [];
