@@ -111,6 +111,8 @@ type Selected =
       readonly candidates: readonly StoredResponse[];
     };
 
+/** A buffer of its own costs one that is smaller more than the copy does. */
+const SMALL: Bytes = 4_096;
 const NOTHING: readonly StoredResponse[] = [];
 /** Stored answers that the origin is asked about at once. */
 const MAX_CANDIDATES = 8;
@@ -634,7 +636,10 @@ class MemoryCache implements SharedCache {
       const came = body?.length ?? 0;
       if (length !== null && length !== came) return null;
       if (came > this.limits.entry) return null;
-      return put(made(body === null ? Buffer.alloc(0) : exactCopy(body))) ? answer : null;
+      // A small one is copied into a slab next, or onto the disk: memory that many share serves until then.
+      return put(made(body === null ? Buffer.alloc(0) : came < SMALL ? Buffer.from(body) : exactCopy(body)))
+        ? answer
+        : null;
     }
     const { entry: limit, finish } = this.limits;
     const { flight } = miss;

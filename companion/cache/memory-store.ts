@@ -143,18 +143,21 @@ export class MemoryStore implements Store {
   /** `answers` in the place of `before`: the newest first, that is the one that must be kept. False where nothing is kept. */
   private keep(url: string, before: Answers, answers: Answers): boolean {
     const wasInMain = this.takeOut(url);
-    const kept: StoredResponse[] = [];
+    // An array that grows has room for more than the one that most have.
+    const kept = answers.slice(0, Math.min(answers.length, MAX_ANSWERS)) as StoredResponse[];
+    let count = 0;
     let size = 0;
     let inSpace = 0;
     for (const one of answers) {
       if (one.space === answers[0]!.space && ++inSpace > MAX_VARIANTS) continue;
-      if (kept.length === MAX_ANSWERS) break;
+      if (count === MAX_ANSWERS) break;
       one.moveInto(this.slabs);
-      if (kept.length > 0 && size + one.size > this.limit) break;
+      if (count > 0 && size + one.size > this.limit) break;
       size += one.size;
-      kept.push(one);
+      kept[count++] = one;
     }
-    kept.sort((a, b) => b.date - a.date);
+    kept.length = count;
+    if (count > 1) kept.sort((a, b) => b.date - a.date);
     for (const one of before) if (!kept.includes(one)) one.moveOut();
     this.entries += kept.length - before.length;
     if (kept.length === 0) return false;

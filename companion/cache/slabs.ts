@@ -5,11 +5,13 @@ import type { Bytes } from '../../shared/units.ts';
 
 /** What a page is. */
 const PAGE: Bytes = 64 * 1024;
+/** Pages are cut from blocks: so large ones the system gives and takes back by themselves, and nothing short-lived lies between them. */
+const BLOCK: Bytes = 16 * PAGE;
 /** The largest slot. */
 export const MAX_SLOT: Bytes = PAGE / 3 - ((PAGE / 3) % 8);
-/** The smallest slot; each power of two above it is cut into so many classes, so that an eighth is lost at the most. */
+/** The smallest slot; each power of two above it is cut into so many classes, so that little is lost. */
 const MIN_SLOT: Bytes = 128;
-const STEPS = 8;
+const STEPS = 16;
 /** Empty pages that are kept for what comes next. */
 const SPARE_PAGES = 16;
 
@@ -59,6 +61,9 @@ function sizesOfClasses(): Bytes[] {
 export class Slabs {
   private readonly classes: (SizeClass | undefined)[] = [];
   private readonly spare: Page[] = [];
+  /** What pages are being cut from. */
+  private block: ArrayBuffer | null = null;
+  private cut: Bytes = 0;
   private used: Bytes = 0;
   private pages = 0;
 
@@ -125,8 +130,13 @@ export class Slabs {
     let page = this.spare.pop();
     if (page === undefined) {
       this.pages++;
-      const bytes = Buffer.allocUnsafeSlow(PAGE);
-      const halves = new Uint16Array(bytes.buffer);
+      if (this.block === null || this.cut === this.block.byteLength) {
+        this.block = new ArrayBuffer(BLOCK);
+        this.cut = 0;
+      }
+      const bytes = Buffer.from(this.block, this.cut, PAGE);
+      const halves = new Uint16Array(this.block, this.cut, PAGE / 2);
+      this.cut += PAGE;
       page = { slabs: this, bytes, halves, sizeClass, tenants: [], free: [], openAt: -1 };
     }
     page.sizeClass = sizeClass;

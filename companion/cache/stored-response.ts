@@ -177,7 +177,7 @@ export class StoredResponse implements Reuse, Tenant {
     if (loose === null || this.isHeld) return;
     const { entry, lines } = loose;
     const { bytes } = entry.body;
-    if (entry.partial !== null || bytes === null || lines !== entry.lines) return;
+    if (entry.partial !== null || bytes === null) return;
     const statusLine = `HTTP/1.1 ${entry.status} ${entry.reason}\r\n`;
     // What a 304 has too stands first (the order of fields with different names says nothing: RFC 9110 §5.3).
     let [first, others] = ['', ''];
@@ -189,8 +189,11 @@ export class StoredResponse implements Reuse, Tenant {
     const all = statusLine + first + others;
     const head = this.status === 204 ? all : `${all}Content-Length: ${bytes.length}\r\n`;
     const needed = FRONT + head.length + bytes.length;
-    const slotSize = slabs.slotSize(needed);
-    if (slotSize === 0) return;
+    const slotSize = lines === entry.lines ? slabs.slotSize(needed) : 0;
+    if (slotSize === 0) {
+      this.own(loose, bytes);
+      return;
+    }
     slabs.rent(this, needed);
     const at = offsetOf(this);
     const to = this.page!.bytes;
@@ -205,6 +208,14 @@ export class StoredResponse implements Reuse, Tenant {
     bytes.copy(to, at + FRONT + head.length);
     this.size += slotSize + OBJECTS - needed - FIXED_COST;
     this.loose = null;
+  }
+
+  /** It stays loose. Memory that it shares with others must not stay for its sake. */
+  private own(loose: Loose, bytes: Buffer): void {
+    if (bytes.buffer.byteLength <= 2 * bytes.length) return;
+    const body = Buffer.allocUnsafeSlow(bytes.length);
+    bytes.copy(body);
+    this.loose = { ...loose, entry: { ...loose.entry, body: new MemoryBody(body) }, served: null };
   }
 
   /** The slot is given back. What lay there is gone for all who have this still. */
