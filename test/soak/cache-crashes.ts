@@ -81,8 +81,10 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
     const work = [1, 2, 3].map(() => forever(() => ask(companion.port, 'GET', 50, random, life.signal)));
     work.push(forever(() => ask(companion.port, 'POST', 3, random, life.signal)));
     // A moment that comes by what was done, then by the clock: a busy machine gets there later.
-    const enough = 40 + ((round * 7919) % 400);
     const late = performance.now() + 10_000;
+    const index = path.join(place.stateFolder, 'cache', 'index.db');
+    while (!existsSync(index) && performance.now() < late) await new Promise(resolve => setTimeout(resolve, 5));
+    const enough = seen.answers + ((round * 7919) % 400);
     while (seen.answers < enough && performance.now() < late) await new Promise(resolve => setTimeout(resolve, 10));
     await new Promise(resolve => setTimeout(resolve, (round * 31) % 60));
     companion.running.child.kill('SIGKILL');
