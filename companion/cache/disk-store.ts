@@ -199,7 +199,7 @@ export class DiskStore {
         continue;
       }
       found.push(this.freshened(id, entry));
-      if (touch && this.seconds() - row[3] >= (this.options.touchAfter ?? TOUCH_AFTER)) this.touch(url);
+      if (touch && this.seconds() - row[3] >= this.touchAfter) this.touch(url);
     }
     return found;
   }
@@ -415,11 +415,16 @@ export class DiskStore {
     };
   }
 
+  /** A use counts so long after the last one that did. */
+  get touchAfter(): Seconds {
+    return this.options.touchAfter ?? TOUCH_AFTER;
+  }
+
   /** It has been used. */
   touch(url: string): void {
     if (!this.hasRoom(0)) return;
     const used = this.seconds();
-    this.add({ do: 'touch', url, used, unless: used - (this.options.touchAfter ?? TOUCH_AFTER) });
+    this.add({ do: 'touch', url, used, unless: used - this.touchAfter });
   }
 
   /** The numbers of what lies in this place: same URL, space and selection. */

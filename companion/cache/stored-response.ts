@@ -53,6 +53,8 @@ export class StoredResponse implements Reuse, Tenant {
   page: Page | null = null;
   slot = 0;
   hash = 0;
+  /** When the disk was told last that it is used. */
+  toldAt: Seconds = 0;
   private loose: Loose | null;
   /** Somebody needs it later: it stays by itself. */
   private isHeld = false;

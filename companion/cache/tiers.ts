@@ -34,8 +34,16 @@ export class Tiers implements Store {
   get(url: string): readonly StoredResponse[] | undefined {
     const known = this.memory.get(url);
     if (known === undefined) return this.load(url, true);
-    if (++this.hits % TOLD_HITS === 0) this.disk.touch(url);
+    if (++this.hits % TOLD_HITS === 0) this.tell(known[0]!);
     return known;
+  }
+
+  /** The disk counts a use only once in a while, and need not hear of others. */
+  private tell(used: StoredResponse): void {
+    const now = Math.floor(Date.now() / 1000);
+    if (now - used.toldAt < this.disk.touchAfter) return;
+    used.toldAt = now;
+    this.disk.touch(used.url);
   }
 
   peek(url: string): readonly StoredResponse[] | undefined {
