@@ -49,6 +49,8 @@ const RETRY_AFTER: Milliseconds = 30_000;
 const WARN_EVERY: Milliseconds = 3_600_000;
 /** An index that was not there is looked for again: another process may have made it. */
 const LOOK_AGAIN: Milliseconds = 1_000;
+/** The thread ends when it has had nothing to do for so long: it takes 18 MB. */
+const IDLE_AFTER: Milliseconds = 60_000;
 const TIME_TO_CLOSE: Milliseconds = 5_000;
 /** Numbers of rows grow with time, so that what comes together lies together: milliseconds since this moment, and a count. */
 const FIRST_MOMENT: EpochMilliseconds = Date.UTC(2025, 0, 1);
@@ -68,6 +70,7 @@ export interface DiskOptions {
   readonly now?: () => EpochMilliseconds;
   readonly retryAfter?: Milliseconds;
   readonly touchAfter?: Seconds;
+  readonly idleAfter?: Milliseconds;
 }
 
 /** A stored answer, and the number of its row. */
@@ -144,6 +147,7 @@ export class DiskStore {
   private readonly sent = new Map<number, Batch>();
   private waiting: Bytes = 0;
   private timer: NodeJS.Timeout | undefined;
+  private idle: NodeJS.Timeout | undefined;
   private fillings = new Map<number, number>();
   private lastFilling = 0;
   private readonly lostFillings = new Set<number>();
@@ -526,6 +530,7 @@ export class DiskStore {
     this.flush();
     this.isClosing = true;
     clearTimeout(this.timer);
+    clearTimeout(this.idle);
     this.closeReader();
     const { thread } = this;
     if (thread !== null) {
@@ -632,9 +637,23 @@ export class DiskStore {
   };
 
   private post(message: ToWriter): void {
+    clearTimeout(this.idle);
+    this.idle = setTimeout(this.endThread, this.options.idleAfter ?? IDLE_AFTER).unref();
     this.thread ??= this.startThread();
     this.thread.postMessage(message, message.type === 'batch' ? [message.bytes] : []);
   }
+
+  /** With nothing under way it is closed; the next batch starts another. */
+  private readonly endThread = (): void => {
+    const { thread } = this;
+    if (thread === null || this.isClosing) return;
+    if (this.sent.size > 0 || this.fillings.size > 0) {
+      this.idle?.refresh();
+      return;
+    }
+    this.thread = null;
+    thread.postMessage({ type: 'close' } satisfies ToWriter);
+  };
 
   private startThread(): Worker {
     const { Worker: Thread } = process.getBuiltinModule('node:worker_threads');
@@ -644,7 +663,9 @@ export class DiskStore {
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
     });
     thread.unref();
-    thread.on('message', (message: FromWriter) => this.hear(message));
+    thread.on('message', (message: FromWriter) => {
+      if (this.thread === thread || message.type === 'done') this.hear(message);
+    });
     const ended = (why: string) => {
       if (this.thread !== thread) return;
       this.thread = null;

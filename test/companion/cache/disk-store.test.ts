@@ -72,6 +72,18 @@ describe('what is put', () => {
     expect(again.warnings).toEqual([]);
   });
 
+  test('is written by another thread when the first has ended for want of work', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path, { idleAfter: 30 });
+    for (let i = 0; i < 4; i++) {
+      disk.store.put(entryOf(`http://a.test/${i}`, bodyOf(i * 100 * KiB)));
+      await disk.store.settled();
+      await new Promise(resolve => setTimeout(resolve, 100));
+    }
+    for (let i = 0; i < 4; i++) expect(disk.store.get(`http://a.test/${i}`, false)).toHaveLength(1);
+    expect(disk.warnings).toEqual([]);
+  });
+
   test('lies in files that are the owner’s alone', async () => {
     using place = tempFolder();
     await using disk = diskIn(place.path);
