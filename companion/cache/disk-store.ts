@@ -155,6 +155,8 @@ export class DiskStore {
   private readonly queued = new Map<string, Queued[]>();
   private readonly gone = new Map<number, number>();
   private readonly fresh = new Map<number, { entry: Entry; batch: number }>();
+  /** URLs of bodies that came piece by piece and are whole, and the batch that says so. */
+  private readonly committing = new Map<string, number>();
   private purges: { which: Stored; isMeant: (url: string) => boolean; batch: number }[] = [];
 
   private failedAt: number | null = null;
@@ -411,6 +413,7 @@ export class DiskStore {
           partial: null,
           body: { length: held, bytes: EMPTY, open: () => EMPTY },
         });
+        this.committing.set(entry.url, this.number);
         give({ do: 'commit', filling, row, length: held });
       },
       abort: () => {
@@ -451,7 +454,7 @@ export class DiskStore {
 
   /** Whether there is anything of a URL. */
   has(url: string): boolean {
-    if (this.queued.has(url)) return true;
+    if (this.queued.has(url) || this.committing.has(url)) return true;
     return ((this.ask(({ places }) => places.all(url)) as unknown[] | null) ?? []).length > 0;
   }
 
@@ -721,6 +724,7 @@ export class DiskStore {
       } else if (op.do === 'remove' && this.gone.get(op.id)! <= number) this.gone.delete(op.id);
       // Of what one batch freshened twice the first took it.
       else if (op.do === 'freshen' && (this.fresh.get(op.id)?.batch ?? Infinity) <= number) this.fresh.delete(op.id);
+      else if (op.do === 'commit' && this.committing.get(op.row.url)! <= number) this.committing.delete(op.row.url);
       else if (op.do === 'purge') this.purges = this.purges.filter(({ batch }) => batch > number);
     }
   }

@@ -212,6 +212,20 @@ describe('a body that comes piece by piece', () => {
     expect(fs.readdirSync(path.join(disk.folder, 'unfinished'))).toEqual([]);
   });
 
+  test('A76: is known of from its end on, so that what makes its URL invalid then takes it along', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    const filling = disk.store.begin(4)!;
+    filling.write(Buffer.from('body'));
+    const { body: _body, partial: _partial, ...head } = entryOf(URL_A);
+    filling.commit(head);
+    expect(disk.store.has(URL_A)).toBe(true);
+    disk.store.purge({ url: URL_A });
+    await disk.store.settled();
+    expect(disk.store.has(URL_A)).toBe(false);
+    expect(disk.store.get(URL_A, false)).toEqual([]);
+  });
+
   test('A75: leaves nothing when it broke off, or was longer or shorter than it said', async () => {
     using place = tempFolder();
     await using disk = diskIn(place.path);
