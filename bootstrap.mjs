@@ -8,7 +8,7 @@ import * as fs from 'node:fs';
 import { constants, cpus } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { couldNotLoad, hasSnapshots, makeSnapshot, SNAPSHOT, withSnapshot } from './snapshot.mjs';
+import { couldNotLoad, hasSnapshots, makeSnapshot, SNAPSHOT, withSnapshot } from './companion/snapshot/make.mjs';
 
 const ROOT = path.dirname(fileURLToPath(import.meta.url));
 const OLDEST_NODE = [22, 19];
@@ -384,13 +384,7 @@ function wxt(node, args, env) {
 async function build(node, version, env) {
   const output = path.join(ROOT, '.output');
   const common = ['shared', 'package-lock.json', 'package.json', 'bootstrap.mjs'];
-  const companionOf = hashOf(ROOT, [
-    'companion',
-    'rolldown.config.ts',
-    'snapshot.config.ts',
-    'snapshot.mjs',
-    ...common,
-  ]);
+  const companionOf = hashOf(ROOT, ['companion', 'rolldown.config.ts', 'rolldown.snapshot.config.ts', ...common]);
   // A snapshot is of one Node, on one kind of processor, in one place.
   const companion = [companionOf, version, process.arch, cpus()[0]?.model, ROOT].join(' ');
   const extension = hashOf(ROOT, ['extension', 'wxt.config.ts', ...common]);

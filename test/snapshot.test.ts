@@ -1,4 +1,4 @@
-// The start-up snapshot (snapshot.mjs, companion/snapshot.ts), made once for all of these: what starts from it is the companion, and each start its own.
+// The start-up snapshot (companion/snapshot), made once for all of these: what starts from it is the companion, and each start its own.
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TASKS } from '../bootstrap.mjs';
-import { couldNotLoad, hasSnapshots, makeSnapshot, withoutCodeOfNode } from '../snapshot.mjs';
+import { couldNotLoad, hasSnapshots, makeSnapshot, withoutCodeOfNode } from '../companion/snapshot/make.mjs';
 import { startDnsServer } from './support/dns-server.ts';
 import { startOrigin } from './support/origin.ts';
 import { connectRaw } from './support/raw-client.ts';

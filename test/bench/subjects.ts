@@ -5,7 +5,7 @@ import { stripTypeScriptTypes } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TASKS } from '../../bootstrap.mjs';
-import { withSnapshot } from '../../snapshot.mjs';
+import { withSnapshot } from '../../companion/snapshot/make.mjs';
 import { findProgram } from '../support/ensure-peers.ts';
 import type { Place, Subject } from './proxies.ts';
 

@@ -1,4 +1,4 @@
-// Makes the companion's start snapshot, `.output/companion/detour.blob` (companion/snapshot.ts says what it is for). It fits the Node that made it, with the
+// Makes the companion's start snapshot, `.output/companion/detour.blob` (snapshot.ts says what it is for). It fits the Node that made it, with the
 // same options for V8, on the same kind of processor, in the same place: bootstrap.mjs makes another where one of these changes.
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -42,7 +42,7 @@ export async function makeSnapshot(run, node, options, root, folder = path.join(
   rmSync(blob, { force: true });
   try {
     const rolldown = path.join(root, 'node_modules', 'rolldown', 'bin', 'cli.mjs');
-    await run(node, [rolldown, '-c', path.join(root, 'snapshot.config.ts'), '-d', folder]);
+    await run(node, [rolldown, '-c', path.join(root, 'rolldown.snapshot.config.ts'), '-d', folder]);
     const builder = path.join(folder, 'snapshot.cjs');
     await run(node, [...options, '--snapshot-blob', made, '--build-snapshot', builder]);
     writeFileSync(made, withoutCodeOfNode(readFileSync(made)));

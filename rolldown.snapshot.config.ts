@@ -1,4 +1,4 @@
-// What the start snapshot is made of (companion/snapshot.ts): one file, for a snapshot can load no other. Its text stays in memory as long as the companion
+// What the start snapshot is made of (companion/snapshot): one file, for a snapshot can load no other. Its text stays in memory as long as the companion
 // runs, so it has no comments, and no character that would make each of the others take two bytes.
 import { join } from 'node:path';
 import { defineConfig } from 'rolldown';
@@ -6,8 +6,8 @@ import bundle from './rolldown.config.ts';
 
 export default defineConfig({
   ...bundle[0],
-  input: { snapshot: 'companion/snapshot.ts' },
-  resolve: { alias: { 'node:crypto': join(import.meta.dirname, 'companion/snapshot-crypto.ts') } },
+  input: { snapshot: 'companion/snapshot/snapshot.ts' },
+  resolve: { alias: { 'node:crypto': join(import.meta.dirname, 'companion/snapshot/crypto.ts') } },
   plugins: [
     {
       name: 'one byte a character',

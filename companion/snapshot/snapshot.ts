@@ -1,5 +1,5 @@
 // `detour` as a V8 start-up snapshot: a start takes up a heap in which all modules have run and what a start and its first requests use is compiled already.
-// This file runs when the snapshot is made (snapshot.mjs), and lets a companion serve a request for that. Whatever a module finds out when it is loaded, it
+// This file runs when the snapshot is made (make.mjs), and lets a companion serve a request for that. Whatever a module finds out when it is loaded, it
 // finds out then: what belongs to one run (secrets, the environment, this machine) must be asked for later. test/snapshot.test.ts holds to that.
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,12 +8,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startupSnapshot } from 'node:v8';
-import { runProgram } from './cli/program.ts';
-import { run } from './cli/run.ts';
-import { start } from './cli/start.ts';
-import { startCompanion } from './companion.ts';
-import { locateConfig } from './config/places.ts';
-import { stateFolderOf } from './config/state-dir.ts';
+import { runProgram } from '../cli/program.ts';
+import { run } from '../cli/run.ts';
+import { start } from '../cli/start.ts';
+import { startCompanion } from '../companion.ts';
+import { locateConfig } from '../config/places.ts';
+import { stateFolderOf } from '../config/state-dir.ts';
 
 const BODY = 'x'.repeat(1_024);
 const ANSWER = `HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ${BODY.length}\r\nCache-Control: no-store\r\n\r\n${BODY}`;

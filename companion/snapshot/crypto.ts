@@ -1,4 +1,4 @@
-// Stands for node:crypto in the start-up snapshot (snapshot.config.ts), which must not have loaded it: a thread of a process that begins with a heap in which
+// Stands for node:crypto in the start-up snapshot (rolldown.snapshot.config.ts), which must not have loaded it: a thread of a process that begins with a heap in which
 // it was loaded cannot load it any more, and ends the process (seen in Node 24). So it is loaded when it is first needed. A start needs random numbers only,
 // and these the system has as well.
 import type * as Crypto from 'node:crypto';
