@@ -53,8 +53,8 @@ export class StoredResponse implements Reuse, Tenant {
   page: Page | null = null;
   slot = 0;
   hash = 0;
-  /** When the disk was told last that it is used. */
-  toldAt: Seconds = 0;
+  /** When the disk was told last that it is used; it came there when it came here. */
+  toldAt: Seconds;
   private loose: Loose | null;
   /** Somebody needs it later: it stays by itself. */
   private isHeld = false;
@@ -91,6 +91,7 @@ export class StoredResponse implements Reuse, Tenant {
     this.pinned = entry.pinned;
     this.status = status;
     this.respondedAt = entry.respondedAt;
+    this.toldAt = Math.floor(entry.respondedAt / 1000);
     this.date = dateValue(fields, entry);
     this.initialAge = correctedInitialAge(fields, entry.ageValue, entry);
     const { control, lifetime } = terms ?? termsOf(status, fields, entry, semantics);
