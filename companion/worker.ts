@@ -283,7 +283,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     async listen(at) {
       listener = await listen({ ...receives, ...at });
       // Not before the first answer, where that is asked for at once.
-      setTimeout(() => disk?.warmUp(), WARM_UP_AFTER).unref();
+      if (disk !== null) setTimeout(() => disk?.warmUp(), WARM_UP_AFTER).unref();
       return listener.port;
     },
     adopt(socket, read) {
