@@ -53,7 +53,8 @@ function* tagsOf(list: string): Generator<string | null> {
   }
 }
 
-function opaque(etag: string): string {
+/** A tag without its weakness: weak comparison is by this (RFC 9110 §8.8.3.2). */
+export function opaque(etag: string): string {
   return etag.startsWith('W/') ? etag.slice(2) : etag;
 }
 

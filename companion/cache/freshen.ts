@@ -2,6 +2,7 @@
 import type { EpochMilliseconds } from '../../shared/units.ts';
 import type { Fields } from '../message/headers.ts';
 import { isHopByHop } from '../message/hop-by-hop.ts';
+import { opaque } from './conditional.ts';
 import { formatHttpDate } from './dates.ts';
 import type { StoredResponse } from './stored-response.ts';
 
@@ -84,7 +85,11 @@ export function meantBy(fields: Fields, candidates: readonly StoredResponse[], a
   const etag = fields.get('etag');
   if (etag !== undefined) {
     const own = opaque(etag);
-    return candidates.find(one => one.etag === etag) ?? candidates.find(one => opaque(one.etag) === own) ?? null;
+    return (
+      candidates.find(one => one.etag === etag) ??
+      candidates.find(one => one.etag !== undefined && opaque(one.etag) === own) ??
+      null
+    );
   }
   const modified = fields.get('last-modified');
   const same = modified === undefined ? undefined : candidates.find(one => one.lastModified === modified);
@@ -103,8 +108,4 @@ export function isStillTheSame(stored: StoredResponse, fields: Fields): boolean 
   if (length !== undefined && Number(length) !== stored.length) return false;
   if (etag !== undefined || (modified !== undefined && stored.etag === undefined)) return true;
   return stored.etag === undefined && stored.lastModified === undefined ? true : null;
-}
-
-function opaque(etag: string | undefined): string | undefined {
-  return etag?.startsWith('W/') ? etag.slice(2) : etag;
 }

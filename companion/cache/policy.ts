@@ -102,6 +102,11 @@ function hasValidator(fields: Fields): boolean {
   return fields.has('etag') || fields.has('last-modified');
 }
 
+/** Names of the fields that this cache may not keep (RFC 9111 §5.2.2.7). */
+export function notKept({ control }: Terms, { shared }: Semantics): readonly string[] {
+  return shared ? control.privateFields : [];
+}
+
 /** RFC 9111 §3.5: what lets a shared cache reuse the answer to a request with Authorization. */
 export function allowsSharing(control: CacheControl): boolean {
   return control.public || control.mustRevalidate || typeof control.sharedMaxAge === 'number';

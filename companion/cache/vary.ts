@@ -38,6 +38,12 @@ export function selectionOf(names: readonly string[], request: Fields): Selectio
   return size > MAX_VALUE ? null : { names, values };
 }
 
+/** What the request chose the answer by; null: by nothing. `never` where no other request could be matched, or what it says is too large. */
+export function choiceOf(answer: Fields, request: Fields): Selection | null | 'never' {
+  const names = varyNames(answer);
+  return names === null || names === 'never' ? names : (selectionOf(names, request) ?? 'never');
+}
+
 /** Whether the request would have chosen the same answer. A field that is absent matches only where it was absent too. */
 export function matches(selection: Selection | null, request: Fields): boolean {
   if (selection === null) return true;
