@@ -1,11 +1,12 @@
 // The caches of all workers as one, for the control room: what a person writes is brought to the cache's own form, every worker is asked, and what they
 // say is added up.
 import type { Holdings, Stored, StoredAnswer } from '../shared/control.ts';
-import { formatHost, normalizeHost, parsePort } from '../shared/endpoint.ts';
+import { normalizeHost, parsePort } from '../shared/endpoint.ts';
 import type { SiteCounts } from '../shared/exchange.ts';
 import type { EpochMilliseconds } from '../shared/units.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import type { CacheDesk } from './control/commands.ts';
+import { urlOf } from './notes.ts';
 
 export interface CacheDeskParts {
   /** Asks every worker. One that does not answer in time is left out; but where something is to be changed, it is ended: what it has in memory goes with it. */
@@ -100,5 +101,5 @@ function normalUrl(written: string): string {
     throw new Error(`"${written}" is never stored: only plain http is, as everything else is a tunnel.`);
   // Browsers send no other letters.
   const path = rest.toWellFormed().replaceAll(/[^\u0021-\u007e]+/g, encodeURIComponent);
-  return `http://${formatHost(host)}${port === 80 ? '' : `:${port}`}${path.startsWith('/') ? path : `/${path}`}`;
+  return urlOf(host, port, path.startsWith('/') ? path : `/${path}`);
 }

@@ -8,7 +8,7 @@ import { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds } from '../shared/units.ts';
 import { Fields } from './message/headers.ts';
 import type { RequestHead } from './message/message.ts';
-import type { SteeredDecision } from './proxy.ts';
+import type { SteeredDecision } from './notes.ts';
 import { redactUrl } from './record/log-file.ts';
 import type { Chain } from './rooms.ts';
 import type { Furnished } from './worker.ts';

@@ -33,7 +33,7 @@ function floorOf(file: string): Floor {
   if (inner === undefined) {
     if (first === 'main.ts') return 'main';
     if (COMPANION_FILES.has(first)) return 'companion';
-    if (first === 'proxy.ts') return 'proxy';
+    if (first === 'proxy.ts' || first === 'notes.ts') return 'proxy';
     if (first === 'rooms.ts') return 'shapes';
     throw new Error(`${file}: a new file beside the rooms needs its floor named here`);
   }
