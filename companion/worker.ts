@@ -11,7 +11,7 @@ import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
-import { createCache } from './cache/cache.ts';
+import { createCache, type SharedCache } from './cache/cache.ts';
 import { DiskStore } from './cache/disk-store.ts';
 import { type CacheOffice, type Kept, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
@@ -119,7 +119,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let closed = false;
   let furnished!: Furnished;
   let disk: DiskStore | null = null;
-  const newCache = (config: Config) => {
+  const newCache = (config: Config): SharedCache => {
     const { disk: limit } = config.cache;
     const { cacheFolder: folder } = parts;
     if (folder !== undefined && limit > 0) {
@@ -129,11 +129,16 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       void disk?.close();
       disk = null;
     }
-    return createCache(
+    const made = createCache(
       { ...config.cache, cookies: !hasSeveralUsers(config) },
-      tell && (url => tell({ outcome: 'invalidated', url })),
+      url => {
+        // Exchanges keep the cache that they began with.
+        if (made !== cache) cache.invalidate(url);
+        tell?.({ outcome: 'invalidated', url });
+      },
       disk,
     );
+    return made;
   };
   let outcomes = makeOutcomeMemory(elapsed);
   let cache = newCache(first.config);
@@ -274,7 +279,10 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       const isOtherCache =
         JSON.stringify(next.config.cache) !== JSON.stringify(before.cache) ||
         hasSeveralUsers(next.config) !== hasSeveralUsers(before);
-      if (isOtherCache) cache = newCache(next.config);
+      if (isOtherCache) {
+        void cache.close();
+        cache = newCache(next.config);
+      }
       furnished = furnish(next);
       if (JSON.stringify(next.config.limits) !== JSON.stringify(before.limits)) fitLimits(next.config);
       // Kept connections were judged and named under the old file.

@@ -17,6 +17,7 @@ import { anew, askFor, type Miss, missOf } from './miss.ts';
 import type { Keeper } from './office.ts';
 import { completedAnswer } from './partial.ts';
 import { lifetimeIn, type Semantics } from './policy.ts';
+import { Refreshing } from './refreshing.ts';
 import { Revalidating } from './revalidate.ts';
 import { isCached, modeOf, select } from './select.ts';
 import { hitOf, staleInstead } from './serve.ts';
@@ -81,6 +82,7 @@ class OneCache implements SharedCache {
   private readonly answers: Store;
   private readonly tiers: Tiers | null;
   private readonly invalidations = new RecentInvalidations();
+  private readonly refreshing = new Refreshing();
   private readonly collapsing: Collapsing | null;
   private readonly revalidating: Revalidating;
   private readonly keeping: Keeping;
@@ -94,11 +96,11 @@ class OneCache implements SharedCache {
     const memory = new MemoryStore(limits.memory);
     this.tiers = disk && new Tiers(memory, disk, limits.memory > 0 ? limits.entry : 0, semantics);
     this.answers = this.tiers ?? memory;
-    const { answers, tiers, invalidations, offline } = this;
+    const { answers, tiers, invalidations, refreshing, offline } = this;
     const sharing = { wait: limits.collapseWait * 1000, aggressive: semantics.aggressive, offline };
-    this.collapsing = limits.collapse === 'on' ? new Collapsing(answers, invalidations, sharing) : null;
+    this.collapsing = limits.collapse === 'on' ? new Collapsing(answers, invalidations, refreshing, sharing) : null;
     this.revalidating = new Revalidating(answers, semantics, invalidations);
-    this.keeping = new Keeping(answers, tiers, disk, limits, semantics, invalidations);
+    this.keeping = new Keeping(answers, tiers, disk, limits, semantics, invalidations, refreshing);
     this.keeper = makeKeeper(
       answers,
       limits,
@@ -120,7 +122,7 @@ class OneCache implements SharedCache {
     const { aggressive } = this.semantics;
     const selected = select(this.answers, request, asked, now, true, aggressive);
     const moment = this.invalidations.present;
-    if ('stored' in selected) return hitOf(request, asked, selected, now, aggressive, moment);
+    if ('stored' in selected) return hitOf(request, asked, selected, now, aggressive, moment, this.refreshing);
     if (asked.control.onlyIfCached && selected.why !== 'method' && isCached(request.decision)) {
       throw new Fault('only_if_cached', { target: targetOf(request.head) });
     }
@@ -145,7 +147,7 @@ class OneCache implements SharedCache {
       }
     }
     const { status } = answer.head;
-    if (behind !== null) behind.refreshingSince = 0;
+    if (behind !== null) this.refreshing.ended(behind);
     if (isUnsafe(request.head.method)) return told(ask, answer, this.unsafe(miss, answer, times));
     if (why === 'method' || why === 'bypass') return { answer, status: ask.status };
     if (status === 304) {
@@ -167,7 +169,7 @@ class OneCache implements SharedCache {
   failed(ask: Ask, fault: Fault, now: EpochMilliseconds): { answer: Answer; status: string } | null {
     const miss = ask.token as Miss;
     const { passedOver, behind, flight } = miss;
-    if (behind !== null) behind.refreshingSince = 0;
+    if (behind !== null) this.refreshing.ended(behind);
     if (fault.row.side !== 'upstream' || passedOver === null || behind !== null) {
       flight?.failed();
       return null;
@@ -185,7 +187,7 @@ class OneCache implements SharedCache {
   pass(ask: Ask): void {
     const miss = ask.token as Miss;
     miss.flight?.settled('alone');
-    if (miss.behind !== null) miss.behind.refreshingSince = 0;
+    if (miss.behind !== null) this.refreshing.ended(miss.behind);
   }
 
   peek(request: CacheRequest, now: EpochMilliseconds): string {
@@ -210,7 +212,10 @@ class OneCache implements SharedCache {
     this.nothingOnItsWayCounts();
   }
 
+  /** What is still on its way is not stored: a purge would not reach it here, and the disk may be another cache's by now. */
   async close(): Promise<void> {
+    this.invalidations.close();
+    this.collapsing?.clear();
     await this.answers.close();
   }
 
@@ -247,18 +252,16 @@ class OneCache implements SharedCache {
 
   /** An answer that is for the client as it is: stored where it may be, and else perhaps the end of what was. Null where it is not stored. */
   private kept(miss: Miss, answer: Answer, times: ExchangeTimes): Answer | null {
-    const { request, passedOver, behind, flight } = miss;
+    const { request, behind, flight } = miss;
     const { method } = request.head;
     const { status } = answer.head;
     if (method === 'HEAD') this.revalidating.byHead(miss, answer.head, times);
     const kept = times.personal ? null : this.keeping.keep(miss, answer, times);
     if (kept === null) flight?.settled('alone');
     else if (Buffer.isBuffer(kept.body) || kept.body === null) flight?.settled('look');
-    else if (behind !== null) behind.refreshingSince = times.respondedAt;
-    if (kept !== null || passedOver === null || method !== 'GET' || times.personal) return kept;
-    // What the origin says now is newer than what it said then (RFC 9111 §4); an error tells nothing of the resource, and a 304 confirms it.
-    if (status < 500 && ![206, 304, 416].includes(status)) this.answers.remove(passedOver);
-    return null;
+    else if (behind !== null) this.refreshing.goesOn(behind, times.respondedAt);
+    if (kept === null && method === 'GET' && !times.personal) this.keeping.outdated(miss, status);
+    return kept;
   }
 
   /** What has come is of no use, and neither is what it was asked for with. All of it is asked for, as the client did. */

@@ -7,6 +7,7 @@ import { type Flight, InFlight } from './in-flight.ts';
 import type { RecentInvalidations } from './invalidation.ts';
 import { askFor, type Live, type Miss, missOf } from './miss.ts';
 import { currentAge, reusability } from './policy.ts';
+import type { Refreshing } from './refreshing.ts';
 import { modeOf, select } from './select.ts';
 import { answerFrom, hitOf, staleInstead } from './serve.ts';
 import { spaceOf, type Store } from './store.ts';
@@ -28,11 +29,13 @@ export class Collapsing {
   private readonly inFlight = new InFlight<Live>();
   private readonly store: Store;
   private readonly invalidations: RecentInvalidations;
+  private readonly refreshing: Refreshing;
   private readonly options: CollapsingOptions;
 
-  constructor(store: Store, invalidations: RecentInvalidations, options: CollapsingOptions) {
+  constructor(store: Store, invalidations: RecentInvalidations, refreshing: Refreshing, options: CollapsingOptions) {
     this.store = store;
     this.invalidations = invalidations;
+    this.refreshing = refreshing;
     this.options = options;
   }
 
@@ -111,7 +114,7 @@ export class Collapsing {
     const selected = select(this.store, request, asked, now, true, aggressive);
     // What may only be used once the origin has confirmed it (no-cache) is asked about by what it is now.
     if (!('stored' in selected)) return alone(missOf(request, asked, selected, moment));
-    const { answer, refresh } = hitOf(request, asked, selected, now, aggressive, moment);
+    const { answer, refresh } = hitOf(request, asked, selected, now, aggressive, moment, this.refreshing);
     // Who has waited takes it later than at once: made now, it is his whatever becomes of what is stored.
     const { head, body } = answer;
     return { kind: 'hit', answer: { head, body }, status: `fwd=${why}; collapsed`, refresh };

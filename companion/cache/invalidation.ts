@@ -46,7 +46,7 @@ export class RecentInvalidations {
     if (this.last.size > REMEMBERED) {
       const [oldest, at] = this.last.entries().next().value!;
       this.last.delete(oldest);
-      this.forgotten = at;
+      this.forgotten = Math.max(this.forgotten, at);
     }
   }
 
@@ -58,6 +58,11 @@ export class RecentInvalidations {
   /** Everything became invalid. */
   all(): void {
     this.last.clear();
-    this.forgotten = ++this.count;
+    this.forgotten = Math.max(this.forgotten, ++this.count);
+  }
+
+  /** Everything, and for ever. */
+  close(): void {
+    this.forgotten = Infinity;
   }
 }

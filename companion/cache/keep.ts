@@ -19,6 +19,7 @@ import {
   type Terms,
   termsOf,
 } from './policy.ts';
+import type { Refreshing } from './refreshing.ts';
 import { type Entry, MemoryBody, spaceOf, type Store } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
 import type { Tiers } from './tiers.ts';
@@ -58,6 +59,7 @@ export class Keeping {
   private readonly limits: KeepingLimits;
   private readonly semantics: Semantics;
   private readonly invalidations: RecentInvalidations;
+  private readonly refreshing: Refreshing;
   private readonly unfinished: Budget;
 
   /** `tiers` is the store again, where it has a disk. */
@@ -68,6 +70,7 @@ export class Keeping {
     limits: KeepingLimits,
     semantics: Semantics,
     invalidations: RecentInvalidations,
+    refreshing: Refreshing,
   ) {
     this.store = store;
     this.tiers = tiers;
@@ -75,6 +78,7 @@ export class Keeping {
     this.limits = limits;
     this.semantics = semantics;
     this.invalidations = invalidations;
+    this.refreshing = refreshing;
     this.unfinished = new Budget(limits.memory);
   }
 
@@ -84,8 +88,13 @@ export class Keeping {
     const coming = this.coming(miss, head, times);
     if (coming === null) return null;
     if (body === null || Buffer.isBuffer(body)) return this.putWhole(coming, body) ? answer : null;
-    const filling = this.fill(miss, coming, body);
+    const filling = this.fill(miss, coming, head.status, body);
     return filling.isKept ? { head, body: filling.leader } : null;
+  }
+
+  /** What the origin says now is newer than what it said then (RFC 9111 §4), also where it is not kept; an error tells nothing of the resource, and a 304 confirms it. */
+  outdated({ passedOver }: Miss, status: number): void {
+    if (passedOver !== null && status < 500 && ![206, 304, 416].includes(status)) this.store.remove(passedOver);
   }
 
   private coming(miss: Miss, head: ResponseHead, times: ExchangeTimes): Coming | null {
@@ -149,8 +158,8 @@ export class Keeping {
     return this.put(coming, entryOf(coming, own));
   }
 
-  /** Stores it when its body has passed; who follows may have it while it does. */
-  private fill(miss: Miss, coming: Coming, body: BodySource): Filling {
+  /** Stores it when its body has passed; who follows may have it while it does. `cameAs`: the status it has for the client. */
+  private fill(miss: Miss, coming: Coming, cameAs: number, body: BodySource): Filling {
     const { like, status, reason, part, length, terms, moment } = coming;
     const { entry: limit, finish } = this.limits;
     const { flight } = miss;
@@ -172,15 +181,18 @@ export class Keeping {
       complete: whole => {
         if (Buffer.isBuffer(whole)) {
           const isStored = this.put(coming, entryOf(coming, whole));
+          if (!isStored) this.outdated(miss, cameAs);
           flight?.settled(isStored ? 'look' : 'alone');
         } else if (this.invalidations.since(like.url, moment)) toDisk!.abort();
         else toDisk!.commit({ ...like, status, reason });
       },
       lost: (why, soFar) => {
         if (soFar !== null) this.putBroken(coming, soFar);
-        if (miss.behind !== null) miss.behind.refreshingSince = 0;
-        if (why === 'much') flight?.settled('alone');
-        else flight?.failed();
+        if (miss.behind !== null) this.refreshing.ended(miss.behind);
+        if (why === 'much') {
+          this.outdated(miss, cameAs);
+          flight?.settled('alone');
+        } else flight?.failed();
       },
     });
     if (part !== null || !filling.isShareable || !filling.isKept) return filling;

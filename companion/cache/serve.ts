@@ -8,11 +8,9 @@ import { hasItAlready } from './conditional.ts';
 import { askFor, type Miss, missOf } from './miss.ts';
 import { currentAge, lifetimeIn, standsIn } from './policy.ts';
 import { hasAll, rangeAnswer } from './range-answer.ts';
+import type { Refreshing } from './refreshing.ts';
 import { type Chosen, modeOf } from './select.ts';
 import type { StoredResponse } from './stored-response.ts';
-
-/** What is asked for behind a hit is not asked for again for so long. */
-const REFRESH_AGAIN: Milliseconds = 30_000;
 
 /** An answer, and its Cache-Status parameters. */
 export interface Instead {
@@ -28,6 +26,7 @@ export function hitOf(
   now: EpochMilliseconds,
   aggressive: Milliseconds,
   moment: number,
+  refreshing: Refreshing,
 ): Hit {
   const hit = answerFrom(stored, age, asked, now);
   if (!isStale) {
@@ -35,8 +34,7 @@ export function hitOf(
     return lifetime === stored.lifetime ? hit : { ...hit, status: stored.hitStatus(age, lifetime) };
   }
   const status = `${hit.status}; detail=stale-while-revalidate`;
-  if (asked.control.onlyIfCached || now - stored.refreshingSince < REFRESH_AGAIN) return { ...hit, status };
-  stored.refreshingSince = now;
+  if (asked.control.onlyIfCached || !refreshing.begins(stored, now)) return { ...hit, status };
   return { ...hit, status, refresh: askFor(refreshOf(request, stored, moment), '') };
 }
 

@@ -78,8 +78,6 @@ export class StoredResponse implements Reuse, Tenant {
   size: Bytes;
   /** Kept for offline use. */
   pinned: boolean;
-  /** Since when it is being asked for behind a hit; 0: it is not. */
-  refreshingSince: EpochMilliseconds = 0;
   /** `terms`: what the fields say, where that has been read already. */
   constructor(entry: Entry, semantics: Semantics, terms?: Terms) {
     const { selection, url, status } = entry;

@@ -5,8 +5,9 @@
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { DiskEntry, DiskFilling, DiskStore } from './disk-store.ts';
+import { Fields } from '../message/headers.ts';
 import { isOfSame } from './partial.ts';
-import type { Semantics } from './policy.ts';
+import { type Semantics, termsOf } from './policy.ts';
 import { type Entry, MemoryBody, type Store, type StoredBody, type StoreStats } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
 import { sameSelection } from './vary.ts';
@@ -159,26 +160,39 @@ export class Tiers implements Store {
   /** What the disk has of a URL, into memory where all of it may stand there. */
   private load(url: string, touch: boolean): readonly StoredResponse[] | undefined {
     const found = this.responses(this.disk.get(url, touch));
-    if (found !== undefined) this.bringUp(url, found);
-    return found;
+    if (found === undefined || this.bringUp(url, found)) return found;
+    return this.responses(this.disk.get(url, false));
   }
 
   /** The most recent Date first (RFC 9111 §4). */
   private responses(found: readonly DiskEntry[]): readonly StoredResponse[] | undefined {
     if (found.length === 0) return undefined;
-    return found.map(({ entry }) => new StoredResponse(entry, this.semantics)).sort((a, b) => b.date - a.date);
+    const responses: StoredResponse[] = [];
+    for (const { entry } of found) {
+      const response = this.response(entry);
+      if (response !== null) responses.push(response);
+    }
+    return responses.length === 0 ? undefined : responses.sort((a, b) => b.date - a.date);
   }
 
-  private bringUp(url: string, found: readonly StoredResponse[]): void {
+  /** Null where this cache would not have stored it: the disk may have been that of one person, whose cache several use now (A67). */
+  private response(entry: Entry): StoredResponse | null {
+    const { shared, cookies } = this.semantics;
+    const fields = new Fields(entry.lines as string[]);
+    if (!cookies && fields.has('set-cookie')) return null;
+    const terms = termsOf(entry.status, fields, entry, this.semantics);
+    return shared && terms.control.private ? null : new StoredResponse(entry, this.semantics, terms);
+  }
+
+  /** False where memory does not take all of them: what was found can then not be used any more. */
+  private bringUp(url: string, found: readonly StoredResponse[]): boolean {
     const mayStand = ({ entry: { body, partial } }: StoredResponse) =>
       (body.bytes !== null || partial !== null) && body.length <= this.memoryEntry;
-    if (!found.every(mayStand)) return;
-    for (const one of found) {
-      if (this.memory.put(one)) continue;
-      for (const other of found) other.hold();
-      this.memory.drop(url);
-      return;
-    }
+    if (!found.every(mayStand)) return true;
+    // There may be more on its way to the disk than memory keeps of one URL.
+    if (found.every(one => this.memory.put(one)) && this.memory.peek(url)!.length === found.length) return true;
+    this.memory.drop(url);
+    return false;
   }
 
   private promote(url: string, id: number, bytes: Buffer): void {
