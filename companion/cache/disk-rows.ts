@@ -15,7 +15,7 @@ export const BLOCK: Bytes = 256 * KiB;
 /** Says that a database file is ours ("Detr"). */
 export const APPLICATION_ID = 0x44657472;
 /** Of the tables; a store of another version is set aside. */
-export const VERSION = 1;
+export const VERSION = 2;
 /** Of the sha256 over a row so much is kept: it is against broken disks, since whoever can write in the folder can write a digest, too. */
 const DIGEST: Bytes = 16;
 export const BLOCK_DIGEST: Bytes = 32;
@@ -32,21 +32,23 @@ export function bodyPath(folder: string, name: string): string {
 
 /**
  * Small columns first: what is counted, listed and evicted is read without the bodies. `choice` is the selection by Vary as text, `place` the
- * host backwards (`com.example.www.`), so that a site and its subdomains lie together. Pages of 8 KiB hold
+ * host backwards (`com.example.www.`), so that a site and its subdomains lie together; `wanted` is 1 once it was asked for again. In the totals `once` is
+ * the bytes of all that were not. Pages of 8 KiB hold
  * five answers of 1 KiB; of 4 KiB two would fit, and a third of each would be empty.
  */
 export const TABLES = `
   CREATE TABLE answers (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL, space TEXT NOT NULL, choice TEXT NOT NULL, place TEXT NOT NULL, used INTEGER NOT NULL,
-    pinned INTEGER NOT NULL, size INTEGER NOT NULL, responded INTEGER NOT NULL, digest BLOB NOT NULL, head TEXT NOT NULL,
+    wanted INTEGER NOT NULL, pinned INTEGER NOT NULL, size INTEGER NOT NULL, responded INTEGER NOT NULL, digest BLOB NOT NULL, head TEXT NOT NULL,
     file BLOB, blocks BLOB, body BLOB
   ) STRICT;
   CREATE INDEX by_url ON answers (url);
   CREATE INDEX by_place ON answers (place);
-  CREATE INDEX by_use ON answers (used) WHERE pinned = 0;
+  CREATE INDEX by_use ON answers (wanted, used) WHERE pinned = 0;
   CREATE INDEX by_file ON answers (file) WHERE file IS NOT NULL;
-  CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, bytes INTEGER NOT NULL, swept INTEGER NOT NULL) STRICT;
-  INSERT INTO totals VALUES (1, 0, 0, 0);
+  CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    once INTEGER NOT NULL, swept INTEGER NOT NULL) STRICT;
+  INSERT INTO totals VALUES (1, 0, 0, 0, 0);
 `;
 
 /** Loads SQLite without Node's warning that it is young (Node 22; gone in 24.15 and later): a person can do nothing about it. */

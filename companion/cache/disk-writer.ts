@@ -177,17 +177,20 @@ function pause(time: Milliseconds): void {
 interface Kept {
   readonly id: number;
   readonly size: Bytes;
+  readonly wanted: number;
   readonly file: Uint8Array | null;
 }
 
-/** What the transaction has changed so far. */
+/** What the transaction has changed so far; `once` are the bytes of what was never asked for again. */
 let entries = 0;
 let bytes = 0;
+let once = 0;
 
-function remove({ id, size, file }: Kept): void {
+function remove({ id, size, wanted, file }: Kept): void {
   sql('DELETE FROM answers WHERE id = ?').run(id);
   entries--;
   bytes -= size;
+  if (wanted === 0) once -= size;
   if (file !== null) doom(hex(file));
 }
 
@@ -203,7 +206,7 @@ function place(
   file: Uint8Array | null,
   blocks: Uint8Array | null,
 ): boolean {
-  const others = sql('SELECT id, space, choice, responded, pinned, size, file FROM answers WHERE url = ?').all(
+  const others = sql('SELECT id, space, choice, responded, pinned, size, wanted, file FROM answers WHERE url = ?').all(
     row.url,
   ) as unknown as (Kept & { space: string; choice: string; responded: number; pinned: number })[];
   let pinned = row.pinned;
@@ -218,8 +221,10 @@ function place(
   if (ofSpace.length >= MAX_VARIANTS) remove(ofSpace[0]!);
   else if (rest.length >= MAX_OF_URL) remove(rest[0]!);
   const size = sizeOf(row, length);
+  // What takes the place of another was asked for again.
+  const wanted = same.length > 0 ? 1 : 0;
   sql(
-    'INSERT OR REPLACE INTO answers (id, url, space, choice, place, used, pinned, size, responded, digest, head, file, blocks, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    'INSERT OR REPLACE INTO answers (id, url, space, choice, place, used, wanted, pinned, size, responded, digest, head, file, blocks, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
   ).run(
     row.id,
     row.url,
@@ -227,6 +232,7 @@ function place(
     row.choice,
     row.place,
     row.used,
+    wanted,
     pinned ? 1 : 0,
     size,
     row.responded,
@@ -238,12 +244,23 @@ function place(
   );
   entries++;
   bytes += size;
+  if (wanted === 0) once += size;
   return true;
+}
+
+/** Everything of the URL that was last used no later than `unless` has been asked for again. */
+function touch(url: string, used: number, unless: number): void {
+  const { size } = sql('SELECT total(size) AS size FROM answers WHERE url = ? AND wanted = 0 AND used <= ?').get(
+    url,
+    unless,
+  ) as { size: number };
+  once -= size;
+  sql('UPDATE answers SET used = ?, wanted = 1 WHERE url = ? AND used <= ?').run(used, url, unless);
 }
 
 function freshen(id: number, head: string, responded: number): void {
   const row = sql(
-    'SELECT id, url, space, choice, responded, digest, head, file, body, size FROM answers WHERE id = ?',
+    'SELECT id, url, space, choice, responded, digest, head, file, body, size, wanted FROM answers WHERE id = ?',
   ).get(id) as unknown as (RowHead & Kept & { digest: Uint8Array; body: Uint8Array | null }) | undefined;
   if (row === undefined) return;
   // What has been damaged does not become good by a new digest.
@@ -251,6 +268,7 @@ function freshen(id: number, head: string, responded: number): void {
   const fresh = { ...row, head, responded };
   const size = row.size - row.head.length + head.length;
   bytes += size - row.size;
+  if (row.wanted === 0) once += size - row.size;
   sql('UPDATE answers SET head = ?, responded = ?, digest = ?, size = ? WHERE id = ?').run(
     head,
     responded,
@@ -260,7 +278,7 @@ function freshen(id: number, head: string, responded: number): void {
   );
 }
 
-const FACTS = 'SELECT id, size, file FROM answers';
+const FACTS = 'SELECT id, size, wanted, file FROM answers';
 
 function purge(which: Stored): void {
   if (!('all' in which)) {
@@ -268,35 +286,53 @@ function purge(which: Stored): void {
     return removeAll(sql(`${FACTS} ${where}`).all(...values));
   }
   sql('DELETE FROM answers').run();
-  sql('UPDATE totals SET entries = 0, bytes = 0').run();
+  sql('UPDATE totals SET entries = 0, bytes = 0, once = 0').run();
   entries = 0;
   bytes = 0;
+  once = 0;
   fs.rmSync(places.bodies, { recursive: true, force: true });
   makeFolder(places.bodies);
 }
 
-/** The oldest first, down to a little below the limit. True where some are left for another time. */
-function evict(total: Bytes): boolean {
+/** What was never asked for again may have this part of the room before the rest has to make any (docs/cache.md argues from a trace). */
+const SHARE_OF_ONCE = 1 / 5;
+
+/**
+ * Makes room, down to a little below the limit: what was never asked for again goes first, the oldest of it, while it has more than its share; then what was
+ * used longest ago; and whatever there is, if nothing else is. True where some are left for another time.
+ */
+function evict(total: Bytes, onceTotal: Bytes): boolean {
   if (total <= limit) return false;
   let over = total - limit + Math.floor(limit / 64);
-  const found = sql(`${FACTS} WHERE pinned = 0 ORDER BY used LIMIT ?`).all(EVICTED_AT_ONCE) as unknown as Kept[];
-  for (const one of found) {
-    if (over <= 0) return false;
-    remove(one);
-    over -= one.size;
-  }
-  return found.length === EVICTED_AT_ONCE;
+  let surplus = onceTotal - limit * SHARE_OF_ONCE;
+  let left = EVICTED_AT_ONCE;
+  const evictFrom = (wanted: 0 | 1, isEnough: () => boolean): void => {
+    if (left === 0 || isEnough()) return;
+    const found = sql(`${FACTS} WHERE pinned = 0 AND wanted = ? ORDER BY used LIMIT ?`).all(wanted, left);
+    for (const one of found as unknown as Kept[]) {
+      if (isEnough()) return;
+      remove(one);
+      left--;
+      over -= one.size;
+      if (wanted === 0) surplus -= one.size;
+    }
+  };
+  evictFrom(0, () => over <= 0 || surplus <= 0);
+  evictFrom(1, () => over <= 0);
+  evictFrom(0, () => over <= 0);
+  return over > 0 && left === 0;
 }
 
 /** Brings the totals up to date and makes room. True where more is to be evicted. */
 function settle(): boolean {
-  const totals = sql('SELECT entries, bytes FROM totals').get() as { entries: number; bytes: number };
-  const all = { entries: totals.entries + entries, bytes: totals.bytes + bytes };
-  const before = { entries, bytes };
-  const more = evict(all.bytes);
-  all.entries += entries - before.entries;
-  all.bytes += bytes - before.bytes;
-  sql('UPDATE totals SET entries = ?, bytes = ?').run(Math.max(0, all.entries), Math.max(0, all.bytes));
+  const before = sql('SELECT entries, bytes, once FROM totals').get() as {
+    entries: number;
+    bytes: number;
+    once: number;
+  };
+  const more = evict(before.bytes + bytes, before.once + once);
+  const totals = [before.entries + entries, before.bytes + bytes, before.once + once];
+  sql('UPDATE totals SET entries = ?, bytes = ?, once = ?').run(...totals.map(total => Math.max(0, total)));
   return more;
 }
 
@@ -453,6 +489,7 @@ function write(rows: readonly Op[], part: (at: Bytes, length: Bytes) => Uint8Arr
     const reopened = ready();
     entries = 0;
     bytes = 0;
+    once = 0;
     transaction(() => {
       for (const op of rows) perform(op, part);
       more = settle();
@@ -483,8 +520,7 @@ function perform(op: Op, part: (at: Bytes, length: Bytes) => Uint8Array): void {
       return;
     }
     case 'touch':
-      sql('UPDATE answers SET used = ? WHERE url = ? AND used <= ?').run(op.used, op.url, op.unless);
-      return;
+      return touch(op.url, op.used, op.unless);
     case 'freshen':
       return freshen(op.id, op.head, op.responded);
     case 'pin': {
@@ -517,6 +553,7 @@ function evictLater(): void {
       let more = false;
       entries = 0;
       bytes = 0;
+      once = 0;
       transaction(() => {
         more = settle();
       });
