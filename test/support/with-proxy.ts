@@ -18,6 +18,7 @@ import type {
   NamedHop,
   TryChains,
 } from '../../companion/rooms.ts';
+import { steered } from './steered.ts';
 import { Behind } from '../../companion/upstream/behind.ts';
 import { ConnectionPool } from '../../companion/upstream/connection-pool.ts';
 import { IdenticalHeads } from '../../companion/upstream/identical-heads.ts';
@@ -111,14 +112,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
   const rooms: Rooms = {
     entrance: { mayEnter: () => true, logIn: null, demand: null },
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
-    decide: () => ({
-      steered: true,
-      route: 'companion',
-      filter: 'off',
-      cache: 'off',
-      inspect: false,
-      because: { rule: 'default' },
-    }),
+    decide: () => steered('off'),
     routeOf: () => ({ name: 'companion', chains: [DIRECT], behindHops: false, route: null }),
     blockAnswer: (_head, host): Answer => {
       const body = Buffer.from(`blocked ${host}`);

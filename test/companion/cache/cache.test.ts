@@ -5,6 +5,7 @@ import { selectionOf } from '../../../companion/cache/vary.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, RequestHead } from '../../../companion/message/message.ts';
 import type { Cache, CacheRequest } from '../../../companion/rooms.ts';
+import { steered } from '../../support/steered.ts';
 
 const NOW = Date.UTC(2026, 10, 24, 9, 0, 0);
 const KiB = 1024;
@@ -30,14 +31,7 @@ function requestOf(
     route: more.route ?? 'companion',
     partition: more.partition ?? '',
     behindHops: false,
-    decision: {
-      steered: true,
-      route: 'companion',
-      filter: 'off',
-      cache: 'standard',
-      inspect: false,
-      because: { rule: 'default' },
-    },
+    decision: steered(),
   };
 }
 

@@ -10,6 +10,7 @@ import { Fields } from '../../../companion/message/headers.ts';
 import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 import { startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawClient } from '../../support/raw-client.ts';
+import { steered } from '../../support/steered.ts';
 import { startProxy } from '../../support/with-proxy.ts';
 
 const KiB = 1024;
@@ -26,14 +27,7 @@ function startCaching(more: Partial<CacheLimits> = {}, now = Date.now, disk: Dis
     rooms: {
       now,
       cache: createCache({ ...LIMITS, ...more }, undefined, disk),
-      decide: () => ({
-        steered: true,
-        route: 'companion',
-        filter: 'off',
-        cache: 'standard',
-        inspect: false,
-        because: { rule: 'default' },
-      }),
+      decide: () => steered(),
     },
   });
 }

@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { CacheRequest } from '../../../companion/rooms.ts';
+import { steered } from '../../support/steered.ts';
 
 /** What is used of it. */
 interface Oracle {
@@ -56,14 +57,7 @@ function requestOf(fields: Pairs, method = 'GET'): CacheRequest {
     route: 'companion',
     partition: '',
     behindHops: false,
-    decision: {
-      steered: true,
-      route: 'companion',
-      filter: 'off',
-      cache: 'standard',
-      inspect: false,
-      because: { rule: 'default' },
-    },
+    decision: steered(),
   };
 }
 

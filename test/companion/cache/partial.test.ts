@@ -10,6 +10,7 @@ import { KiB, MiB } from '../../../shared/units.ts';
 import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 import { type Origin, startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawAnswer } from '../../support/raw-client.ts';
+import { steered } from '../../support/steered.ts';
 import { startProxy } from '../../support/with-proxy.ts';
 
 const START = Date.UTC(2026, 10, 24, 9, 0, 0);
@@ -192,14 +193,7 @@ describe('through the walk', () => {
           return `${line}${common}Transfer-Encoding: chunked\r\n\r\n${chunk}${isWhole ? '0\r\n\r\n' : ''}`;
         }
         const limits = { memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 } as const;
-        const decided = {
-          steered: true,
-          route: 'companion',
-          filter: 'off',
-          cache: 'standard',
-          inspect: false,
-        } as const;
-        const decide = () => ({ ...decided, because: { rule: 'default' } });
+        const decide = () => steered();
         await using proxy = await startProxy({ rooms: { cache: createCache(limits), decide, now: () => now } });
         for (step of steps) {
           now += step.after * 1000;
@@ -272,8 +266,7 @@ test('R59: what a client has left behind is a part, and the next one gets the re
     else response.write(whole.subarray(0, 30_000));
   });
   const limits = { memory: MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
-  const decided = { steered: true, route: 'companion', filter: 'off', cache: 'standard', inspect: false } as const;
-  const decide = () => ({ ...decided, because: { rule: 'default' } });
+  const decide = () => steered();
   await using proxy = await startProxy({ rooms: { cache: createCache(limits), decide } });
   {
     await using client = await connectRaw(proxy.port);
@@ -307,8 +300,7 @@ test('R25, R59: ranges come out of a whole on the disk, and parts outlive a rest
     response.writeHead(206, { ...fields, 'Content-Range': place, 'Content-Length': part.length }).end(part);
   });
   const limits = { memory: 4 * MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
-  const decided = { steered: true, route: 'companion', filter: 'off', cache: 'standard', inspect: false } as const;
-  const decide = () => ({ ...decided, because: { rule: 'default' } });
+  const decide = () => steered();
   using place = tempFolder();
   {
     await using disk = diskIn(place.path);

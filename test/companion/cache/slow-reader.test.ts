@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
 import { startOrigin } from '../../support/origin.ts';
 import { connectRaw } from '../../support/raw-client.ts';
+import { steered } from '../../support/steered.ts';
 import { startProxy } from '../../support/with-proxy.ts';
 
 test('who does not read while others are served gets every byte of his own answers', async () => {
@@ -11,10 +12,7 @@ test('who does not read while others are served gets every byte of his own answe
     response.end(request.url!.at(-1)!.repeat(15_000));
   });
   const cache = createCache({ memory: 4 * 1024 ** 2, entry: 1024 ** 2, collapse: 'off', collapseWait: 1, finish: 0 });
-  const steered = { steered: true, route: 'companion', filter: 'off', inspect: false, because: { rule: 'default' } };
-  await using proxy = await startProxy({
-    rooms: { cache, decide: () => ({ ...steered, cache: 'standard' }) as never },
-  });
+  await using proxy = await startProxy({ rooms: { cache, decide: () => steered() } });
   const text = (n: number) => `GET ${origin.url(`/${n}`)} HTTP/1.1\r\nHost: x\r\n\r\n`;
   await using quick = await connectRaw(proxy.port);
   for (let n = 0; n < 10; n++) {

@@ -7,6 +7,7 @@ import { createCache } from '../../../companion/cache/cache.ts';
 import type { Decision } from '../../../shared/decision/rule.ts';
 import { connectRaw, type RawAnswer } from '../../support/raw-client.ts';
 import { startRawOrigin } from '../../support/origin.ts';
+import { steered } from '../../support/steered.ts';
 import { startProxy } from '../../support/with-proxy.ts';
 
 type Headers = Record<string, string> | [string, string][];
@@ -106,14 +107,7 @@ async function run(vector: Vector): Promise<void> {
   await using proxy = await startProxy({
     rooms: {
       cache,
-      decide: () => ({
-        steered: true,
-        route: 'companion',
-        filter: 'off',
-        cache: vector.mode ?? 'standard',
-        inspect: false,
-        because: { rule: 'default' },
-      }),
+      decide: () => steered(vector.mode ?? 'standard'),
       now: () => now,
     },
   });
