@@ -3,7 +3,7 @@
 // RFC decides is in policy.ts. How it all went is told in Cache-Status parameters (RFC 9211).
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
-import type { Answer, RequestHead } from '../message/message.ts';
+import { letGo, type Answer, type RequestHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Found } from '../rooms.ts';
 import { type Asked, readRequest } from './asked.ts';
 import { Collapsing } from './collapse.ts';
@@ -157,7 +157,7 @@ class OneCache implements SharedCache {
     if (ERRORS.has(status) && behind === null) {
       const stale = staleInstead(miss, times.respondedAt, 'error', this.offline);
       if (stale !== null) {
-        letGo(answer);
+        letGo(answer.body);
         miss.flight?.settled('error');
         return stale;
       }
@@ -266,7 +266,7 @@ class OneCache implements SharedCache {
 
   /** What has come is of no use, and neither is what it was asked for with. All of it is asked for, as the client did. */
   private again(miss: Miss, ask: Ask, came: Answer, useless: readonly StoredResponse[]): Stored {
-    letGo(came);
+    letGo(came.body);
     for (const one of useless) this.answers.remove(one);
     return { answer: came, status: ask.status, again: askFor(anew(miss), '') };
   }
@@ -285,10 +285,6 @@ function semanticsOf(limits: CacheLimits): Semantics {
 /** What the client is answered: with what is being stored, else with what came. */
 function told(ask: Ask, came: Answer, kept: Answer | null): Stored {
   return kept === null ? { answer: came, status: ask.status } : { answer: kept, status: `${ask.status}; stored` };
-}
-
-function letGo({ body }: Answer): void {
-  if (body !== null && !Buffer.isBuffer(body)) body.cancel();
 }
 
 function targetOf(head: RequestHead): { host: string; port: number } | undefined {

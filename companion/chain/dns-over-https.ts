@@ -5,7 +5,7 @@ import type { DnsOverHttps } from '../../shared/config.ts';
 import { formatEndpoint, formatHost, isAddress } from '../../shared/endpoint.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Bytes, Milliseconds, Seconds } from '../../shared/units.ts';
-import type { Answer, Body, Framing } from '../message/message.ts';
+import { letGo, type Answer, type Body, type Framing } from '../message/message.ts';
 import { askBothFamilies } from './both-families.ts';
 import { foundIn } from './dns-client.ts';
 import { decodeAnswer, encodeQuestion, type Question } from './dns-message.ts';
@@ -157,7 +157,7 @@ export function makeDnsOverHttps(options: DnsOverHttpsOptions): AskDns {
       const { status, fields } = answer.head;
       const type = (fields.get('content-type') ?? 'nothing').split(';', 1)[0]!.trim().toLowerCase();
       if (status !== 200 || type !== MEDIA_TYPE) {
-        if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
+        letGo(answer.body);
         throw new LookupFailed(
           'dns_error',
           status === 200 ? `${name} does not answer in ${MEDIA_TYPE}` : `${name} answers ${status}`,

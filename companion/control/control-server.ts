@@ -19,6 +19,7 @@ import type { Endpoint } from '../../shared/endpoint.ts';
 import { type Bytes, MiB } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
+import { ownAnswer } from '../message/own-answer.ts';
 import type { ControlDoor } from '../rooms.ts';
 import { type Desk, type Link, obey } from './commands.ts';
 import { type Claimant, hostsOf, readHandshake, readPacSecret } from './handshake.ts';
@@ -286,17 +287,8 @@ function pacAnswer(pac: string, headOnly: boolean, keepAlive: boolean): Answer {
     'Cross-Origin-Resource-Policy',
     'same-origin',
   );
-  return {
-    head: {
-      status: 200,
-      reason: 'OK',
-      version: 11,
-      fields,
-      framing: { kind: 'length', length: body.length },
-      keepAlive,
-    },
-    body: headOnly ? null : body,
-  };
+  const { head } = ownAnswer(200, 'OK', fields, body);
+  return { head: { ...head, keepAlive }, body: headOnly ? null : body };
 }
 
 /** What a client is called: by its browser, as far as its Origin and User-Agent tell. */

@@ -2,6 +2,7 @@
 import { Fields } from '../message/headers.ts';
 import { listHas } from '../message/http1-parser.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
+import { ownAnswer } from '../message/own-answer.ts';
 
 /** RFC 9110 §10.1.1: 100-continue is sent on with the rest; another expectation cannot be met. */
 export function isExpectationKnown(head: RequestHead): boolean {
@@ -40,15 +41,5 @@ export function answeredHere(head: RequestHead, url: string): Answer | null {
     }
     body = Buffer.from(`${text}\r\n`, 'latin1');
   }
-  return {
-    head: {
-      status: 200,
-      reason: 'OK',
-      version: 11,
-      fields,
-      framing: { kind: 'length', length: body.length },
-      keepAlive: true,
-    },
-    body,
-  };
+  return ownAnswer(200, 'OK', fields, body);
 }

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto';
 import type { Fault } from '../../shared/fault.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
+import { ownAnswer } from '../message/own-answer.ts';
 import { stringItem } from '../message/structured-fields.ts';
 
 // An import of node:http by name loads all that it exports, fetch and WebSocket too: 30 ms of every start (seen in Node 24).
@@ -38,20 +39,8 @@ export function faultAnswer(fault: Fault, request: RequestHead): { answer: Answe
       'Content-Security-Policy',
       `default-src 'none'; style-src 'sha256-${(styleHash ??= hash('sha256', STYLE, 'base64'))}'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'`,
     );
-  return {
-    answer: {
-      head: {
-        status,
-        reason: process.getBuiltinModule('node:http').STATUS_CODES[status] ?? '',
-        version: 11,
-        fields,
-        framing: { kind: 'length', length: body.length },
-        keepAlive: true,
-      },
-      body,
-    },
-    proxyStatus: proxyStatusOf(fault),
-  };
+  const reason = process.getBuiltinModule('node:http').STATUS_CODES[status] ?? '';
+  return { answer: ownAnswer(status, reason, fields, body), proxyStatus: proxyStatusOf(fault) };
 }
 
 /** Our member of Proxy-Status (RFC 9209 §2): the error's type, which hop by its name in the file, what it said, the sentence. */

@@ -5,7 +5,7 @@ import type { Fields } from '../message/headers.ts';
 import { allowedTrailers, dropHopByHop } from '../message/hop-by-hop.ts';
 import { listHas } from '../message/http1-parser.ts';
 import { Malformed } from '../message/malformed.ts';
-import type { Answer, BodySink, BodySource, ResponseHead } from '../message/message.ts';
+import { letGo, type Answer, type BodySink, type BodySource, type ResponseHead } from '../message/message.ts';
 import { MAX_TOGETHER, outgoing } from '../sockets/outgoing.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Incoming } from './connection.ts';
@@ -83,8 +83,7 @@ function lastLines(age: string, cacheStatus: string | undefined, ends: boolean):
 export function respond(incoming: Incoming, answer: Answer, options: RespondOptions): Promise<void> | null {
   const { connection, head: request } = incoming;
   if (connection.gone || incoming.responded) {
-    const { body } = answer;
-    if (body !== null && !Buffer.isBuffer(body)) body.cancel();
+    letGo(answer.body);
     throw new Fault('downstream_gone');
   }
   incoming.responded = true;
@@ -111,7 +110,7 @@ export function respond(incoming: Incoming, answer: Answer, options: RespondOpti
   const closeLine = close ? 'Connection: close\r\n' : '';
 
   if (body === null || Buffer.isBuffer(body) || bodyless) {
-    if (body !== null && !Buffer.isBuffer(body)) body.cancel();
+    letGo(body);
     const length = Buffer.isBuffer(body) ? body.length : head.framing.kind === 'length' ? head.framing.length : 0;
     const stated = bodyless && body === null;
     let text: string;

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto';
 import type { Because } from '../../shared/decision/rule.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, RequestHead } from '../message/message.ts';
+import { ownAnswer } from '../message/own-answer.ts';
 
 /** The smallest transparent GIF: an empty picture shows no broken-image mark. */
 const EMPTY_GIF = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64');
@@ -48,17 +49,7 @@ export function blockAnswer(request: RequestHead, host: string, blockedBy: Becau
 function answer(type: string, body: Buffer, policy?: string): Answer {
   const fields = Fields.of('Content-Type', type, 'Cache-Control', 'no-store', 'X-Content-Type-Options', 'nosniff');
   if (policy !== undefined) fields.append('Content-Security-Policy', policy);
-  return {
-    head: {
-      status: 403,
-      reason: 'Forbidden',
-      version: 11,
-      fields,
-      framing: { kind: 'length', length: body.length },
-      keepAlive: true,
-    },
-    body,
-  };
+  return ownAnswer(403, 'Forbidden', fields, body);
 }
 
 /** What the browser will do with the answer. Over plain http it does not send Sec-Fetch-Dest, so Accept has to tell. */

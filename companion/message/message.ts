@@ -61,6 +61,11 @@ export interface BodySource {
 /** A whole small body, a stream, or none. */
 export type Body = Buffer | BodySource | null;
 
+/** Nobody will read it. */
+export function letGo(body: Body): void {
+  if (body !== null && !Buffer.isBuffer(body)) body.cancel();
+}
+
 /** A response as it walks down the rooms. */
 export interface Answer {
   readonly head: ResponseHead;

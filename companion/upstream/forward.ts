@@ -1,7 +1,7 @@
 // Request out, answer back: on a pooled connection where one waits, else on a fresh one that is dialled for it. Foreign errors become faults here.
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
-import type { Answer, Body, RequestHead, ResponseHead } from '../message/message.ts';
+import { letGo, type Answer, type Body, type RequestHead, type ResponseHead } from '../message/message.ts';
 import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
 import type { Socket } from '../sockets/socket.ts';
 import type { ConnectionPool } from './connection-pool.ts';
@@ -159,7 +159,7 @@ function received(
   if (answer.head.status === 101) return { answer, upgraded: connection.takeOver() };
   const refusal = refusalIn(answer.head, outgoing.head.method, hop, last, outgoing.target, ways);
   if (refusal !== null) {
-    if (answer.body !== null && !Buffer.isBuffer(answer.body)) answer.body.cancel();
+    letGo(answer.body);
     throw refusal;
   }
   dropHopByHop(answer.head.fields);
