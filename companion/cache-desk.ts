@@ -21,6 +21,7 @@ export interface CacheDeskParts {
   readonly siteOf: (host: string) => string;
 }
 
+/** The desk over all workers. Its functions throw a sentence where what is written means nothing that could be stored. */
 export function makeCacheDesk({ ask, totals, since, siteOf, isShared = () => false }: CacheDeskParts): CacheDesk {
   const normal = (which: Stored): Stored => {
     if ('url' in which) return { url: normalUrl(which.url) };

@@ -13,7 +13,7 @@ import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache, type SharedCache } from './cache/cache.ts';
 import { DiskStore } from './cache/disk-store.ts';
-import { type CacheOffice, type Kept, makeCacheOffice } from './cache/office.ts';
+import { type CacheOffice, type Listed, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
@@ -239,7 +239,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   }
 
   /** What a request would get for which this was stored. */
-  function judge({ url, site, route, partition, selection }: Kept, now: EpochMilliseconds) {
+  function judge({ url, site, route, partition, selection }: Listed, now: EpochMilliseconds) {
     const { hostname, port: written, pathname, search } = new URL(url);
     const host = normalizeHost(hostname) ?? hostname;
     const port = Number(written || 80);
@@ -270,7 +270,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     get furnished() {
       return furnished;
     },
-    cacheOffice: makeCacheOffice({ keeper: () => cache.keeper, judge }),
+    cacheOffice: makeCacheOffice({ inventory: () => cache.inventory, judge }),
     putInForce(next) {
       const before = furnished.config;
       const rejudged = judgedBy(next.config) !== judgedBy(before);

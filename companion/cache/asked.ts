@@ -35,6 +35,7 @@ const OVERRIDES: ReadonlySet<string> = new Set([
 
 const NO_CACHE: CacheControl = { ...NO_DIRECTIVES, noCache: true };
 
+/** What the cache has to know of a request; the same for every one with this head. */
 export function readRequest(head: RequestHead): Asked {
   const asked: Asked = {
     control: NO_DIRECTIVES,

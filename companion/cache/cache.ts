@@ -10,11 +10,11 @@ import { Collapsing } from './collapse.ts';
 import type { DiskStore } from './disk-store.ts';
 import { meantBy } from './freshen.ts';
 import { invalidatedBy, isUnsafe, RecentInvalidations } from './invalidation.ts';
+import { makeInventory } from './inventory.ts';
 import { Keeping } from './keep.ts';
-import { makeKeeper } from './keeper.ts';
 import { MemoryStore } from './memory-store.ts';
 import { anew, askFor, type Miss, missOf } from './miss.ts';
-import type { Keeper } from './office.ts';
+import type { Inventory } from './office.ts';
 import { completedAnswer } from './partial.ts';
 import { lifetimeIn, type Semantics } from './policy.ts';
 import { Refreshing } from './refreshing.ts';
@@ -59,7 +59,7 @@ type Stored = ReturnType<Cache['store']>;
 /** A cache that others can tell what has become invalid. */
 export interface SharedCache extends Cache {
   /** For who asks what is stored. */
-  readonly keeper: Keeper;
+  readonly inventory: Inventory;
   /** An unsafe method made the URL invalid (RFC 9111 §4.4), seen elsewhere. */
   invalidate(url: string): void;
 }
@@ -86,7 +86,7 @@ class OneCache implements SharedCache {
   private readonly collapsing: Collapsing | null;
   private readonly revalidating: Revalidating;
   private readonly keeping: Keeping;
-  readonly keeper: Keeper;
+  readonly inventory: Inventory;
 
   constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined, disk: DiskStore | null) {
     const semantics = semanticsOf(limits);
@@ -101,7 +101,7 @@ class OneCache implements SharedCache {
     this.collapsing = limits.collapse === 'on' ? new Collapsing(answers, invalidations, refreshing, sharing) : null;
     this.revalidating = new Revalidating(answers, semantics, invalidations);
     this.keeping = new Keeping(answers, tiers, disk, limits, semantics, invalidations, refreshing);
-    this.keeper = makeKeeper(
+    this.inventory = makeInventory(
       answers,
       limits,
       url => this.invalidate(url),
@@ -132,20 +132,19 @@ class OneCache implements SharedCache {
 
   store(ask: Ask, came: Answer, times: ExchangeTimes): Stored {
     const miss = ask.token as Miss;
+    const { completing } = miss;
+    miss.completing = null;
+    const { status } = came.head;
+    if (completing === null || (status !== 206 && status !== 416)) return this.take(miss, ask, came, times);
+    const { stored, gap } = completing;
+    const whole = status === 206 ? completedAnswer(stored.entry, gap, came, times.respondedAt) : null;
+    // The origin does not keep to If-Range: what we have may be of another time.
+    if (whole === null) return this.again(miss, ask, came, [stored]);
+    return this.take(miss, { ...ask, status: `${ask.status}; fwd-status=206` }, whole, times);
+  }
+
+  private take(miss: Miss, ask: Ask, answer: Answer, times: ExchangeTimes): Stored {
     const { request, why, behind } = miss;
-    let answer = came;
-    if (miss.completing !== null) {
-      const { stored, gap } = miss.completing;
-      miss.completing = null;
-      const { status } = came.head;
-      if (status === 206 || status === 416) {
-        const whole = status === 206 ? completedAnswer(stored.entry, gap, came, times.respondedAt) : null;
-        // The origin does not keep to If-Range: what we have may be of another time.
-        if (whole === null) return this.again(miss, ask, came, [stored]);
-        answer = whole;
-        ask = { ...ask, status: `${ask.status}; fwd-status=206` };
-      }
-    }
     const { status } = answer.head;
     if (behind !== null) this.refreshing.ended(behind);
     if (isUnsafe(request.head.method)) return told(ask, answer, this.unsafe(miss, answer, times));

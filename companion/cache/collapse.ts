@@ -25,6 +25,7 @@ export interface CollapsingOptions {
   readonly offline: boolean;
 }
 
+/** The requests on their way out, as those see them that could wait for one. */
 export class Collapsing {
   private readonly inFlight = new InFlight<Live>();
   private readonly store: Store;

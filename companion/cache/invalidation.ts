@@ -4,6 +4,7 @@ import type { Fields } from '../message/headers.ts';
 /** Registered methods that change nothing (RFC 9110 §9.2.1). Unknown ones may. */
 const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'QUERY', 'PROPFIND', 'REPORT', 'SEARCH']);
 
+/** Whether the method may change what is stored (RFC 9111 §4.4). */
 export function isUnsafe(method: string): boolean {
   return !SAFE.has(method);
 }

@@ -23,7 +23,7 @@ import type { Refreshing } from './refreshing.ts';
 import { type Entry, MemoryBody, spaceOf, type Store } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
 import type { Tiers } from './tiers.ts';
-import { choiceOf, sameSelection, type Selection } from './vary.ts';
+import { chosenBy, sameSelection, type Selection } from './vary.ts';
 
 /** A buffer of its own costs one that is smaller more than the copy does. */
 const SMALL: Bytes = 4_096;
@@ -52,6 +52,7 @@ interface Coming {
   readonly moment: number;
 }
 
+/** The way of an answer into the store. */
 export class Keeping {
   private readonly store: Store;
   private readonly tiers: Tiers | null;
@@ -145,7 +146,7 @@ export class Keeping {
     if (asked.range !== undefined && status === 416) return 'status';
     if (framing.kind === 'length' && framing.length > this.limits.entry && !this.disk?.takes(framing.length))
       return 'size';
-    const selection = choiceOf(fields, request.head.fields);
+    const selection = chosenBy(fields, request.head.fields);
     return selection === 'never' ? 'vary' : { terms, selection };
   }
 

@@ -36,7 +36,7 @@ export interface CacheOffice {
 }
 
 /** A stored answer, as the office sees it. */
-export interface Kept extends Aging {
+export interface Listed extends Aging {
   readonly url: string;
   readonly site: string;
   readonly route: string;
@@ -53,10 +53,10 @@ export interface Kept extends Aging {
 }
 
 /** What the office needs of the cache. */
-export interface Keeper {
+export interface Inventory {
   holdings(): CacheAnswers['holdings'];
-  get(url: string): readonly Kept[];
-  list(which: Stored, limit: number): readonly Kept[];
+  get(url: string): readonly Listed[];
+  list(which: Stored, limit: number): readonly Listed[];
   /** Forgets; also what is just on its way is not stored then. Gives back how many there were. */
   purge(which: Stored): number;
   /** Keeps, or no longer. Gives back how many are now otherwise. */
@@ -66,25 +66,26 @@ export interface Keeper {
 }
 
 export interface CacheOfficeParts {
-  readonly keeper: () => Keeper;
+  readonly inventory: () => Inventory;
   /** The cache mode by which the URL goes, and what the cache would say (Cache-Status) to a plain request for which the answer was stored. */
-  readonly judge: (kept: Kept, now: EpochMilliseconds) => { readonly mode: CacheMode; readonly status: string };
+  readonly judge: (one: Listed, now: EpochMilliseconds) => { readonly mode: CacheMode; readonly status: string };
 }
 
-export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffice {
+/** The office of one worker. Answers are what `inventory` has at the moment: a changed file may have furnished another cache. */
+export function makeCacheOffice({ inventory, judge }: CacheOfficeParts): CacheOffice {
   const settled = () =>
-    Promise.race([keeper().settled(), new Promise(resolve => setTimeout(resolve, TIME_TO_SETTLE).unref())]);
+    Promise.race([inventory().settled(), new Promise(resolve => setTimeout(resolve, TIME_TO_SETTLE).unref())]);
   const answers: { [A in CacheQuestion['ask']]: Answer<A> } = {
-    holdings: () => keeper().holdings(),
+    holdings: () => inventory().holdings(),
     list({ which, limit }, now) {
-      const found = keeper().list(which, limit + 1);
+      const found = inventory().list(which, limit + 1);
       return {
         answers: found.slice(0, limit).map(one => tell(one, now)),
         more: found.length > limit,
       };
     },
     show({ url }, now) {
-      return keeper()
+      return inventory()
         .get(url)
         .map(one => {
           const { mode, status } = judge(one, now);
@@ -96,12 +97,12 @@ export function makeCacheOffice({ keeper, judge }: CacheOfficeParts): CacheOffic
         });
     },
     async purge({ which }) {
-      const count = keeper().purge(which);
+      const count = inventory().purge(which);
       await settled();
       return count;
     },
     async pin({ which, pinned }) {
-      const count = keeper().pin(which, pinned);
+      const count = inventory().pin(which, pinned);
       await settled();
       return count;
     },
@@ -119,9 +120,9 @@ type Answer<A extends CacheQuestion['ask']> = (
   now: EpochMilliseconds,
 ) => CacheAnswers[A] | Promise<CacheAnswers[A]>;
 
-function tell(kept: Kept, now: EpochMilliseconds): StoredAnswer {
-  const age = currentAge(kept, now);
-  const { url, site, status, length, parts, tier, pinned, route, partition, selection } = kept;
+function tell(one: Listed, now: EpochMilliseconds): StoredAnswer {
+  const age = currentAge(one, now);
+  const { url, site, status, length, parts, tier, pinned, route, partition, selection } = one;
   return {
     url,
     site,
@@ -129,9 +130,9 @@ function tell(kept: Kept, now: EpochMilliseconds): StoredAnswer {
     bytes: length,
     parts: parts?.map(([from, to]) => `${from}-${to - 1}`).join(','),
     tier,
-    storedAt: kept.respondedAt,
+    storedAt: one.respondedAt,
     age: Math.floor(age / 1000),
-    freshFor: freshFor(kept, age),
+    freshFor: freshFor(one, age),
     pinned,
     route,
     partition,
@@ -139,24 +140,24 @@ function tell(kept: Kept, now: EpochMilliseconds): StoredAnswer {
   };
 }
 
-function freshFor({ lifetime }: Kept, age: number): Seconds {
+function freshFor({ lifetime }: Listed, age: number): Seconds {
   return Math.floor(lifetime / 1000) - Math.floor(age / 1000);
 }
 
-function fieldsOf({ lines }: Kept): [string, string][] {
+function fieldsOf({ lines }: Listed): [string, string][] {
   const fields: [string, string][] = [];
   for (let i = 0; i < lines.length; i += 3) fields.push([lines[i]!, lines[i + 2]!]);
   return fields;
 }
 
 /** What a plain request would get, in a sentence that ends with what the cache itself would say. */
-function verdictOf(kept: Kept, mode: CacheMode, status: string): string {
-  return `${sayStatus(kept, mode, status)} (${status})`;
+function verdictOf(one: Listed, mode: CacheMode, status: string): string {
+  return `${sayStatus(one, mode, status)} (${status})`;
 }
 
-function sayStatus(kept: Kept, mode: CacheMode, status: string): string {
+function sayStatus(one: Listed, mode: CacheMode, status: string): string {
   if (mode === 'off') return 'Not used: the cache of this site is off.';
-  const has = (lower: string) => kept.lines.some((line, i) => i % 3 === 1 && line === lower);
+  const has = (lower: string) => one.lines.some((line, i) => i % 3 === 1 && line === lower);
   const anew = has('etag')
     ? 'with its ETag, so that a 304 will do'
     : has('last-modified')
@@ -165,7 +166,7 @@ function sayStatus(kept: Kept, mode: CacheMode, status: string): string {
   if (status.startsWith('hit; ttl=-')) return `Used though stale, and asked for behind it, ${anew}.`;
   if (status.startsWith('hit')) return 'Used as it is, for it is fresh.';
   if (status.startsWith('fwd=stale')) return `Not used without asking, for it is stale: asked for ${anew}.`;
-  if (status.startsWith('fwd=partial') || kept.parts !== null)
+  if (status.startsWith('fwd=partial') || one.parts !== null)
     return 'Used for what is there of it; the rest is asked for.';
   return `Not used: asked for ${anew}.`;
 }

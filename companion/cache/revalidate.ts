@@ -11,8 +11,9 @@ import { ageValue, hindranceOf, notKept, type Semantics, termsOf } from './polic
 import { hasAll, rangeAnswer } from './range-answer.ts';
 import type { Store } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
-import { choiceOf, matches, sameSelection } from './vary.ts';
+import { chosenBy, matches, sameSelection } from './vary.ts';
 
+/** The way of confirmations into the store. */
 export class Revalidating {
   private readonly store: Store;
   private readonly semantics: Semantics;
@@ -61,7 +62,7 @@ export class Revalidating {
     // By what is said now, or was said then and still stands.
     const terms = termsOf(stored.status, new Fields(merged as string[]), times, this.semantics);
     const lines = without(notKept(terms, this.semantics), merged);
-    const selection = choiceOf(new Fields(lines as string[]), miss.request.head.fields);
+    const selection = chosenBy(new Fields(lines as string[]), miss.request.head.fields);
     if (selection === 'never') return null;
     const { requestedAt, respondedAt } = times;
     const fresh = { lines, selection, requestedAt, respondedAt, ageValue: ageValue(fields), pinned: stored.pinned };

@@ -84,10 +84,12 @@ function candidatesIn(
   return found;
 }
 
+/** How its site is cached; `off` where no rule steers it. */
 export function modeOf(decision: Decision): CacheMode {
   return decision.steered ? decision.cache : 'off';
 }
 
+/** Whether the cache has to do with it at all. */
 export function isCached(decision: Decision): boolean {
   return decision.steered && decision.cache !== 'off';
 }

@@ -39,7 +39,7 @@ export function selectionOf(names: readonly string[], request: Fields): Selectio
 }
 
 /** What the request chose the answer by; null: by nothing. `never` where no other request could be matched, or what it says is too large. */
-export function choiceOf(answer: Fields, request: Fields): Selection | null | 'never' {
+export function chosenBy(answer: Fields, request: Fields): Selection | null | 'never' {
   const names = varyNames(answer);
   return names === null || names === 'never' ? names : (selectionOf(names, request) ?? 'never');
 }

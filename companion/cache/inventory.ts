@@ -1,23 +1,23 @@
 // The store, as the office asks of it (office.ts): which of the stored answers are meant, and to forget or keep them.
 import type { Bytes } from '../../shared/units.ts';
-import type { Keeper, Kept } from './office.ts';
+import type { Inventory, Listed } from './office.ts';
 import type { Store } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 
 /** `forget` lets go of what is stored of a URL, and of what is on its way there; `forgetAll` of everything on its way. */
-export function makeKeeper(
+export function makeInventory(
   store: Store,
   limits: { readonly memory: Bytes; readonly disk?: Bytes | undefined },
   forget: (url: string) => void,
   forgetAll: () => void,
-): Keeper {
+): Inventory {
   return {
     holdings() {
       const { entries, bytes, disk } = store.stats();
       return { memory: { entries, bytes, limit: limits.memory }, disk: disk && { ...disk, limit: limits.disk ?? 0 } };
     },
-    get: url => (store.peek(url) ?? []).map(kept),
-    list: (which, most) => store.list(which, most).map(kept),
+    get: url => (store.peek(url) ?? []).map(listed),
+    list: (which, most) => store.list(which, most).map(listed),
     purge(which) {
       const count = store.purge(which);
       if ('url' in which) forget(which.url);
@@ -29,7 +29,7 @@ export function makeKeeper(
   };
 }
 
-function kept(one: StoredResponse): Kept {
+function listed(one: StoredResponse): Listed {
   const { url, site, route, partition, selection, status, entry, pinned, respondedAt, initialAge, lifetime } = one;
   return {
     url,
