@@ -30,9 +30,15 @@ export type Op =
   | { readonly do: 'abort'; readonly filling: number }
   /** Used, where its last use was before `unless`. */
   | { readonly do: 'touch'; readonly url: string; readonly used: Seconds; readonly unless: Seconds }
-  | { readonly do: 'freshen'; readonly id: number; readonly head: string; readonly responded: EpochMilliseconds }
+  | {
+      readonly do: 'freshen';
+      readonly id: number;
+      readonly url: string;
+      readonly head: string;
+      readonly responded: EpochMilliseconds;
+    }
   | { readonly do: 'pin'; readonly which: Stored; readonly pinned: boolean }
-  | { readonly do: 'remove'; readonly id: number }
+  | { readonly do: 'remove'; readonly id: number; readonly url: string }
   | { readonly do: 'purge'; readonly which: Stored };
 
 export type ToWriter =
@@ -41,6 +47,13 @@ export type ToWriter =
   /** The reader found the index unusable; `inode` is the one it had open. */
   | { readonly type: 'broken'; readonly inode: number }
   | { readonly type: 'close' };
+
+/** A row for which the number that was asked for was another's already. */
+export interface Renumbered {
+  readonly url: string;
+  readonly id: number;
+  readonly instead: number;
+}
 
 export type FromWriter =
   /** `reopened`: the index is another file than before. `failed`: nothing of the batch was done but its pieces, and why. */
@@ -53,6 +66,7 @@ export type FromWriter =
       readonly lost: readonly number[];
       /** Fillings that are whole and have a row, and their names. */
       readonly kept: readonly number[];
+      readonly renumbered: readonly Renumbered[];
     }
   | { readonly type: 'reopened' }
   | { readonly type: 'closed' };

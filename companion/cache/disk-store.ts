@@ -12,7 +12,7 @@ import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { KiB, MiB } from '../../shared/units.ts';
 import { FileBody, readChecked } from './disk-body.ts';
-import type { FromWriter, Op, PutRow, ToWriter, WriterStart } from './disk-messages.ts';
+import type { FromWriter, Op, PutRow, Renumbered, ToWriter, WriterStart } from './disk-messages.ts';
 import {
   BLOCK,
   BLOCK_DIGEST,
@@ -153,8 +153,9 @@ export class DiskStore {
   private readonly lostFillings = new Set<number>();
 
   private readonly queued = new Map<string, Queued[]>();
-  private readonly gone = new Map<number, number>();
-  private readonly fresh = new Map<number, { entry: Entry; batch: number }>();
+  /** What is to be removed, by `keyOf`, and the batch that does it. Numbers alone would not do: another process may have given the same. */
+  private readonly gone = new Map<string, number>();
+  private readonly fresh = new Map<string, { entry: Entry; batch: number }>();
   /** URLs of bodies that came piece by piece and are whole, and the batch that says so. */
   private readonly committing = new Map<string, number>();
   private purges: { which: Stored; isMeant: (url: string) => boolean; batch: number }[] = [];
@@ -192,16 +193,16 @@ export class DiskStore {
     const found: DiskEntry[] = [];
     const queued = this.queued.get(url);
     if (queued !== undefined) {
-      for (const one of queued) if (!this.gone.has(one.id)) found.push(this.freshened(one.id, one.entry));
+      for (const one of queued) if (!this.isGone(one.id, url)) found.push(this.freshened(one.id, one.entry));
     }
     for (const row of this.rows(url)) {
       const id = row[0];
-      if (this.gone.has(id) || this.isPurged(url)) continue;
+      if (this.isGone(id, url) || this.isPurged(url)) continue;
       if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
       const entry = this.read(url, row);
       if (entry === undefined) continue;
       if (entry === null) {
-        this.remove(id);
+        this.remove(id, url);
         continue;
       }
       found.push(this.freshened(id, entry));
@@ -321,7 +322,7 @@ export class DiskStore {
           path,
           length,
           blocks: digests,
-          broken: () => this.remove(id),
+          broken: () => this.remove(id, url),
           keepUpTo: this.promoteUpTo,
           whole: bytes => this.promote(url, id, bytes),
         });
@@ -346,8 +347,12 @@ export class DiskStore {
   }
 
   private freshened(id: number, entry: Entry): DiskEntry {
-    const fresh = this.fresh.get(id);
+    const fresh = this.fresh.size === 0 ? undefined : this.fresh.get(keyOf(id, entry.url));
     return { id, entry: fresh === undefined ? entry : { ...fresh.entry, body: entry.body, partial: entry.partial } };
+  }
+
+  private isGone(id: number, url: string): boolean {
+    return this.gone.size > 0 && this.gone.has(keyOf(id, url));
   }
 
   private isPurged(url: string): boolean {
@@ -438,18 +443,18 @@ export class DiskStore {
   idsLike({ url, space, selection }: Pick<Entry, 'url' | 'space' | 'selection'>): number[] {
     const choice = choiceText(selection);
     const ids = (this.queued.get(url) ?? [])
-      .filter(one => one.entry.space === space && one.choice === choice && !this.gone.has(one.id))
+      .filter(one => one.entry.space === space && one.choice === choice && !this.isGone(one.id, url))
       .map(({ id }) => id);
     if (this.isPurged(url)) return ids;
     const rows = this.ask(({ places }) => places.all(url)) as unknown as [number, string, string][] | null;
     for (const [id, ...place] of rows ?? []) {
-      if (place[0] === space && place[1] === choice && !this.gone.has(id) && !ids.includes(id)) ids.push(id);
+      if (place[0] === space && place[1] === choice && !this.isGone(id, url) && !ids.includes(id)) ids.push(id);
     }
     return ids;
   }
 
   removeLike(entry: Pick<Entry, 'url' | 'space' | 'selection'>): void {
-    for (const id of this.idsLike(entry)) this.remove(id);
+    for (const id of this.idsLike(entry)) this.remove(id, entry.url);
   }
 
   /** Whether there is anything of a URL. */
@@ -460,10 +465,11 @@ export class DiskStore {
 
   /** Another head for the same body. */
   freshen(id: number, entry: Entry): void {
-    if (!this.hasRoom(0)) return this.remove(id);
+    const { url } = entry;
+    if (!this.hasRoom(0)) return this.remove(id, url);
     const { head, responded } = this.rowOf(entry).row;
-    this.fresh.set(id, { entry, batch: this.number });
-    this.add({ do: 'freshen', id, head, responded }, undefined, head.length);
+    this.fresh.set(keyOf(id, url), { entry, batch: this.number });
+    this.add({ do: 'freshen', id, url, head, responded }, undefined, head.length);
   }
 
   /** Keeps what is meant, or no longer; how many are now otherwise. */
@@ -480,9 +486,10 @@ export class DiskStore {
     return count?.count ?? 0;
   }
 
-  remove(id: number): void {
-    this.gone.set(id, this.number);
-    this.add({ do: 'remove', id });
+  /** Removes the row of this number, if it is one of this URL. */
+  remove(id: number, url: string): void {
+    this.gone.set(keyOf(id, url), this.number);
+    this.add({ do: 'remove', id, url });
   }
 
   /** Removes what is meant; how many answers that were. */
@@ -491,7 +498,7 @@ export class DiskStore {
     const isMeant = meaning(which);
     for (const [url, all] of this.queued) {
       if (!isMeant(url)) continue;
-      count += all.filter(({ id }) => !this.gone.has(id)).length;
+      count += all.filter(({ id }) => !this.isGone(id, url)).length;
       this.queued.delete(url);
     }
     count += this.ask(reader => this.countIn(reader, which)) ?? 0;
@@ -509,7 +516,7 @@ export class DiskStore {
       let count = 0;
       for (const row of database.prepare(`SELECT id, url FROM answers ${where}`).iterate(...values)) {
         const { id, url } = row as { id: number; url: string };
-        if (!this.gone.has(id) && !this.isPurged(url)) count++;
+        if (!this.isGone(id, url) && !this.isPurged(url)) count++;
       }
       return count;
     }
@@ -589,7 +596,7 @@ export class DiskStore {
     const moment = Math.max(this.now() - FIRST_MOMENT, this.lastMoment);
     if (moment > this.lastMoment || this.countInMoment === IDS_A_MILLISECOND - 1) {
       this.lastMoment = moment > this.lastMoment ? moment : moment + 1;
-      // Not from 0: other processes number, too.
+      // Not from 0: other processes number, too. Where two give the same, the thread that comes later takes another.
       this.countInMoment = Math.floor((Math.random() * IDS_A_MILLISECOND) / 2);
     } else this.countInMoment++;
     return this.lastMoment * IDS_A_MILLISECOND + this.countInMoment;
@@ -674,7 +681,8 @@ export class DiskStore {
       this.thread = null;
       this.closed?.();
       for (const number of this.sent.keys()) {
-        this.hear({ type: 'done', number, reopened: false, failed: why, lost: [...this.fillings.keys()], kept: [] });
+        const lost = [...this.fillings.keys()];
+        this.hear({ type: 'done', number, reopened: false, failed: why, lost, kept: [], renumbered: [] });
       }
     };
     thread.on('error', error => ended(error.message));
@@ -685,7 +693,7 @@ export class DiskStore {
   private hear(message: FromWriter): void {
     if (message.type === 'closed') return this.closed?.();
     if (message.type === 'reopened') return this.reopen();
-    const { number, failed, lost, kept } = message;
+    const { number, failed, lost, kept, renumbered } = message;
     const batch = this.sent.get(number);
     if (batch === undefined) return;
     this.sent.delete(number);
@@ -705,8 +713,27 @@ export class DiskStore {
     if (this.lostFillings.size > 1_000) this.lostFillings.clear();
     if (failed !== null) this.owe(batch);
     this.forgetQueued(number, batch);
+    for (const one of renumbered) this.renumber(one);
     if (failed !== null) this.failed(failed);
     else if (batch.ops.some(op => op.do !== 'begin' && op.do !== 'piece' && op.do !== 'abort')) this.failedAt = null;
+  }
+
+  /** What is to be done with a row that got another number than was asked for: the thread knows, and here its row is found by the other. */
+  private renumber({ url, id, instead }: Renumbered): void {
+    const [before, after] = [keyOf(id, url), keyOf(instead, url)];
+    const gone = this.gone.get(before);
+    const fresh = this.fresh.get(before);
+    if (gone !== undefined) this.gone.set(after, gone);
+    if (fresh !== undefined) this.fresh.set(after, fresh);
+    for (const { ops } of [...this.sent.values(), this.batch]) {
+      for (const [i, op] of ops.entries()) {
+        if ((op.do === 'remove' || op.do === 'freshen') && op.id === id && op.url === url) {
+          ops[i] = { ...op, id: instead };
+        }
+      }
+    }
+    this.gone.delete(before);
+    this.fresh.delete(before);
   }
 
   private reopen(): void {
@@ -721,10 +748,13 @@ export class DiskStore {
         const left = this.queued.get(op.row.url)?.filter(({ batch }) => batch > number);
         if (left?.length === 0) this.queued.delete(op.row.url);
         else if (left !== undefined) this.queued.set(op.row.url, left);
-      } else if (op.do === 'remove' && this.gone.get(op.id)! <= number) this.gone.delete(op.id);
+      } else if (op.do === 'remove' && this.gone.get(keyOf(op.id, op.url))! <= number) {
+        this.gone.delete(keyOf(op.id, op.url));
+      }
       // Of what one batch freshened twice the first took it.
-      else if (op.do === 'freshen' && (this.fresh.get(op.id)?.batch ?? Infinity) <= number) this.fresh.delete(op.id);
-      else if (op.do === 'commit' && this.committing.get(op.row.url)! <= number) this.committing.delete(op.row.url);
+      else if (op.do === 'freshen' && (this.fresh.get(keyOf(op.id, op.url))?.batch ?? Infinity) <= number) {
+        this.fresh.delete(keyOf(op.id, op.url));
+      } else if (op.do === 'commit' && this.committing.get(op.row.url)! <= number) this.committing.delete(op.row.url);
       else if (op.do === 'purge') this.purges = this.purges.filter(({ batch }) => batch > number);
     }
   }
@@ -732,8 +762,7 @@ export class DiskStore {
   /** What was to be removed and could not be is tried again, and must not be found until then. */
   private owe({ ops }: Batch): void {
     for (const op of ops) {
-      if (op.do === 'remove') this.remove(op.id);
-      else if (op.do === 'freshen') this.remove(op.id);
+      if (op.do === 'remove' || op.do === 'freshen') this.remove(op.id, op.url);
       else if (op.do === 'put' || op.do === 'commit') this.owePut(op.row);
       else if (op.do === 'purge') {
         this.purges.push({ which: op.which, isMeant: meaning(op.which), batch: this.number });
@@ -746,7 +775,7 @@ export class DiskStore {
   /** An answer in whose place a newer one should have come. */
   private owePut(row: PutRow): void {
     for (const old of this.rows(row.url)) {
-      if (old[1] === row.space && old[2] === row.choice) this.remove(old[0]);
+      if (old[1] === row.space && old[2] === row.choice) this.remove(old[0], row.url);
     }
   }
 
@@ -783,6 +812,10 @@ export class DiskStore {
   private seconds(): Seconds {
     return Math.floor(this.now() / 1000);
   }
+}
+
+function keyOf(id: number, url: string): string {
+  return `${id} ${url}`;
 }
 
 function exact(bytes: Uint8Array): Buffer {

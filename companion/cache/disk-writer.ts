@@ -9,7 +9,7 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
-import type { FromWriter, Op, PutRow, ToWriter, WriterStart } from './disk-messages.ts';
+import type { FromWriter, Op, PutRow, Renumbered, ToWriter, WriterStart } from './disk-messages.ts';
 import {
   APPLICATION_ID,
   BLOCK,
@@ -194,6 +194,14 @@ function remove({ id, size, wanted, file }: Kept): void {
   if (file !== null) doom(hex(file));
 }
 
+/** What got other numbers than were asked for, lately: what is to be done with it may be on its way under the old ones. */
+let renumbered: Renumbered[] = [];
+const MAX_RENUMBERED = 1_000;
+
+function numberOf(id: number, url: string): number {
+  return renumbered.find(one => one.id === id && one.url === url)?.instead ?? id;
+}
+
 function removeAll(found: readonly unknown[]): void {
   for (const one of found) remove(one as Kept);
 }
@@ -223,10 +231,10 @@ function place(
   const size = sizeOf(row, length);
   // What takes the place of another was asked for again.
   const wanted = same.length > 0 ? 1 : 0;
-  sql(
-    'INSERT OR REPLACE INTO answers (id, url, space, choice, place, used, wanted, pinned, size, responded, digest, head, file, blocks, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
-  ).run(
-    row.id,
+  const insert = sql(
+    'INSERT INTO answers (id, url, space, choice, place, used, wanted, pinned, size, responded, digest, head, file, blocks, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING',
+  );
+  const values = [
     row.url,
     row.space,
     row.choice,
@@ -241,7 +249,12 @@ function place(
     file,
     blocks,
     body,
-  );
+  ];
+  // Another process has given the number, too: SQLite takes one that is free.
+  if (insert.run(row.id, ...values).changes === 0) {
+    const instead = Number(insert.run(null, ...values).lastInsertRowid);
+    renumbered.push({ url: row.url, id: row.id, instead });
+  }
   entries++;
   bytes += size;
   if (wanted === 0) once += size;
@@ -258,10 +271,10 @@ function touch(url: string, used: number, unless: number): void {
   sql('UPDATE answers SET used = ?, wanted = 1 WHERE url = ? AND used <= ?').run(used, url, unless);
 }
 
-function freshen(id: number, head: string, responded: number): void {
+function freshen(id: number, url: string, head: string, responded: number): void {
   const row = sql(
-    'SELECT id, url, space, choice, responded, digest, head, file, body, size, wanted FROM answers WHERE id = ?',
-  ).get(id) as unknown as (RowHead & Kept & { digest: Uint8Array; body: Uint8Array | null }) | undefined;
+    'SELECT id, url, space, choice, responded, digest, head, file, body, size, wanted FROM answers WHERE id = ? AND url = ?',
+  ).get(id, url) as unknown as (RowHead & Kept & { digest: Uint8Array; body: Uint8Array | null }) | undefined;
   if (row === undefined) return;
   // What has been damaged does not become good by a new digest.
   if (!digestOf(row, row.file ?? row.body ?? NOTHING).equals(row.digest)) return remove(row);
@@ -453,6 +466,7 @@ function take(number: number, ops: readonly Op[], all: ArrayBuffer): void {
   const kept: number[] = [];
   let failed: string | null = null;
   let reopened = false;
+  const known = renumbered.length;
   for (const op of ops) {
     if (op.do === 'begin') fillings.set(op.filling, new Unfinished(op.path, op.fd));
     else if (op.do === 'piece') {
@@ -479,12 +493,14 @@ function take(number: number, ops: readonly Op[], all: ArrayBuffer): void {
       }
     }
   }
-  say({ type: 'done', number, reopened, failed, lost, kept });
+  say({ type: 'done', number, reopened, failed, lost, kept, renumbered: renumbered.slice(known) });
+  renumbered = renumbered.slice(-MAX_RENUMBERED);
 }
 
 /** Does what concerns rows; true where the index is another file than before. An index that turns out broken makes room for a new one, once. */
 function write(rows: readonly Op[], part: (at: Bytes, length: Bytes) => Uint8Array, again = false): boolean {
   let more = false;
+  const known = renumbered.length;
   try {
     const reopened = ready();
     entries = 0;
@@ -498,6 +514,7 @@ function write(rows: readonly Op[], part: (at: Bytes, length: Bytes) => Uint8Arr
     vacuum();
     return reopened || again;
   } catch (error) {
+    renumbered.length = known;
     if (again || !isBroken(error)) throw error;
     setAside();
     return write(rows, part, true);
@@ -522,14 +539,14 @@ function perform(op: Op, part: (at: Bytes, length: Bytes) => Uint8Array): void {
     case 'touch':
       return touch(op.url, op.used, op.unless);
     case 'freshen':
-      return freshen(op.id, op.head, op.responded);
+      return freshen(numberOf(op.id, op.url), op.url, op.head, op.responded);
     case 'pin': {
       const [where, values] = whereOf(op.which);
       sql(`UPDATE answers SET pinned = ? ${where}`).run(op.pinned ? 1 : 0, ...values);
       return;
     }
     case 'remove':
-      return removeAll(sql(`${FACTS} WHERE id = ?`).all(op.id));
+      return removeAll(sql(`${FACTS} WHERE id = ? AND url = ?`).all(numberOf(op.id, op.url), op.url));
     case 'purge':
       return purge(op.which);
     default:

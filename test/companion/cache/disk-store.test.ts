@@ -159,10 +159,10 @@ describe('what is put', () => {
     store.put(entryOf('http://b.test/', bodyOf(300 * KiB)));
     await store.settled();
     expect(bodyFiles(folder)).toHaveLength(1);
-    store.remove(store.get(URL_A, false)[0]!.id);
+    store.remove(store.get(URL_A, false)[0]!.id, URL_A);
     await store.settled();
     expect(bodyFiles(folder)).toHaveLength(1);
-    store.remove(store.get('http://b.test/', false)[0]!.id);
+    store.remove(store.get('http://b.test/', false)[0]!.id, 'http://b.test/');
     await store.settled();
     expect(store.stats()).toEqual({ entries: 0, bytes: 0 });
     await vi.waitFor(() => expect(bodyFiles(folder)).toEqual([]), { timeout: 5_000 });
@@ -522,6 +522,54 @@ describe('several processes', () => {
     await b.store.settled();
     expect(a.store.get('http://a.test/39', false)).toEqual([]);
     expect([...a.warnings, ...b.warnings]).toEqual([]);
+  });
+});
+
+describe('several processes that give their rows the same numbers', () => {
+  /** Two stores that number alike: the first has put `mine`, the second has put `theirs` under its number. */
+  async function twoAlike(place: string) {
+    const now = () => Date.UTC(2026, 10, 24, 12);
+    const [a, b] = [diskIn(place, { now }), diskIn(place, { now })];
+    using random = vi.spyOn(Math, 'random').mockReturnValue(0.5);
+    const mine = a.store.put(entryOf('http://a.test/', 'mine'))!;
+    await a.store.settled();
+    const theirs = b.store.put(entryOf('http://b.test/', 'theirs'))!;
+    expect(random).toHaveBeenCalled();
+    expect(theirs).toBe(mine);
+    return { a, b, number: mine };
+  }
+
+  test('A78: keep both answers, count both, and find each under its own URL', async () => {
+    using place = tempFolder();
+    const { a, b } = await twoAlike(place.path);
+    await using _a = a;
+    await using _b = b;
+    await b.store.settled();
+    for (const { store } of [a, b]) {
+      expect(store.get('http://a.test/', false).map(({ entry }) => String(entry.body.bytes))).toEqual(['mine']);
+      expect(store.get('http://b.test/', false).map(({ entry }) => String(entry.body.bytes))).toEqual(['theirs']);
+      expect(store.stats().entries).toBe(2);
+    }
+  });
+
+  test('A78: a new head and a removal go to the row that was meant, under whatever number', async () => {
+    using place = tempFolder();
+    const { a, b, number } = await twoAlike(place.path);
+    await using _a = a;
+    await using _b = b;
+    const head = ['ETag', 'etag', '"v2"'];
+    // Before it is written, on its way, and behind it.
+    b.store.freshen(number, entryOf('http://b.test/', 'theirs', { lines: head }));
+    expect(b.store.get('http://b.test/', false)[0]!.entry.lines).toEqual(head);
+    expect(b.store.get('http://a.test/', false)[0]!.entry.lines).not.toEqual(head);
+    await b.store.settled();
+    expect(b.store.get('http://b.test/', false)[0]!.entry.lines).toEqual(head);
+    expect(b.store.get('http://a.test/', false)[0]!.entry.lines).not.toEqual(head);
+    b.store.remove(number, 'http://b.test/');
+    await b.store.settled();
+    expect(b.store.get('http://a.test/', false)).toHaveLength(1);
+    expect(b.store.get('http://b.test/', false)).toEqual([]);
+    expect(b.store.stats().entries).toBe(1);
   });
 });
 
