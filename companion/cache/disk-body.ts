@@ -37,6 +37,9 @@ export class FileBody implements StoredBody {
   }
 }
 
+/** Neither where a link leads, nor waiting for who writes into a pipe: a body is a file. */
+const READ = fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0) | (fs.constants.O_NONBLOCK ?? 0);
+
 /** Too many open files say nothing of this one. */
 function isShort(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;
@@ -47,7 +50,7 @@ function isShort(error: unknown): boolean {
 export function readChecked(facts: Pick<FileFacts, 'path' | 'length' | 'blocks'>): Buffer | null | undefined {
   let fd: number;
   try {
-    fd = fs.openSync(facts.path, 'r');
+    fd = fs.openSync(facts.path, READ);
   } catch (error) {
     return isShort(error) ? undefined : null;
   }
@@ -94,7 +97,7 @@ class FileSource implements BodySource {
     this.sink = sink;
     // At once, not by way of Node's pool: what has been looked up may be evicted soon.
     try {
-      this.fd = fs.openSync(this.facts.path, 'r');
+      this.fd = fs.openSync(this.facts.path, READ);
     } catch (error) {
       return this.breakOff(error as Error, !isShort(error));
     }

@@ -831,9 +831,11 @@ function partsOf([complete, ...places]: readonly number[], bytes: Buffer): NonNu
   return { complete: complete === -1 ? null : complete!, parts };
 }
 
+/** Of a file; null where there is none. To open anything else (a pipe) might be to wait for ever. */
 function inodeOf(path: string): number | null {
   try {
-    return fs.lstatSync(path, { throwIfNoEntry: false })?.ino ?? null;
+    const stat = fs.lstatSync(path, { throwIfNoEntry: false });
+    return stat?.isFile() === true ? stat.ino : null;
   } catch {
     return null;
   }

@@ -1,3 +1,4 @@
+import { execFileSync, spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -418,6 +419,30 @@ describe('a disk that cannot be trusted', () => {
         disk.store.put(entryOf(URL_A, 'again'));
         expect(disk.store.get(URL_A, false), what).toHaveLength(1);
       }
+    }
+  });
+
+  test.skipIf(process.platform === 'win32')('A78: a pipe in the place of a file holds up nobody', async () => {
+    for (const which of ['body', 'index']) {
+      using place = tempFolder();
+      {
+        await using disk = diskIn(place.path);
+        disk.store.put(entryOf(URL_A, bodyOf(20 * KiB)));
+      }
+      const folder = path.join(place.path, 'cache');
+      const file = which === 'body' ? bodyFiles(folder)[0]! : path.join(folder, 'index.db');
+      fs.rmSync(file);
+      execFileSync('sh', ['-c', 'mkfifo "$0"', file]);
+      // Whoever waits for somebody at its other end waits so long.
+      const other = spawn('sh', ['-c', 'sleep 3; : > "$0"', file], { stdio: 'ignore' });
+      const began = Date.now();
+      await using again = diskIn(place.path);
+      expect(again.store.get(URL_A, false), which).toEqual([]);
+      expect(Date.now() - began, which).toBeLessThan(2_500);
+      again.store.put(entryOf(URL_A, 'again'));
+      await again.store.settled();
+      expect(again.store.get(URL_A, false), which).toHaveLength(1);
+      other.kill();
     }
   });
 
