@@ -31,7 +31,7 @@ import {
   reasonOf,
   whereOf,
 } from './disk-rows.ts';
-import { PartsBody } from './partial.ts';
+import { isOfSame, PartsBody } from './partial.ts';
 import { type Entry, hostOf, meaning, MemoryBody } from './store.ts';
 
 /** What may wait to be written, all told; more is not kept. */
@@ -107,6 +107,7 @@ interface Reader {
   readonly byUrl: StatementSync;
   /** The same, without what is served. */
   readonly places: StatementSync;
+  readonly heads: StatementSync;
 }
 
 /** As `byUrl` gives them. */
@@ -282,7 +283,9 @@ export class DiskStore {
       byUrl.setReturnArrays(true);
       const places = database.prepare('SELECT id, space, choice FROM answers WHERE url = ?');
       places.setReturnArrays(true);
-      return { database, inode, byUrl, places };
+      const heads = database.prepare('SELECT id, responded, head FROM answers WHERE url = ?');
+      heads.setReturnArrays(true);
+      return { database, inode, byUrl, places, heads };
     } catch (error) {
       database.close();
       throw error;
@@ -305,8 +308,10 @@ export class DiskStore {
     if (!digestOf({ url, space, choice, responded, head }, content).equals(digest)) return null;
     const { length, parts, ...facts } = headFacts(head);
     let body: Entry['body'];
-    if (file === null) body = new MemoryBody(exact(content));
-    else {
+    if (file === null) {
+      if (content.length !== length) return null;
+      body = new MemoryBody(exact(content));
+    } else {
       if (blocks === null || blocks.length !== Math.ceil(length / BLOCK) * BLOCK_DIGEST) return null;
       const digests = exact(blocks);
       const name = exact(file);
@@ -451,6 +456,30 @@ export class DiskStore {
       if (place[0] === space && place[1] === choice && !this.isGone(id, url) && !ids.includes(id)) ids.push(id);
     }
     return ids;
+  }
+
+  /** Of those the ones with this body: another answer may have come into the place, from another process or by being later. */
+  idsOf(entry: Entry): number[] {
+    const ids = this.idsLike(entry);
+    if (ids.length === 0) return ids;
+    const bodies = new Map<number, KnownBody>();
+    const rows = this.ask(({ heads }) =>
+      (heads.all(entry.url) as unknown as [number, number, string][]).map(
+        ([id, respondedAt, head]) => [id, respondedAt, headFacts(head)] as const,
+      ),
+    );
+    for (const [id, respondedAt, { parts, ...facts }] of rows ?? []) {
+      bodies.set(id, { ...facts, respondedAt, isWhole: parts === null });
+    }
+    for (const { id, entry: one } of this.queued.get(entry.url) ?? []) bodies.set(id, knownBody(one));
+    return ids.filter(id => {
+      const body = bodies.get(id);
+      // It has been given another head since.
+      const head = this.fresh.get(keyOf(id, entry.url))?.entry;
+      return (
+        body !== undefined && hasSameBody(head === undefined ? body : { ...body, ...headOf(head) }, knownBody(entry))
+      );
+    });
   }
 
   removeLike(entry: Pick<Entry, 'url' | 'space' | 'selection'>): void {
@@ -816,6 +845,26 @@ export class DiskStore {
 
 function keyOf(id: number, url: string): string {
   return `${id} ${url}`;
+}
+
+/** What tells bodies apart without reading them. */
+interface KnownBody extends Pick<Entry, 'lines' | 'requestedAt' | 'respondedAt'> {
+  readonly length: Bytes;
+  readonly isWhole: boolean;
+}
+
+function headOf({ lines, requestedAt, respondedAt }: Entry): Pick<Entry, 'lines' | 'requestedAt' | 'respondedAt'> {
+  return { lines, requestedAt, respondedAt };
+}
+
+function knownBody(entry: Entry): KnownBody {
+  return { ...headOf(entry), length: entry.body.length, isWhole: entry.partial === null };
+}
+
+/** Whether both are whole and of one exchange, or of one representation. */
+function hasSameBody(a: KnownBody, b: KnownBody): boolean {
+  if (!a.isWhole || !b.isWhole || a.length !== b.length) return false;
+  return (a.respondedAt === b.respondedAt && a.requestedAt === b.requestedAt) || isOfSame(a, b);
 }
 
 function exact(bytes: Uint8Array): Buffer {

@@ -103,7 +103,7 @@ export function validatorsOf(lines: readonly string[], respondedAt: EpochMillise
 }
 
 /** The strong validator of an entry. */
-export function entryValidator({ lines, respondedAt }: Entry): string | null {
+export function entryValidator({ lines, respondedAt }: Pick<Entry, 'lines' | 'respondedAt'>): string | null {
   return strongValidator(validatorsOf(lines, respondedAt));
 }
 
@@ -129,7 +129,7 @@ function withParts(entry: Omit<Entry, 'body' | 'partial'>, parts: readonly Part[
 }
 
 /** Whether both are of one representation, by the same strong validator (RFC 9111 §3.4). */
-export function isOfSame(a: Entry, b: Entry): boolean {
+export function isOfSame(a: Pick<Entry, 'lines' | 'respondedAt'>, b: Pick<Entry, 'lines' | 'respondedAt'>): boolean {
   const validator = entryValidator(a);
   return validator !== null && validator === entryValidator(b);
 }

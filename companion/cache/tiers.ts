@@ -88,7 +88,10 @@ export class Tiers implements Store {
     const ids = this.disk.idsLike(before);
     if (ids.length === 0) return isKnown;
     if (entry.body === before.body && entry.partial === null && before.partial === null) {
-      for (const id of ids) this.disk.freshen(id, { ...entry, pinned: fresh.pinned });
+      // Another answer that has come there keeps its own head.
+      const same = this.disk.idsOf(before);
+      for (const id of same) this.disk.freshen(id, { ...entry, pinned: fresh.pinned });
+      return isKnown || same.length > 0;
     } else if (entry.partial !== null || entry.body.bytes !== null) {
       if (this.disk.put({ ...entry, pinned: fresh.pinned }) === null) this.disk.removeLike(before);
     } else this.disk.removeLike(before);
