@@ -180,6 +180,7 @@ export class Keeping {
       // A part is put together with others, in memory.
       large: part === null ? large : undefined,
       complete: whole => {
+        if (miss.behind !== null) this.refreshing.ended(miss.behind);
         if (Buffer.isBuffer(whole)) {
           const isStored = this.put(coming, entryOf(coming, whole));
           if (!isStored) this.outdated(miss, cameAs);

@@ -124,6 +124,21 @@ describe('stale-while-revalidate', () => {
     const second = await get(cache, requestOf(), never, then + 10_001);
     expect([first.refresh !== null, second.refresh !== null]).toEqual([true, false]);
   });
+
+  test('what came anew and is stale again is asked for again', async () => {
+    const cache = createCache(LIMITS);
+    const control = 'max-age=1, stale-while-revalidate=600';
+    const then = Date.now();
+    const answer = () => answerOf(new Chunks([Buffer.from('body')]), control);
+    await get(cache, requestOf(), answer, then);
+    const { refresh } = await get(cache, requestOf(), never, then + 5_000);
+    const times = { requestedAt: then + 5_000, respondedAt: then + 5_000 };
+    const fresh = answerOf(new Chunks([Buffer.from('fresh')]), control);
+    fresh.head.fields.set('Date', new Date(then + 5_000).toUTCString());
+    expect(await textOf(cache.store(refresh!, fresh, times).answer.body)).toBe('fresh');
+    const again = await get(cache, requestOf(), never, then + 10_000);
+    expect([again.text, again.refresh !== null]).toEqual(['fresh', true]);
+  });
 });
 
 describe('answers that come up from the disk', () => {
