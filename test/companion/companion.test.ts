@@ -342,6 +342,43 @@ describe('the walk with everything furnished', () => {
     expect(String(await client.readAll())).toContain('ended');
   });
 
+  test.each(['memory: 8MiB', 'disk: 0', 'disk: 8MiB'])(
+    'R72, A76: a POST that was under way while the cache changed (%s) makes invalid what the new one has',
+    async change => {
+      const asked: string[] = [];
+      let finish = () => {};
+      await using origin = createServer((request, response) => {
+        asked.push(request.method!);
+        if (request.method === 'POST') finish = () => response.end('changed');
+        else response.setHeader('Cache-Control', 'max-age=600').end(`as of ${asked.length}`);
+      });
+      await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
+      const { port } = origin.address() as AddressInfo;
+      await using running = await startTestCompanion();
+      const ask = () => exchange(running.port, get('origin.test', port));
+      expect(await ask()).toMatch(/fwd=uri-miss; stored/);
+      await using client = await connectRaw(running.port);
+      client.write(
+        `POST http://origin.test:${port}/ HTTP/1.1\r\nHost: origin.test:${port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+      );
+      for (let i = 0; i < 200 && !asked.includes('POST'); i++) await new Promise(resolve => setTimeout(resolve, 10));
+      writeFileSync(
+        running.place.configFile,
+        `${TEST_CONFIG}cache: { ${change} }\nrules:\n  - { host: other.test, block: true }\n`,
+      );
+      for (let i = 0; i < 200; i++) {
+        if ((await exchange(running.port, get('other.test', port))).startsWith('HTTP/1.1 403')) break;
+        await new Promise(resolve => setTimeout(resolve, 25));
+      }
+      // Now in the new cache's memory too: from the disk, or else anew.
+      await ask();
+      expect(await ask()).toMatch(/Cache-Status: detour; hit/);
+      finish();
+      expect(String(await client.readAll())).toContain('changed');
+      expect(await ask()).toMatch(/fwd=uri-miss/);
+    },
+  );
+
   test('A90 a tunnel lives on through reloads, good and bad', async () => {
     await using origin = createNetServer(socket => void socket.pipe(socket));
     await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve));
