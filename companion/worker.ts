@@ -130,7 +130,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       disk = null;
     }
     const made = createCache(
-      { ...config.cache, cookies: !hasSeveralUsers(config) },
+      { ...config.cache, cookies: config.cache.partition === 'site' && !hasSeveralUsers(config) },
       url => {
         // Exchanges keep the cache that they began with.
         if (made !== cache) cache.invalidate(url);

@@ -153,7 +153,9 @@ export class Keeping {
   /** Stores what has come as a whole. */
   private putWhole(coming: Coming, body: Buffer | null): boolean {
     const came = body?.length ?? 0;
-    if ((coming.length !== null && coming.length !== came) || came > this.limits.entry) return false;
+    if (coming.length !== null && coming.length !== came) return false;
+    // A part is put together with others, in memory.
+    if (came > this.limits.entry && (coming.part !== null || this.disk?.takes(came) !== true)) return false;
     // A small one is copied into a slab next, or onto the disk: memory that many share serves until then.
     const own = body === null ? Buffer.alloc(0) : came < SMALL ? Buffer.from(body) : exactCopy(body);
     return this.put(coming, entryOf(coming, own));

@@ -281,7 +281,8 @@ function acceptsStale({ maxStale }: CacheControl, staleFor: Milliseconds): boole
 
 /**
  * Whether the stored answer may stand in where upstream answered with an error (RFC 5861 §4; `error`) or not at all (RFC 9111 §4.2.4; `cut-off`).
- * Never where it forbids its use when stale, or always wants to be validated; offline-first takes it all the same.
+ * Never where it forbids its use when stale, or always wants to be validated. In offline-first, which a person has chosen for a site, that does not hold
+ * while the site cannot be reached; and where it can, an error is replaced however old the answer is.
  */
 export function standsIn(
   stored: Reuse,
@@ -290,9 +291,10 @@ export function standsIn(
   mode: CacheMode,
   why: 'error' | 'cut-off',
 ): boolean {
-  if (mode === 'offline-first') return true;
+  if (mode === 'offline-first' && why === 'cut-off') return true;
   if (request.noCache || stored.mustValidate) return false;
   const staleFor = age - stored.lifetime;
+  if (mode === 'offline-first') return staleFor < 0 || stored.permitsStale;
   // RFC 5861 §4: the client may say it, too.
   const window = stored.staleIfError ?? (request.staleIfError === null ? null : seconds(request.staleIfError) * 1000);
   if (staleFor < 0) return why === 'cut-off' || window !== null;

@@ -62,17 +62,38 @@ export function cacheCommand(given: CacheArguments): ((link: ControlLink) => Pro
       );
     case 'purge':
       return ask({ type: 'cache-purge', which }, reply =>
-        reply.type === 'cache-changed' ? countText(reply.count, 'forgotten') : '',
+        reply.type === 'cache-changed' ? countText(reply.count, 'forgotten', nothingText(which)) : '',
       );
     default:
-      return ask({ type: 'cache-pin', which, pinned: action === 'pin' }, reply =>
-        reply.type === 'cache-changed'
-          ? countText(reply.count, action === 'pin' ? 'kept for offline use' : 'no longer kept')
-          : '',
-      );
+      return link => pin(link, which, action === 'pin', json);
   }
 }
 
+/** Nothing to do is a fault where there is nothing that could be kept. */
+async function pin(link: ControlLink, which: Stored, pinned: boolean, json: boolean): Promise<number> {
+  let isStored = true;
+  const asked = once(
+    {
+      ...link,
+      async request(message) {
+        const reply = await link.request(message);
+        if (reply.type !== 'cache-changed' || reply.count > 0) return reply;
+        const found = await link.request({ type: 'cache-list', which, limit: 1 });
+        isStored = found.type !== 'cache-list' || found.answers.length > 0;
+        return reply;
+      },
+    },
+    { type: 'cache-pin', which, pinned },
+    reply => {
+      if (json || reply.type !== 'cache-changed') return jsonOf(reply);
+      const none = pinned ? 'It is kept for offline use already.' : 'It was not kept for offline use.';
+      return countText(reply.count, pinned ? 'kept for offline use' : 'no longer kept', isStored ? none : NOT_STORED);
+    },
+  );
+  return Math.max(await asked, isStored ? 0 : 1);
+}
+
+const NOT_STORED = 'Nothing is stored of it.';
 const NAMES = { stats: '', ls: '', show: '', purge: '', pin: '', unpin: '' };
 const PURGE = 'a URL, or one of --prefix, --site and --all';
 const PIN = 'a URL, or --site';
@@ -116,7 +137,7 @@ function listText(answers: readonly StoredAnswer[], more: boolean): string {
 }
 
 function showText(answers: readonly StoredAnswer[]): string {
-  if (answers.length === 0) return 'Nothing is stored of it.\n';
+  if (answers.length === 0) return `${NOT_STORED}\n`;
   return answers
     .map(one => {
       const freshness =
@@ -137,8 +158,18 @@ function showText(answers: readonly StoredAnswer[]): string {
     .join('');
 }
 
-function countText(count: number, done: string): string {
-  return count === 0 ? 'There was nothing to do.\n' : `${answersText(count)} ${done}.\n`;
+/** `none`: the sentence for a count of 0. */
+function countText(count: number, done: string, none: string): string {
+  return count === 0 ? `${none}\n` : `${answersText(count)} ${done}.\n`;
+}
+
+/** Why nothing was forgotten. */
+function nothingText(which: Stored): string {
+  return 'prefix' in which
+    ? 'Nothing is stored whose URL begins so. (The host must be there whole: --site takes all hosts of a site.)'
+    : 'url' in which
+      ? NOT_STORED
+      : 'There was nothing to do.';
 }
 
 function answersText(count: number): string {

@@ -75,6 +75,13 @@ describe('what an origin makes of fields that are not in the key', () => {
 });
 
 describe('what is personal', () => {
+  test('A67: where all sites share one cache no answer that sets a cookie is kept', async () => {
+    await using origin = await startEchoing({ 'Set-Cookie': 'session=1' });
+    await using companion = await startTestCompanion(`${TEST_CONFIG}cache: { partition: none }\n`);
+    await ask(companion, origin.url('/'), 'Referer: http://a.test/\r\n');
+    expect(isHit(await ask(companion, origin.url('/'), 'Referer: http://b.test/\r\n'))).toBe(false);
+  });
+
   test('A67: on a listener with users no answer that sets a cookie is kept', async () => {
     await using origin = await startEchoing({ 'Set-Cookie': 'session=1' });
     const users = `${TEST_CONFIG}`.replace(

@@ -181,6 +181,20 @@ describe('what lies on the disk of one person', () => {
   });
 });
 
+describe('what is larger than memory takes', () => {
+  test.each([5, 20])('is kept on the disk, though its %d KiB come at once', async size => {
+    using folder = tempFolder();
+    await using disk = diskIn(folder.path);
+    const cache = createCache({ ...LIMITS, entry: KiB }, undefined, disk.store);
+    const body = Buffer.alloc(size * KiB, 'x');
+    const first = await get(cache, requestOf(), () => answerOf(body, 'max-age=600'));
+    expect(first.status).toBe('fwd=uri-miss; stored');
+    expect((await get(cache, requestOf(), never)).text).toBe(body.toString());
+    await disk.store.settled();
+    expect((await get(cache, requestOf(), never)).text).toBe(body.toString());
+  });
+});
+
 describe('a cache that has been closed', () => {
   test('A76: stores nothing on the disk any more, where a purge could not reach it', async () => {
     using folder = tempFolder();

@@ -126,6 +126,10 @@ describe('a companion with something stored', () => {
     expect(await all.get('/c')).toMatch(/^fwd=uri-miss/);
     expect(await all.json('cache', 'purge', '--prefix', all.at('/a'))).toEqual({ count: 2 });
     expect(await all.get('/c')).toMatch(/^hit/);
+    expect(await all.detour('cache', 'purge', '--prefix', 'http://origin')).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('The host must be there whole'),
+    });
     await fill();
     expect(await all.json('cache', 'purge', '--site', 'www.origin.test')).toEqual({ count: 3 });
     expect(await all.get('/a', 'other.test')).toMatch(/^hit/);
@@ -148,10 +152,25 @@ describe('a companion with something stored', () => {
     expect((await all.json<StoredAnswer>('cache', 'show', all.at('/a', 'other.test'))).pinned).toBe(false);
     expect((await all.detour('cache', 'unpin', '--site', 'origin.test')).out).toBe('2 answers no longer kept.\n');
     expect(await all.json('cache', 'unpin', all.at('/c'))).toEqual({ count: 0 });
+    expect(await all.detour('cache', 'unpin', all.at('/c'))).toMatchObject({
+      code: 0,
+      out: 'It was not kept for offline use.\n',
+    });
+    const nothing = { code: 1, out: 'Nothing is stored of it.\n' };
+    expect(await all.detour('cache', 'pin', all.at('/none'))).toMatchObject(nothing);
+    expect(await all.detour('cache', 'pin', '--site', 'nobody.test')).toMatchObject(nothing);
+    expect(await all.detour('cache', 'pin', all.at('/none'), '--json')).toMatchObject({
+      code: 1,
+      out: '{"count":0}\n',
+    });
 
     // It is the page that is kept: the answer that takes the place of the pinned one is pinned, too.
     await all.get('/old');
     await all.detour('cache', 'pin', all.at('/old'));
+    expect(await all.detour('cache', 'pin', all.at('/old'))).toMatchObject({
+      code: 0,
+      out: 'It is kept for offline use already.\n',
+    });
     const before = all.origin.asked.length;
     await new Promise(resolve => setTimeout(resolve, 1_100));
     expect(await all.get('/old')).toMatch(/^fwd=stale/);
