@@ -1,6 +1,6 @@
 // The memory tier: answers by URL, bounded by bytes. What is new comes into a window where the least recently used goes first; from there it comes into
 // the rest only if it has been asked for more often than what would have to go for it (W-TinyLFU). docs/cache.md has the figures by which this was chosen.
-import { LRUCache } from 'lru-cache';
+// One map knows all URLs, and the answers themselves are linked to queues: a lookup is one question, whichever queue it is.
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
 import { FrequencySketch } from './frequency-sketch.ts';
@@ -18,7 +18,11 @@ const WINDOW = 20;
 const PINNED = 50;
 
 type Answers = readonly StoredResponse[];
-type Queue = LRUCache<string, Answers>;
+
+/** Numbers of the queues; 0 is none. */
+const WINDOW_QUEUE = 1;
+const MAIN_QUEUE = 2;
+const PINNED_QUEUE = 3;
 
 /** Who has been asked for so often may take the place of one who has been asked for that often. */
 export type Admission = (candidate: number, victim: number) => boolean;
@@ -27,11 +31,13 @@ const whoIsAskedForMore: Admission = (candidate, victim) => candidate > victim;
 export class MemoryStore implements Store {
   private readonly limit: Bytes;
   private readonly windowLimit: Bytes;
-  private readonly window: Queue;
-  private readonly main: Queue;
+  /** The first answer of each URL, which knows the others. */
+  private readonly known = new Map<string, StoredResponse>();
+  private readonly window = new Queue(WINDOW_QUEUE);
+  private readonly main = new Queue(MAIN_QUEUE);
   /** What does not go by itself. */
-  private readonly pinned = new Map<string, Answers>();
-  private pinnedBytes: Bytes = 0;
+  private readonly pinned = new Queue(PINNED_QUEUE);
+  private readonly queues = [this.window, this.main, this.pinned] as const;
   private readonly sketch: FrequencySketch;
   private readonly admits: Admission;
   private readonly slabs = new Slabs();
@@ -43,20 +49,19 @@ export class MemoryStore implements Store {
     this.admits = admits;
     this.windowLimit = Math.ceil((limit / 100) * WINDOW);
     this.sketch = new FrequencySketch(Math.max(1_024, Math.ceil(limit / 4_096)));
-    // It never comes to their own bound: what has to go is chosen here.
-    const maxSize = Math.max(1, limit * 2);
-    this.window = new LRUCache<string, Answers>({ maxSize });
-    this.main = new LRUCache<string, Answers>({ maxSize });
   }
 
   get(url: string): Answers | undefined {
-    const found = this.main.get(url) ?? this.window.get(url) ?? this.pinned.get(url);
-    if (found !== undefined) this.sketch.seen(found[0]!.hash);
-    return found;
+    const first = this.known.get(url);
+    if (first === undefined) return undefined;
+    this.sketch.seen(first.hash);
+    this.queues[first.queue - 1]!.use(first);
+    return answersFrom(first);
   }
 
   peek(url: string): Answers | undefined {
-    return this.main.peek(url) ?? this.window.peek(url) ?? this.pinned.get(url);
+    const first = this.known.get(url);
+    return first === undefined ? undefined : answersFrom(first);
   }
 
   put(response: StoredResponse): boolean {
@@ -113,9 +118,8 @@ export class MemoryStore implements Store {
     const found: StoredResponse[] = [];
     const isMeant = meaning(which);
     for (const queue of [this.pinned, this.window, this.main]) {
-      for (const [url, answers] of queue.entries()) {
-        if (found.length >= limit) break;
-        if (isMeant(url)) found.push(...answers);
+      for (let one = queue.newest; one !== null && found.length < limit; one = one.older) {
+        if (isMeant(one.url)) found.push(...answersFrom(one));
       }
     }
     return found.slice(0, limit);
@@ -132,8 +136,7 @@ export class MemoryStore implements Store {
   }
 
   stats(): StoreStats {
-    const bytes = this.window.calculatedSize + this.main.calculatedSize + this.pinnedBytes;
-    return { entries: this.entries, bytes, disk: null };
+    return { entries: this.entries, bytes: this.window.size + this.main.size + this.pinned.size, disk: null };
   }
 
   async close(): Promise<void> {
@@ -143,8 +146,7 @@ export class MemoryStore implements Store {
   /** `answers` in the place of `before`: the newest first, that is the one that must be kept. False where nothing is kept. */
   private keep(url: string, before: Answers, answers: Answers): boolean {
     const wasInMain = this.takeOut(url);
-    // An array that grows has room for more than the one that most have.
-    const kept = answers.slice(0, Math.min(answers.length, MAX_ANSWERS)) as StoredResponse[];
+    const kept: StoredResponse[] = [];
     let count = 0;
     let size = 0;
     let inSpace = 0;
@@ -154,78 +156,87 @@ export class MemoryStore implements Store {
       one.moveInto(this.slabs);
       if (count > 0 && size + one.size > this.limit) break;
       size += one.size;
-      kept[count++] = one;
+      count = kept.push(one);
     }
-    kept.length = count;
     if (count > 1) kept.sort((a, b) => b.date - a.date);
     for (const one of before) if (!kept.includes(one)) one.moveOut();
     this.entries += kept.length - before.length;
     if (kept.length === 0) return false;
-    if (kept.some(one => one.pinned) && this.pinnedBytes + size <= (this.limit / 100) * PINNED) {
-      this.pinned.set(url, kept);
-      this.pinnedBytes += size;
+    const first = kept[0]!;
+    first.all = count > 1 ? kept : null;
+    if (kept.some(one => one.pinned) && this.pinned.size + size <= (this.limit / 100) * PINNED) {
+      this.add(first, this.pinned);
       this.makeRoom(0);
       return true;
     }
     if (wasInMain) {
       if (size > this.mainLimit) return this.refuse(kept);
       this.makeRoom(size);
-      this.main.set(url, kept, { size });
+      this.add(first, this.main);
       return true;
     }
-    if (size > this.windowLimit) return this.offer(url, kept, size) || this.refuse(kept);
-    this.window.set(url, kept, { size });
-    while (this.window.calculatedSize > this.windowLimit) {
-      const next = this.window.rentries().next().value as [string, Answers];
-      const held = this.window.calculatedSize;
-      this.window.delete(next[0]);
-      if (!this.offer(next[0], next[1], held - this.window.calculatedSize)) this.lose(next[1]);
+    if (size > this.windowLimit) return this.offer(first) || this.refuse(kept);
+    this.add(first, this.window);
+    while (this.window.size > this.windowLimit) {
+      const next = this.window.oldest!;
+      this.window.take(next);
+      if (!this.offer(next)) this.lose(next);
     }
     return true;
   }
 
   private get mainLimit(): Bytes {
-    return this.limit - this.windowLimit - this.pinnedBytes;
+    return this.limit - this.windowLimit - this.pinned.size;
   }
 
-  /** Takes the URL from where it is; true where that was the main part. */
+  private add(first: StoredResponse, queue: Queue): void {
+    this.known.set(first.url, first);
+    queue.add(first);
+  }
+
+  /** Takes the URL from where it is; true where that was not the window. */
   private takeOut(url: string): boolean {
-    const pinned = this.pinned.get(url);
-    if (pinned !== undefined) {
-      this.pinned.delete(url);
-      for (const one of pinned) this.pinnedBytes -= one.size;
-      return true;
-    }
-    return !this.window.delete(url) && this.main.delete(url);
+    const first = this.known.get(url);
+    if (first === undefined) return false;
+    const { queue } = first;
+    this.queues[queue - 1]!.take(first);
+    this.known.delete(url);
+    first.all = null;
+    return queue !== WINDOW_QUEUE;
   }
 
   /** Before the door of the main part; false where it stays closed. */
-  private offer(url: string, answers: Answers, size: Bytes): boolean {
+  private offer(first: StoredResponse): boolean {
+    const size = sizeOf(first);
     if (size > this.mainLimit) return false;
-    let room = this.mainLimit - this.main.calculatedSize;
+    let room = this.mainLimit - this.main.size;
     if (room < size) {
-      const frequency = this.sketch.estimate(answers[0]!.hash);
-      for (const [, victims] of this.main.rentries() as Iterable<[string, Answers]>) {
-        if (!this.admits(frequency, this.sketch.estimate(victims[0]!.hash))) return false;
-        for (const one of victims) room += one.size;
-        if (room >= size) break;
+      const frequency = this.sketch.estimate(first.hash);
+      for (let victim = this.main.oldest; victim !== null && room < size; victim = victim.newer) {
+        if (!this.admits(frequency, this.sketch.estimate(victim.hash))) return false;
+        room += sizeOf(victim);
       }
       this.makeRoom(size);
     }
-    this.main.set(url, answers, { size });
+    this.add(first, this.main);
     return true;
   }
 
   /** In the main part, for so much. */
   private makeRoom(size: Bytes): void {
-    while (this.main.calculatedSize + size > this.mainLimit) {
-      const victims = this.main.pop();
-      if (victims === undefined) return;
-      this.lose(victims);
+    while (this.main.size + size > this.mainLimit) {
+      const victim = this.main.oldest;
+      if (victim === null) return;
+      this.main.take(victim);
+      this.lose(victim);
     }
   }
 
-  private lose(answers: Answers): void {
+  /** What has been taken from its queue already goes. */
+  private lose(first: StoredResponse): void {
+    this.known.delete(first.url);
+    const answers = answersFrom(first);
+    first.all = null;
     this.entries -= answers.length;
     for (const one of answers) one.moveOut();
   }
@@ -238,7 +249,63 @@ export class MemoryStore implements Store {
   }
 }
 
+/** Answers by their last use, each for all of its URL. */
+class Queue {
+  private readonly number: number;
+  newest: StoredResponse | null = null;
+  oldest: StoredResponse | null = null;
+  size: Bytes = 0;
+
+  constructor(number: number) {
+    this.number = number;
+  }
+
+  /** As the newest. */
+  add(first: StoredResponse): void {
+    first.queue = this.number;
+    this.link(first);
+    this.size += sizeOf(first);
+  }
+
+  use(first: StoredResponse): void {
+    if (first === this.newest) return;
+    this.unlink(first);
+    this.link(first);
+  }
+
+  take(first: StoredResponse): void {
+    this.unlink(first);
+    first.queue = 0;
+    this.size -= sizeOf(first);
+  }
+
+  private link(first: StoredResponse): void {
+    first.older = this.newest;
+    if (this.newest === null) this.oldest = first;
+    else this.newest.newer = first;
+    this.newest = first;
+  }
+
+  private unlink(first: StoredResponse): void {
+    const { older, newer } = first;
+    if (older === null) this.oldest = newer;
+    else older.newer = newer;
+    if (newer === null) this.newest = older;
+    else newer.older = older;
+    first.older = null;
+    first.newer = null;
+  }
+}
+
 const NONE: Answers = [];
+
+function answersFrom(first: StoredResponse): Answers {
+  return first.all ?? [first];
+}
+
+function sizeOf({ all, size }: StoredResponse): Bytes {
+  return all === null ? size : all.reduce((sum, one) => sum + one.size, 0);
+}
 
 /** FNV-1a, in 31 bits. */
 function hashOf(text: string): number {

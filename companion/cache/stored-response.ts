@@ -48,61 +48,63 @@ interface Served {
 const FIXED_COST: Bytes = 640;
 const COST_A_STRING: Bytes = 24;
 
+/** Parts of `packed`: a status, milliseconds, and what is so or is not. */
+const STATUS = 0x3ff;
+const MILLISECONDS_AT = 10;
+const HELD = 1 << 20;
+const PINNED = 1 << 21;
+
+/**
+ * There may be a hundred thousand of them, so that each property counts. Properties that begin as null have their numbers in themselves, where they are
+ * no larger than 31 bits; V8 gives all others of a property an object of 16 bytes each as soon as one of them is larger.
+ */
 export class StoredResponse implements Reuse, Tenant {
   /** The memory tier's: where it lies, and a hash of the URL. */
   page: Page | null = null;
   slot = 0;
   hash = 0;
+  /** The memory tier's, of the first answer of its URL: its neighbours in its queue, which queue that is, and all answers, where it is not the only one. */
+  older: StoredResponse | null = null;
+  newer: StoredResponse | null = null;
+  queue = 0;
+  all: readonly StoredResponse[] | null = null;
   /** When the disk was told last that it is used; it came there when it came here. */
   toldAt: Seconds;
   private loose: Loose | null;
-  /** Somebody needs it later: it stays by itself. */
-  private isHeld = false;
   readonly url: string;
   readonly site: string;
   private readonly whose: Space;
   readonly selection: Selection | null;
-  readonly status: number;
-  readonly respondedAt: EpochMilliseconds;
-  readonly date: EpochMilliseconds;
+  private packed: number;
+  private readonly respondedSeconds: Seconds;
+  private readonly dateSeconds: Seconds | null = null;
+  private readonly modifiedSeconds: Seconds | null = null;
   readonly initialAge: Milliseconds;
-  readonly lifetime: Milliseconds;
-  readonly mustValidate: boolean;
-  readonly permitsStale: boolean;
-  readonly staleWhileRevalidate: Milliseconds;
-  readonly staleIfError: Milliseconds | null;
-  readonly allowsSharing: boolean;
-  readonly etag: string | undefined;
-  /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
-  readonly modifiedAt: EpochMilliseconds;
+  private readonly terms: StoredTerms;
+  /** Null: to be read from the slab. */
+  private tag: string | undefined | null;
   size: Bytes;
-  /** Kept for offline use. */
-  pinned: boolean;
   /** `terms`: what the fields say, where that has been read already. */
   constructor(entry: Entry, semantics: Semantics, terms?: Terms) {
-    const { selection, url, status } = entry;
+    const { selection, url, status, respondedAt } = entry;
     const fields = new Fields(entry.lines as string[]);
     this.url = url;
     this.whose = spaceNamed(entry.space);
     this.site = siteNamed(entry.site);
-    this.selection = selection;
-    this.pinned = entry.pinned;
-    this.status = status;
-    this.respondedAt = entry.respondedAt;
-    this.toldAt = Math.floor(entry.respondedAt / 1000);
-    this.date = dateValue(fields, entry);
+    this.selection = selection === null ? null : selectionLike(selection);
+    const whole = Math.floor(respondedAt / 1000);
+    this.packed = status | ((respondedAt - whole * 1000) << MILLISECONDS_AT) | (entry.pinned ? PINNED : 0);
+    this.respondedSeconds = whole;
+    this.toldAt = whole;
     this.initialAge = correctedInitialAge(fields, entry.ageValue, entry);
     const { control, lifetime } = terms ?? termsOf(status, fields, entry, semantics);
-    const reuse = reuseOf(control, semantics.shared);
-    this.lifetime = lifetime;
-    this.mustValidate = reuse.mustValidate;
-    this.permitsStale = reuse.permitsStale;
-    this.staleWhileRevalidate = reuse.staleWhileRevalidate;
-    this.staleIfError = reuse.staleIfError;
-    this.allowsSharing = reuse.allowsSharing || !semantics.shared;
-    this.etag = fields.get('etag');
+    this.terms = termsLike(lifetime, reuseOf(control, semantics.shared), semantics.shared);
+    this.tag = fields.get('etag');
+    const date = dateValue(fields, entry);
     const lastModified = fields.get('last-modified');
-    this.modifiedAt = (lastModified === undefined ? null : parseHttpDate(lastModified, entry.respondedAt)) ?? this.date;
+    const modified = (lastModified === undefined ? null : parseHttpDate(lastModified, respondedAt)) ?? date;
+    this.dateSeconds = date / 1000;
+    this.modifiedSeconds = modified / 1000;
     const lines = without(control.noCacheFields, entry.lines);
     const text = headText(status, entry.reason, lines);
     this.loose = { entry, lines, text, served: null, servedNotModified: null };
@@ -111,6 +113,70 @@ export class StoredResponse implements Reuse, Tenant {
     const chosenBy = selection === null ? 0 : selection.values.reduce((sum, one) => sum + (one?.length ?? 0) + 64, 64);
     this.size =
       entry.body.length + strings + text.length + 2 * (entry.space.length + url.length) + chosenBy + FIXED_COST;
+  }
+
+  get status(): number {
+    return this.packed & STATUS;
+  }
+
+  get respondedAt(): EpochMilliseconds {
+    return this.respondedSeconds * 1000 + ((this.packed >> MILLISECONDS_AT) & STATUS);
+  }
+
+  get date(): EpochMilliseconds {
+    return Math.round(this.dateSeconds! * 1000);
+  }
+
+  /** The validator by date: Last-Modified, else Date, else when it came (RFC 9111 §4.3.2). */
+  get modifiedAt(): EpochMilliseconds {
+    return Math.round(this.modifiedSeconds! * 1000);
+  }
+
+  get lifetime(): Milliseconds {
+    return this.terms.lifetime;
+  }
+
+  get mustValidate(): boolean {
+    return this.terms.mustValidate;
+  }
+
+  get permitsStale(): boolean {
+    return this.terms.permitsStale;
+  }
+
+  get staleWhileRevalidate(): Milliseconds {
+    return this.terms.staleWhileRevalidate;
+  }
+
+  get staleIfError(): Milliseconds | null {
+    return this.terms.staleIfError;
+  }
+
+  get allowsSharing(): boolean {
+    return this.terms.allowsSharing;
+  }
+
+  /** Kept for offline use. */
+  get pinned(): boolean {
+    return (this.packed & PINNED) !== 0;
+  }
+
+  set pinned(pinned: boolean) {
+    this.packed = pinned ? this.packed | PINNED : this.packed & ~PINNED;
+  }
+
+  /** Somebody needs it later: it stays by itself. */
+  private get isHeld(): boolean {
+    return (this.packed & HELD) !== 0;
+  }
+
+  get etag(): string | undefined {
+    if (this.tag === null) {
+      const tag = this.field('etag');
+      // Not as a piece of the whole head.
+      this.tag = tag === undefined ? tag : Buffer.from(tag, 'latin1').toString('latin1');
+    }
+    return this.tag;
   }
 
   get space(): string {
@@ -141,7 +207,11 @@ export class StoredResponse implements Reuse, Tenant {
   }
 
   get lastModified(): string | undefined {
-    return new Fields((this.loose?.entry.lines ?? this.lyingLines()) as string[]).get('last-modified');
+    return this.field('last-modified');
+  }
+
+  private field(lower: string): string | undefined {
+    return new Fields((this.loose?.entry.lines ?? this.lyingLines()) as string[]).get(lower);
   }
 
   /** The hit with this age. Nobody may change it; where its answer is `ready`, it must be sent at once. */
@@ -209,6 +279,7 @@ export class StoredResponse implements Reuse, Tenant {
     bytes.copy(to, at + FRONT + head.length);
     this.size += slotSize + OBJECTS - needed - FIXED_COST;
     this.loose = null;
+    this.tag = null;
   }
 
   /** It stays loose. Memory that it shares with others must not stay for its sake. */
@@ -226,7 +297,7 @@ export class StoredResponse implements Reuse, Tenant {
 
   /** To be called by who will need this later than at once: it lies by itself then, whatever becomes of the slot. */
   hold(): void {
-    this.isHeld = true;
+    this.packed |= HELD;
     if (this.page === null) return;
     const { entry } = this;
     const text = headText(entry.status, entry.reason, entry.lines);
@@ -475,6 +546,7 @@ interface Space {
 
 /** Names that many answers share: each is kept once. The maps are dropped whole when they are full. */
 const MAX_NAMES = 1_000;
+const MAX_KEY = 256;
 const spaces = new Map<string, Space>();
 const sites = new Map<string, string>();
 
@@ -486,6 +558,39 @@ function spaceNamed(name: string): Space {
     spaces.set(name, (space = { name, route: name.slice(0, half), partition: name.slice(half + 1) }));
   }
   return space;
+}
+
+/** The part of Reuse that many answers share. */
+type StoredTerms = Omit<Reuse, 'respondedAt' | 'initialAge' | 'status'>;
+const termsKnown = new Map<string, StoredTerms>();
+
+function termsLike(lifetime: Milliseconds, reuse: ReturnType<typeof reuseOf>, shared: boolean): StoredTerms {
+  const { mustValidate, permitsStale, staleWhileRevalidate, staleIfError } = reuse;
+  const allowsSharing = reuse.allowsSharing || !shared;
+  const flags = (mustValidate ? 1 : 0) | (permitsStale ? 2 : 0) | (allowsSharing ? 4 : 0);
+  const key = `${lifetime} ${flags} ${staleWhileRevalidate} ${staleIfError}`;
+  let terms = termsKnown.get(key);
+  if (terms === undefined) {
+    if (termsKnown.size >= MAX_NAMES) termsKnown.clear();
+    terms = { lifetime, mustValidate, permitsStale, staleWhileRevalidate, staleIfError, allowsSharing };
+    termsKnown.set(key, terms);
+  }
+  return terms;
+}
+
+const selections = new Map<string, Selection>();
+
+function selectionLike(selection: Selection): Selection {
+  const { names, values } = selection;
+  const key = JSON.stringify([names, values.map(value => value ?? null)]);
+  // What is long is seldom the same.
+  if (key.length > MAX_KEY) return selection;
+  let known = selections.get(key);
+  if (known === undefined) {
+    if (selections.size >= MAX_NAMES) selections.clear();
+    selections.set(key, (known = selection));
+  }
+  return known;
 }
 
 function siteNamed(name: string): string {
