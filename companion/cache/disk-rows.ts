@@ -150,6 +150,28 @@ export function headFacts(text: string): HeadFacts {
   };
 }
 
+/**
+ * A newer head for a stored body: `fresh`, whose `parts` say only the length of the whole, with the length and the parts of `stored`. Null where they are
+ * not of one body: another process has put another answer there.
+ */
+export function freshHead(stored: string, fresh: string): string | null {
+  const [old, now] = [headFacts(stored), headFacts(fresh)];
+  const { length, parts } = old;
+  const isOfBody = parts === null ? now.parts === null && now.length === length : now.parts?.[0] === parts[0];
+  return isOfBody && haveSameValidator(old.lines, now.lines) ? headText({ ...now, length, parts }) : null;
+}
+
+/** Whether both have the same ETag or, without any, the same Last-Modified. */
+export function haveSameValidator(a: readonly string[], b: readonly string[]): boolean {
+  const [tagA, tagB] = [valueIn(a, 'etag'), valueIn(b, 'etag')];
+  return tagA === tagB && (tagA !== undefined || valueIn(a, 'last-modified') === valueIn(b, 'last-modified'));
+}
+
+function valueIn(lines: readonly string[], lower: string): string | undefined {
+  for (let i = 1; i < lines.length; i += 3) if (lines[i] === lower) return lines[i + 1];
+  return undefined;
+}
+
 export function choiceText(selection: Selection | null): string {
   return selection === null ? '' : JSON.stringify([selection.names, selection.values.map(value => value ?? null)]);
 }

@@ -20,6 +20,7 @@ import {
   choiceOf,
   choiceText,
   digestOf,
+  haveSameValidator,
   headFacts,
   headText,
   isBroken,
@@ -207,7 +208,7 @@ export class DiskStore {
         continue;
       }
       found.push(this.freshened(id, entry));
-      if (touch && this.seconds() - row[3] >= this.touchAfter) this.touch(url);
+      if (touch && this.seconds - row[3] >= this.touchAfter) this.touch(url);
     }
     return found;
   }
@@ -352,8 +353,10 @@ export class DiskStore {
   }
 
   private freshened(id: number, entry: Entry): DiskEntry {
-    const fresh = this.fresh.size === 0 ? undefined : this.fresh.get(keyOf(id, entry.url));
-    return { id, entry: fresh === undefined ? entry : { ...fresh.entry, body: entry.body, partial: entry.partial } };
+    const fresh = this.fresh.size === 0 ? undefined : this.fresh.get(keyOf(id, entry.url))?.entry;
+    if (fresh === undefined || fresh.partial?.complete !== entry.partial?.complete) return { id, entry };
+    if (!haveSameValidator(fresh.lines, entry.lines)) return { id, entry };
+    return { id, entry: { ...fresh, body: entry.body, partial: entry.partial } };
   }
 
   private isGone(id: number, url: string): boolean {
@@ -440,7 +443,7 @@ export class DiskStore {
   /** It has been used. */
   touch(url: string): void {
     if (!this.hasRoom(0)) return;
-    const used = this.seconds();
+    const used = this.seconds;
     this.add({ do: 'touch', url, used, unless: used - this.touchAfter });
   }
 
@@ -492,11 +495,11 @@ export class DiskStore {
     return ((this.ask(({ places }) => places.all(url)) as unknown[] | null) ?? []).length > 0;
   }
 
-  /** Another head for the same body. */
+  /** Another head for the same body, or for the same parts or fewer: those of `entry` are not looked at. Another body there is removed. */
   freshen(id: number, entry: Entry): void {
     const { url } = entry;
     if (!this.hasRoom(0)) return this.remove(id, url);
-    const { head, responded } = this.rowOf(entry).row;
+    const { head, responded } = this.rowOf({ ...entry, partial: entry.partial && { ...entry.partial, parts: [] } }).row;
     this.fresh.set(keyOf(id, url), { entry, batch: this.number });
     this.add({ do: 'freshen', id, url, head, responded }, undefined, head.length);
   }
@@ -615,7 +618,7 @@ export class DiskStore {
         place: placeOf(hostOf(entry.url)),
         responded: entry.respondedAt,
         head,
-        used: this.seconds(),
+        used: this.seconds,
         pinned: entry.pinned,
       },
     };
@@ -838,7 +841,8 @@ export class DiskStore {
     return performance.now();
   }
 
-  private seconds(): Seconds {
+  /** The present, by the clock that was handed in. */
+  get seconds(): Seconds {
     return Math.floor(this.now() / 1000);
   }
 }

@@ -15,6 +15,7 @@ import {
   BLOCK,
   bodyPath,
   digestOf,
+  freshHead,
   isBroken,
   isOurs,
   loadSqlite,
@@ -271,13 +272,15 @@ function touch(url: string, used: number, unless: number): void {
   sql('UPDATE answers SET used = ?, wanted = 1 WHERE url = ? AND used <= ?').run(used, url, unless);
 }
 
-function freshen(id: number, url: string, head: string, responded: number): void {
+function freshen(id: number, url: string, newer: string, responded: number): void {
   const row = sql(
     'SELECT id, url, space, choice, responded, digest, head, file, body, size, wanted FROM answers WHERE id = ? AND url = ?',
   ).get(id, url) as unknown as (RowHead & Kept & { digest: Uint8Array; body: Uint8Array | null }) | undefined;
   if (row === undefined) return;
   // What has been damaged does not become good by a new digest.
   if (!digestOf(row, row.file ?? row.body ?? NOTHING).equals(row.digest)) return remove(row);
+  const head = freshHead(row.head, newer);
+  if (head === null) return remove(row);
   const fresh = { ...row, head, responded };
   const size = row.size - row.head.length + head.length;
   bytes += size - row.size;

@@ -4,6 +4,7 @@
 // the disk, and all of its URL with it.
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
+import { KiB } from '../../shared/units.ts';
 import type { DiskEntry, DiskFilling, DiskStore } from './disk-store.ts';
 import { Fields } from '../message/headers.ts';
 import { isOfSame } from './partial.ts';
@@ -14,6 +15,8 @@ import { sameSelection } from './vary.ts';
 
 /** Of so many hits in memory one is told to the disk, which would else take what is used most for what nobody wants any more. */
 const TOLD_HITS = 64;
+/** Parts that have no more together are written again with each that comes. */
+const WRITTEN_ANEW: Bytes = 4 * KiB;
 
 export class Tiers implements Store {
   private readonly memory: Store;
@@ -41,7 +44,7 @@ export class Tiers implements Store {
 
   /** The disk counts a use only once in a while, and need not hear of others. */
   private tell(used: StoredResponse): void {
-    const now = Math.floor(Date.now() / 1000);
+    const now = this.disk.seconds;
     if (now - used.toldAt < this.disk.touchAfter) return;
     used.toldAt = now;
     this.disk.touch(used.url);
@@ -61,9 +64,11 @@ export class Tiers implements Store {
     // What lies on the disk already has only a new head.
     if (entry.partial === null && entry.body.bytes === null) return same !== undefined && this.replace(same, response);
     const length = entry.partial === null ? entry.body.length : partsLength(entry);
+    const much = same === undefined ? [] : this.withMuchOf(same, entry, length);
+    // RFC 9111 §3.4: the fields are the newer ones, for the older parts too.
+    for (const id of much) this.disk.freshen(id, { ...entry, pinned: response.pinned });
     const isOnDisk =
-      (same !== undefined && this.hasMuchOf(same, entry, length)) ||
-      (this.disk.takes(length) && this.disk.put({ ...entry, pinned: response.pinned }) !== null);
+      much.length > 0 || (this.disk.takes(length) && this.disk.put({ ...entry, pinned: response.pinned }) !== null);
     // What was there in its place must not come back.
     if (!isOnDisk && same !== undefined) this.disk.removeLike(entry);
     const isInMemory = length <= this.memoryEntry && this.memory.put(response);
@@ -71,13 +76,13 @@ export class Tiers implements Store {
     return isInMemory || isOnDisk;
   }
 
-  /** Whether the disk has half or more of these parts. What grows part by part would else be written again with each: so it is twice in all. */
-  private hasMuchOf(before: StoredResponse, entry: Entry, length: Bytes): boolean {
-    if (entry.partial === null || before.partial === null) return false;
+  /** Rows on the disk with half or more of these parts. What grows part by part would else be written again with each: so it is twice in all. */
+  private withMuchOf(before: StoredResponse, entry: Entry, length: Bytes): readonly number[] {
+    if (length <= WRITTEN_ANEW || entry.partial === null || before.partial === null) return [];
     const old = before.entry;
     const lengthThen = partsLength(old);
-    if (length < lengthThen || Math.clz32(length) !== Math.clz32(lengthThen) || !isOfSame(old, entry)) return false;
-    return this.disk.idsLike(entry).length > 0;
+    if (length < lengthThen || Math.clz32(length) !== Math.clz32(lengthThen)) return [];
+    return old.partial!.complete === entry.partial.complete && isOfSame(old, entry) ? this.disk.idsLike(entry) : [];
   }
 
   replace(old: StoredResponse, fresh: StoredResponse): boolean {

@@ -176,7 +176,7 @@ describe('what is put', () => {
     store.put(entryOf(URL_A, 'same'));
     await store.settled();
     const { id, entry } = store.get(URL_A, false)[0]!;
-    const fresh = { ...entry, lines: ['ETag', 'etag', '"v2"'], respondedAt: entry.respondedAt + 1000 };
+    const fresh = { ...entry, lines: [...entry.lines, 'X', 'x', 'new'], respondedAt: entry.respondedAt + 1000 };
     store.freshen(id, fresh);
     expect(store.get(URL_A, false)[0]!.entry).toEqual(fresh);
     await store.settled();
@@ -190,9 +190,23 @@ describe('what is put', () => {
     store.put(entryOf(URL_A, 'same'));
     await store.settled();
     const { id, entry } = store.get(URL_A, false)[0]!;
-    for (const tag of ['"v2"', '"v3"']) store.freshen(id, { ...entry, lines: ['ETag', 'etag', tag] });
+    for (const value of ['1', '2']) store.freshen(id, { ...entry, lines: [...entry.lines, 'X', 'x', value] });
     await store.settled();
-    expect(store.get(URL_A, false)[0]!.entry.lines).toEqual(['ETag', 'etag', '"v3"']);
+    expect(store.get(URL_A, false)[0]!.entry.lines).toEqual([...entry.lines, 'X', 'x', '2']);
+  });
+
+  test('gets no head of another body, which another process has put in its place meanwhile', async () => {
+    for (const isWritten of [false, true]) {
+      using place = tempFolder();
+      await using disk = diskIn(place.path);
+      const { store } = disk;
+      store.put(entryOf(URL_A, 'same'));
+      await store.settled();
+      const { id, entry } = store.get(URL_A, false)[0]!;
+      store.freshen(id, { ...entry, lines: ['ETag', 'etag', '"v2"'] });
+      if (isWritten) await store.settled();
+      expect(store.get(URL_A, false).map(one => one.entry)).toEqual(isWritten ? [] : [entry]);
+    }
   });
 });
 
@@ -582,7 +596,7 @@ describe('several processes that give their rows the same numbers', () => {
     const { a, b, number } = await twoAlike(place.path);
     await using _a = a;
     await using _b = b;
-    const head = ['ETag', 'etag', '"v2"'];
+    const head = [...entryOf('').lines, 'X', 'x', 'new'];
     // Before it is written, on its way, and behind it.
     b.store.freshen(number, entryOf('http://b.test/', 'theirs', { lines: head }));
     expect(b.store.get('http://b.test/', false)[0]!.entry.lines).toEqual(head);

@@ -285,6 +285,45 @@ test('R59: what a client has left behind is a part, and the next one gets the re
   expect(asked).toEqual([undefined, 'bytes=30000-']);
 });
 
+test('R58, R67: a newer part brings its fields to the older ones on the disk, which are stale with it and not fresh again for having been forgotten', async () => {
+  const LENGTH = 40_000;
+  let now = START;
+  await using origin = await startOrigin((request, response) => {
+    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range!)!;
+    const part = bodyOf(1, LENGTH).subarray(Number(from), Number(to) + 1);
+    const isFirst = origin.requests.length === 1;
+    response.writeHead(206, {
+      ETag: '"1"',
+      Date: new Date(now).toUTCString(),
+      'Cache-Control': `max-age=${isFirst ? 3600 : 5}`,
+      'Content-Range': `bytes ${from}-${to}/${LENGTH}`,
+      'Content-Length': part.length,
+    });
+    response.end(part);
+  });
+  using place = tempFolder();
+  await using disk = diskIn(place.path, { now: () => now });
+  const cache = createCache(
+    { memory: 4 * MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 },
+    undefined,
+    disk.store,
+  );
+  await using proxy = await startProxy({ rooms: { cache, decide: () => steered(), now: () => now } });
+  const written = vi.spyOn(disk.store, 'put');
+  await getThrough(proxy.port, origin, '/r', 'Range: bytes=0-19999\r\n');
+  await getThrough(proxy.port, origin, '/r', 'Range: bytes=20000-20999\r\n');
+  await disk.store.settled();
+  expect(written).toHaveBeenCalledTimes(1);
+  cache.clear();
+  const fresh = await getThrough(proxy.port, origin, '/r', 'Range: bytes=0-19999\r\n');
+  expect(fresh.headers['cache-status']).toBe('detour; hit; ttl=5');
+  expect(fresh.headers['cache-control']).toBe('max-age=5');
+  now += 10_000;
+  cache.clear();
+  const stale = await getThrough(proxy.port, origin, '/r', 'Range: bytes=0-19999\r\n');
+  expect(stale.headers['cache-status']).toMatch(/^detour; fwd=stale/);
+});
+
 test('R25, R59: ranges come out of a whole on the disk, and parts outlive a restart, are not written again with each, and become whole there', async () => {
   const whole = bodyOf(1, 1024 * 1024);
   const asked: (string | undefined)[] = [];

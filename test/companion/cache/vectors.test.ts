@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
 import type { Decision } from '../../../shared/decision/rule.ts';
+import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 import { connectRaw, type RawAnswer } from '../../support/raw-client.ts';
 import { startRawOrigin } from '../../support/origin.ts';
 import { steered } from '../../support/steered.ts';
@@ -74,6 +75,9 @@ const FOLDER = new URL('../../vectors/cache/', import.meta.url);
 const START = Date.UTC(2026, 10, 24, 9, 0, 0);
 const LIMITS = { memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 } as const;
 
+/** Played a second time, with all that is stored on the disk and nothing in memory. */
+const OVER_DISK = ['partial.json', 'storing.json', 'validation.json'];
+
 for (const file of readdirSync(FOLDER).filter(name => name.endsWith('.json'))) {
   const vectors = JSON.parse(readFileSync(new URL(file, FOLDER), 'utf8')) as Vector[];
   describe(file.slice(0, -'.json'.length), () => {
@@ -84,7 +88,15 @@ for (const file of readdirSync(FOLDER).filter(name => name.endsWith('.json'))) {
   });
 }
 
-async function run(vector: Vector): Promise<void> {
+describe('R58, R59, R67, A78: out of the disk alone', () => {
+  for (const file of OVER_DISK) {
+    const vectors = JSON.parse(readFileSync(new URL(file, FOLDER), 'utf8')) as Vector[];
+    for (const vector of vectors) test(`${vector.says} (${vector.id})`, () => run(vector, true));
+  }
+});
+
+/** Plays a vector; `overDisk`: what is stored is written to a disk, and memory forgets it before each step. */
+async function run(vector: Vector, overDisk = false): Promise<void> {
   let now = START;
   let step: Step = vector.steps[0]!;
   const seen: string[] = [];
@@ -103,7 +115,9 @@ async function run(vector: Vector): Promise<void> {
       if (end) return peer.end();
     }
   });
-  const cache = createCache({ ...LIMITS, ...vector.settings });
+  using place = overDisk ? tempFolder() : null;
+  await using disk = place && diskIn(place.path, { now: () => now });
+  const cache = createCache({ ...LIMITS, ...vector.settings }, undefined, disk?.store);
   await using proxy = await startProxy({
     rooms: {
       cache,
@@ -114,6 +128,10 @@ async function run(vector: Vector): Promise<void> {
   let recorded = 0;
   for (const [index, one] of vector.steps.entries()) {
     step = one;
+    if (disk !== null) {
+      await disk.store.settled();
+      cache.clear();
+    }
     now += (one.after ?? 0) * 1000;
     seen.length = 0;
     const { method = 'GET', path = '/r', headers = {} } = one.request ?? {};
@@ -146,6 +164,7 @@ async function run(vector: Vector): Promise<void> {
       expect(had, `${at}: ${name} at the origin`).toBe(value === null ? null : filled(value, now, origin.url('')));
     }
   }
+  expect(disk?.warnings ?? []).toEqual([]);
 }
 
 function expectAnswer(at: string, wanted: Step['expect'], answer: RawAnswer, fill: (value: string) => string): void {
