@@ -1,17 +1,18 @@
-// The disk tier, as the traffic's thread sees it: it reads by itself, one prepared statement a lookup, and leaves all writing to a thread of its own
-// (disk-writer.ts), which gets batches. What is queued counts as stored already. The queue is bounded: beyond it answers are not kept. Whatever is wrong
+// The disk tier, as the traffic's thread sees it: it reads by itself (disk-index.ts), and leaves all writing to a thread of its own (disk-writer.ts),
+// which gets batches. What is queued counts as stored already. The queue is bounded: beyond it answers are not kept. Whatever is wrong
 // with the disk, an answer is only a miss; one sentence says so, and it is tried again every half minute.
 //
 //   get ──▶ queued ──▶ index.db (read only) ──▶ bodies/ab/abcd…      every row and block checked by its digest
 //   put, touch, remove … ──▶ batch ──▶ thread ──▶ transaction
 import * as fs from 'node:fs';
 import { extname, join } from 'node:path';
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import type { Worker } from 'node:worker_threads';
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { KiB, MiB } from '../../shared/units.ts';
 import { FileBody, readChecked } from './disk-body.ts';
+import { DiskIndex, type Row } from './disk-index.ts';
 import type { FromWriter, Op, PutRow, Renumbered, ToWriter, WriterStart } from './disk-messages.ts';
 import {
   BLOCK,
@@ -23,9 +24,6 @@ import {
   haveSameValidator,
   headFacts,
   headText,
-  isBroken,
-  isOurs,
-  loadSqlite,
   nameOf,
   placeOf,
   placesIn,
@@ -48,8 +46,6 @@ const TOUCH_AFTER: Seconds = 600;
 const RETRY_AFTER: Milliseconds = 30_000;
 /** The same trouble is not told more often. */
 const WARN_EVERY: Milliseconds = 3_600_000;
-/** An index that was not there is looked for again: another process may have made it. */
-const LOOK_AGAIN: Milliseconds = 1_000;
 /** The thread ends when it has had nothing to do for so long: it takes 18 MB. */
 const IDLE_AFTER: Milliseconds = 60_000;
 const TIME_TO_CLOSE: Milliseconds = 5_000;
@@ -102,31 +98,6 @@ interface Queued extends DiskEntry {
   readonly batch: number;
 }
 
-interface Reader {
-  readonly database: DatabaseSync;
-  readonly inode: number;
-  readonly byUrl: StatementSync;
-  /** The same, without what is served. */
-  readonly places: StatementSync;
-  readonly heads: StatementSync;
-}
-
-/** As `byUrl` gives them. */
-type Row = [
-  id: number,
-  space: string,
-  choice: string,
-  used: number,
-  pinned: number,
-  responded: number,
-  digest: Uint8Array,
-  head: string,
-  file: Uint8Array | null,
-  blocks: Uint8Array | null,
-  body: Uint8Array | null,
-];
-
-const COLUMNS = 'id, space, choice, used, pinned, responded, digest, head, file, blocks, body';
 const ALL: Stored = { all: true };
 const EMPTY = Buffer.alloc(0);
 
@@ -138,8 +109,7 @@ export class DiskStore {
   private readonly now: () => EpochMilliseconds;
   private readonly mark = `${process.pid}.${Math.random().toString(36).slice(2, 10)}`;
   private limit: Bytes;
-  private reader: Reader | null = null;
-  private lookedAt = -Infinity;
+  private readonly index: DiskIndex;
   private thread: Worker | null = null;
   private closed: (() => void) | null = null;
   private isClosing = false;
@@ -171,6 +141,9 @@ export class DiskStore {
     this.options = options;
     this.limit = options.limit;
     this.now = options.now ?? Date.now;
+    this.index = new DiskIndex(options.folder, inode => {
+      if (this.writes) this.post({ type: 'broken', inode });
+    });
   }
 
   /** Whether answers are written at present. */
@@ -185,7 +158,7 @@ export class DiskStore {
 
   /** Opens what is there, so that the first who asks need not wait for that (2 ms). */
   warmUp(): void {
-    this.ask(() => null);
+    this.index.ask(() => null);
   }
 
   // Reading -----------------------------------------------------------------------------------------------------------------------------------
@@ -197,7 +170,7 @@ export class DiskStore {
     if (queued !== undefined) {
       for (const one of queued) if (!this.isGone(one.id, url)) found.push(this.freshened(one.id, one.entry));
     }
-    for (const row of this.rows(url)) {
+    for (const row of this.index.rows(url)) {
       const id = row[0];
       if (this.isGone(id, url) || this.isPurged(url)) continue;
       if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
@@ -219,8 +192,8 @@ export class DiskStore {
     const isMeant = meaning(which);
     for (const url of this.queued.keys()) if (isMeant(url)) urls.add(url);
     const [where, values] = whereOf(which);
-    const rows = this.ask(reader =>
-      reader.database.prepare(`SELECT DISTINCT url FROM answers ${where} LIMIT ?`).all(...values, limit),
+    const rows = this.index.ask(database =>
+      database.prepare(`SELECT DISTINCT url FROM answers ${where} LIMIT ?`).all(...values, limit),
     );
     for (const row of rows ?? []) urls.add((row as { url: string }).url);
     const found: DiskEntry[] = [];
@@ -233,73 +206,13 @@ export class DiskStore {
 
   /** What the index counts, and what is queued. */
   stats(): { entries: number; bytes: Bytes } {
-    const totals = (this.ask(reader => reader.database.prepare('SELECT entries, bytes FROM totals').get()) ?? {
-      entries: 0,
-      bytes: 0,
-    }) as { entries: number; bytes: number };
-    let { entries, bytes } = totals;
+    let { entries, bytes } = this.index.totals() ?? { entries: 0, bytes: 0 };
     if (this.purges.some(({ which }) => 'all' in which)) entries = bytes = 0;
     for (const all of this.queued.values()) {
       entries += all.length;
       for (const { entry } of all) bytes += entry.body.length;
     }
     return { entries, bytes };
-  }
-
-  private rows(url: string): readonly Row[] {
-    return (this.ask(reader => reader.byUrl.all(url)) as unknown as Row[] | null) ?? [];
-  }
-
-  /** What the index says; null where there is none that can be read. */
-  private ask<T>(question: (reader: Reader) => T): T | null {
-    try {
-      this.reader ??= this.openReader();
-      return this.reader === null ? null : question(this.reader);
-    } catch (error) {
-      const inode = this.reader?.inode ?? inodeOf(placesIn(this.options.folder).index);
-      this.closeReader();
-      // Whatever it says, it is a miss. Locked just now: by the process that makes or repairs it.
-      if (isBroken(error) && inode !== null && this.writes) this.post({ type: 'broken', inode });
-      return null;
-    }
-  }
-
-  private openReader(): Reader | null {
-    const at = this.elapsed();
-    if (at - this.lookedAt < LOOK_AGAIN) return null;
-    this.lookedAt = at;
-    const path = placesIn(this.options.folder).index;
-    const inode = inodeOf(path);
-    if (inode === null) return null;
-    const { DatabaseSync: Database } = loadSqlite();
-    const database = new Database(path, { readOnly: true, timeout: 50 });
-    try {
-      // It is being made just now, or is none of ours: the thread will know, when it writes.
-      if (!isOurs(database)) {
-        database.close();
-        return null;
-      }
-      database.exec('PRAGMA cell_size_check = ON');
-      const byUrl = database.prepare(`SELECT ${COLUMNS} FROM answers WHERE url = ?`);
-      byUrl.setReturnArrays(true);
-      const places = database.prepare('SELECT id, space, choice FROM answers WHERE url = ?');
-      places.setReturnArrays(true);
-      const heads = database.prepare('SELECT id, responded, head FROM answers WHERE url = ?');
-      heads.setReturnArrays(true);
-      return { database, inode, byUrl, places, heads };
-    } catch (error) {
-      database.close();
-      throw error;
-    }
-  }
-
-  private closeReader(): void {
-    try {
-      this.reader?.database.close();
-    } catch {
-      // It was broken.
-    }
-    this.reader = null;
   }
 
   /** A row as an answer; null where it is not what was stored, undefined where that cannot be told now. */
@@ -454,9 +367,8 @@ export class DiskStore {
       .filter(one => one.entry.space === space && one.choice === choice && !this.isGone(one.id, url))
       .map(({ id }) => id);
     if (this.isPurged(url)) return ids;
-    const rows = this.ask(({ places }) => places.all(url)) as unknown as [number, string, string][] | null;
-    for (const [id, ...place] of rows ?? []) {
-      if (place[0] === space && place[1] === choice && !this.isGone(id, url) && !ids.includes(id)) ids.push(id);
+    for (const [id, itsSpace, itsChoice] of this.index.places(url)) {
+      if (itsSpace === space && itsChoice === choice && !this.isGone(id, url) && !ids.includes(id)) ids.push(id);
     }
     return ids;
   }
@@ -466,12 +378,8 @@ export class DiskStore {
     const ids = this.idsLike(entry);
     if (ids.length === 0) return ids;
     const bodies = new Map<number, KnownBody>();
-    const rows = this.ask(({ heads }) =>
-      (heads.all(entry.url) as unknown as [number, number, string][]).map(
-        ([id, respondedAt, head]) => [id, respondedAt, headFacts(head)] as const,
-      ),
-    );
-    for (const [id, respondedAt, { parts, ...facts }] of rows ?? []) {
+    const rows = this.index.heads(entry.url, (id, respondedAt, head) => [id, respondedAt, headFacts(head)] as const);
+    for (const [id, respondedAt, { parts, ...facts }] of rows) {
       bodies.set(id, { ...facts, respondedAt, isWhole: parts === null });
     }
     for (const { id, entry: one } of this.queued.get(entry.url) ?? []) bodies.set(id, knownBody(one));
@@ -492,7 +400,7 @@ export class DiskStore {
   /** Whether there is anything of a URL. */
   has(url: string): boolean {
     if (this.queued.has(url) || this.committing.has(url)) return true;
-    return ((this.ask(({ places }) => places.all(url)) as unknown[] | null) ?? []).length > 0;
+    return this.index.places(url).length > 0;
   }
 
   /** Another head for the same body, or for the same parts or fewer: those of `entry` are not looked at. Another body there is removed. */
@@ -508,7 +416,7 @@ export class DiskStore {
   pin(which: Stored, pinned: boolean): number {
     this.flush();
     const [where, values] = whereOf(which);
-    const count = this.ask(({ database }) =>
+    const count = this.index.ask(database =>
       database
         .prepare(`SELECT count(*) AS count FROM answers ${where} ${where === '' ? 'WHERE' : 'AND'} pinned != ?`)
         .get(...values, pinned ? 1 : 0),
@@ -533,7 +441,7 @@ export class DiskStore {
       count += all.filter(({ id }) => !this.isGone(id, url)).length;
       this.queued.delete(url);
     }
-    count += this.ask(reader => this.countIn(reader, which)) ?? 0;
+    count += this.index.ask(database => this.countIn(database, which)) ?? 0;
     this.purges.push({ which, isMeant, batch: this.number });
     this.add({ do: 'purge', which });
     // A person waits, or a store that must not be found again after a crash.
@@ -542,7 +450,7 @@ export class DiskStore {
   }
 
   /** How many answers of the index are meant that are not to be removed already. */
-  private countIn({ database }: Reader, which: Stored): number {
+  private countIn(database: DatabaseSync, which: Stored): number {
     const [where, values] = whereOf(which);
     if (this.purges.length > 0 || this.gone.size > 0) {
       let count = 0;
@@ -573,7 +481,7 @@ export class DiskStore {
     this.isClosing = true;
     clearTimeout(this.timer);
     clearTimeout(this.idle);
-    this.closeReader();
+    this.index.close();
     const { thread } = this;
     if (thread !== null) {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -724,7 +632,7 @@ export class DiskStore {
 
   private hear(message: FromWriter): void {
     if (message.type === 'closed') return this.closed?.();
-    if (message.type === 'reopened') return this.reopen();
+    if (message.type === 'reopened') return this.index.reopen();
     const { number, failed, lost, kept, renumbered } = message;
     const batch = this.sent.get(number);
     if (batch === undefined) return;
@@ -734,7 +642,7 @@ export class DiskStore {
       else if (op.do === 'piece') this.waiting -= op.length;
       else if (op.do === 'freshen') this.waiting -= op.head.length;
     }
-    if (message.reopened) this.reopen();
+    if (message.reopened) this.index.reopen();
     for (const one of lost) this.lostFillings.add(one);
     for (const one of [...kept, ...lost, ...batch.ops.flatMap(op => (op.do === 'abort' ? [op.filling] : []))]) {
       const fd = this.fillings.get(one);
@@ -766,11 +674,6 @@ export class DiskStore {
     }
     this.gone.delete(before);
     this.fresh.delete(before);
-  }
-
-  private reopen(): void {
-    this.closeReader();
-    this.lookedAt = -Infinity;
   }
 
   /** What was queued in a batch is in the index now, or lost. */
@@ -806,7 +709,7 @@ export class DiskStore {
 
   /** An answer in whose place a newer one should have come. */
   private owePut(row: PutRow): void {
-    for (const old of this.rows(row.url)) {
+    for (const old of this.index.rows(row.url)) {
       if (old[1] === row.space && old[2] === row.choice) this.remove(old[0], row.url);
     }
   }
@@ -882,16 +785,6 @@ function partsOf([complete, ...places]: readonly number[], bytes: Buffer): NonNu
     at += places[i + 1]!;
   }
   return { complete: complete === -1 ? null : complete!, parts };
-}
-
-/** Of a file; null where there is none. To open anything else (a pipe) might be to wait for ever. */
-function inodeOf(path: string): number | null {
-  try {
-    const stat = fs.lstatSync(path, { throwIfNoEntry: false });
-    return stat?.isFile() === true ? stat.ino : null;
-  } catch {
-    return null;
-  }
 }
 
 function sizeOfFile(path: string): Bytes | null {
