@@ -48,10 +48,9 @@ const OWNER_MEASURE = 'connect-latency';
 const QUICK_SUBJECTS = ['detour', 'squid', 'trafficserver', 'wall'];
 const MEMORY_ROUNDS = Math.ceil(rounds / 3);
 const IDLE_TUNNELS = 2000;
-/** Answers of 1 KiB that are kept at once, the room for them, and how many are asked for again. */
+/** Answers of 1 KiB that are kept at once, and the room for them. */
 const KEPT = 100_000;
 const KEPT_MIB = 1_024;
-const KEPT_SAMPLE = 5_000;
 const CONNECTIONS = 16;
 const MOST_MINUTES = 30;
 /** Of the time for all, what the last measures and the start need. */
@@ -420,12 +419,9 @@ async function keptMemoryOf(subject: Subject, origin: OriginPorts): Promise<Samp
     await pause(5_000);
     const memory = proxy.memory();
     const before = await countsOf(origin);
-    await askAll(
-      proxy,
-      paths.filter((_, i) => i % (KEPT / KEPT_SAMPLE) === 0),
-    );
+    await askAll(proxy, paths);
     const { hits } = differenceOf(await countsOf(origin), before);
-    const broken = hits > 0 ? `${hits} of ${KEPT_SAMPLE} were not kept` : null;
+    const broken = hits > 0 ? `${hits} of ${KEPT} were not kept` : null;
     return { broken, figures: { keptKiB: memory / 1024 / KEPT } };
   } catch (error) {
     return { broken: (error as Error).message, figures: {} };

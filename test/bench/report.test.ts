@@ -62,6 +62,22 @@ test('a target whose peer did not run is not measured rather than met', () => {
   expect(row.verdicts.map(one => one.outcome)).toEqual(['unknown', 'unknown']);
 });
 
+test('a 304 is told against a 200 of ours, and a kept answer against a figure, whoever else ran', () => {
+  const rows = rowsOf(
+    new Map([
+      ['hit-1k', cpu({ detour: [10] })],
+      ['hit-304', cpu({ detour: [11] })],
+      ['kept-memory', new Map([['detour', [sample({ keptKiB: 2.5 })]]])],
+    ]),
+    COMPETITORS,
+  );
+  expect(rowOf(rows, 'hit-304').verdicts.map(one => one.outcome)).toEqual(['tie']);
+  const [, figure] = rowOf(rows, 'kept-memory').verdicts;
+  expect(figure).toMatchObject({ target: { against: 'figure' }, outcome: 'met' });
+  const [alone] = rowsOf(new Map([['hit-304', cpu({ detour: [11] })]]), COMPETITORS);
+  expect(alone!.verdicts.map(one => one.outcome)).toEqual(['unknown']);
+});
+
 test('what a proxy adds is told against the direct way of the same round', () => {
   const samples = new Map([
     [

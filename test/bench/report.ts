@@ -26,7 +26,7 @@ interface RowShape {
 
 export interface Verdict {
   readonly target: Target;
-  /** Whom it was compared with, and ours divided by theirs. Null where it did not run. */
+  /** Whom it was compared with, and ours divided by theirs. Null where it did not run; with a figure or a row of our own there is no other. */
   readonly with: string | null;
   readonly ratio: number | null;
   readonly outcome: 'met' | 'tie' | 'missed' | 'unknown';
@@ -176,7 +176,9 @@ function ms(microseconds: number | undefined): number | undefined {
 
 /** The rows that there are samples for. */
 export function rowsOf(samples: Samples, competitors: readonly Competitor[]): Row[] {
-  return ROWS.filter(shape => samples.has(shape.measure)).map(shape => {
+  const rows: Row[] = [];
+  for (const shape of ROWS) {
+    if (!samples.has(shape.measure)) continue;
     const bySubject = samples.get(shape.measure)!;
     const direct = bySubject.get('direct');
     const medians = new Map<string, number>();
@@ -201,17 +203,31 @@ export function rowsOf(samples: Samples, competitors: readonly Competitor[]): Ro
     const best = candidates.sort((a, b) => sign * (medians.get(a.name)! - medians.get(b.name)!))[0]?.name ?? null;
     const { of: _, ...row } = shape;
     const verdicts = TARGETS.filter(target => target.row === shape.key).map(target => {
+      if (broken.has('detour')) return verdictOf(target, null, null, shape.better);
+      if (target.against === 'figure') return verdictOf(target, null, medians.get('detour') ?? null, shape.better);
+      if (target.against === 'own') {
+        const own = rows.find(({ key }) => key === target.own);
+        const theirs = own === undefined || own.broken.has('detour') ? undefined : own.medians.get('detour');
+        return verdictOf(target, null, quotient(medians.get('detour'), theirs), shape.better);
+      }
       const other = target.against === 'best' ? best : broken.has(target.against) ? null : target.against;
-      const ratio = other === null || broken.has('detour') ? null : ratioOf(medians, 'detour', other);
-      return { target, with: other, ratio, outcome: outcomeOf(ratio, target.ratio, shape.better) };
+      return verdictOf(target, other, other === null ? null : ratioOf(medians, 'detour', other), shape.better);
     });
-    return { ...row, medians, rounds, broken, best, verdicts };
-  });
+    rows.push({ ...row, medians, rounds, broken, best, verdicts });
+  }
+  return rows;
+}
+
+function verdictOf(target: Target, other: string | null, ratio: number | null, better: Row['better']): Verdict {
+  return { target, with: other, ratio, outcome: outcomeOf(ratio, target.ratio, better) };
 }
 
 /** `one` divided by `other`; null where either is missing or not above 0 (added latency in the noise). */
 export function ratioOf(medians: ReadonlyMap<string, number>, one: string, other: string): number | null {
-  const [a, b] = [medians.get(one), medians.get(other)];
+  return quotient(medians.get(one), medians.get(other));
+}
+
+function quotient(a: number | undefined, b: number | undefined): number | null {
   return a === undefined || b === undefined || a <= 0 || b <= 0 ? null : a / b;
 }
 
@@ -236,9 +252,12 @@ export function round3(value: number): string {
 /** What a verdict says in a few words: `≥ 1.4x best: met`. */
 export function verdictText({ target, ratio, outcome }: Verdict, better: Row['better']): string {
   const word = outcome === 'tie' ? 'just short' : outcome === 'unknown' ? 'not measured' : outcome;
+  const sign = better === 'more' ? '≥' : '≤';
+  if (target.against === 'figure') return `${sign} ${round3(target.ratio)}: ${word}`;
   // Where the table has no column for this comparison.
-  const shown = target.against === 'trafficserver' && ratio !== null ? ` (${ratio.toFixed(2)})` : '';
-  return `${better === 'more' ? '≥' : '≤'} ${target.ratio}x ${target.against}: ${word}${shown}`;
+  const hasNone = target.against === 'trafficserver' || target.against === 'own';
+  const shown = hasNone && ratio !== null ? ` (${ratio.toFixed(2)})` : '';
+  return `${sign} ${target.ratio}x ${target.own ?? target.against}: ${word}${shown}`;
 }
 
 /** Each row beside its best peer, squid and the wall; then every figure; then what went wrong. */
