@@ -444,8 +444,8 @@ export class DiskStore {
     count += this.index.ask(database => this.countIn(database, which)) ?? 0;
     this.purges.push({ which, isMeant, batch: this.number });
     this.add({ do: 'purge', which });
-    // A person waits, or a store that must not be found again after a crash.
-    if (!('url' in which)) this.flush();
+    // At once: a person waits, or what an unsafe method has made invalid must not come back after a crash.
+    this.flush();
     return count;
   }
 

@@ -9,6 +9,8 @@ import { spawnCompanion } from '../support/spawned-companion.ts';
 import { makePlace, TEST_CONFIG } from '../support/with-companion.ts';
 
 const URLS = 400;
+/** Of these one. */
+const INVALID = 7;
 /** Mostly rows, some files, some too large for memory. */
 const lengthOf = (number: number): number =>
   number % 40 === 0 ? 1_500_000 + number : number % 8 === 0 ? 300_000 + number : 200 + ((number * 97) % 12_000);
@@ -40,6 +42,7 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
   using place = makePlace(
     `${TEST_CONFIG}cache: { memory: 2MiB, entry: 1MiB, disk: ${disk}MiB }\nworkers: ${(round % 2) + 1}\n`,
   );
+  const isQuiet = round % 3 === 1;
   const faults: string[] = [];
   const seen = { answers: 0, hits: 0 };
 
@@ -87,6 +90,14 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
     const enough = seen.answers + ((round * 7919) % 400);
     while (seen.answers < enough && performance.now() < late) await new Promise(resolve => setTimeout(resolve, 10));
     await new Promise(resolve => setTimeout(resolve, (round * 31) % 60));
+    if (isQuiet) {
+      // The last before the kill is an unsafe request, and nothing else has the disk written: what it has made invalid must not come back.
+      life.abort();
+      await Promise.all(work);
+      await ask(companion.port, 'GET', 1, () => INVALID);
+      await new Promise(resolve => setTimeout(resolve, 200));
+      await ask(companion.port, 'POST', 1, () => INVALID);
+    }
     companion.running.child.kill('SIGKILL');
     life.abort();
     await companion.running.ended;
@@ -94,7 +105,10 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
   }
   seen.hits = 0;
 
+  const posted = versions.get(INVALID);
   await using again = await spawnCompanion({ place });
+  if (isQuiet) await ask(again.port, 'GET', 1, () => INVALID);
+  if (isQuiet && versions.get(INVALID) === posted) faults.push('what a POST had made invalid came back');
   let number = 0;
   await ask(again.port, 'GET', URLS, () => number++ % URLS);
   again.running.child.kill('SIGTERM');

@@ -10,7 +10,7 @@ const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: '20' },
     workers: { type: 'string', default: '1' },
-    crashes: { type: 'string', default: '30' },
+    crashes: { type: 'string', default: '50' },
     seed: { type: 'string', default: String(Date.now() % 1e6) },
   },
 });

@@ -299,6 +299,23 @@ describe('what is removed', () => {
     expect(urlsOf(last.store, { all: true })).toEqual([]);
   });
 
+  test('A76, A93: is on its way to the disk at once, and not with the next batch, so that a kill does not bring it back', async () => {
+    using place = tempFolder();
+    await using disk = diskIn(place.path);
+    const { store } = disk;
+    store.put(entryOf(URL_A));
+    await store.settled();
+    using index = new DatabaseSync(path.join(disk.folder, 'index.db'), { readOnly: true });
+    const left = index.prepare('SELECT count(*) AS count FROM answers');
+    expect(left.get()).toEqual({ count: 1 });
+    store.purge({ url: URL_A });
+    // No timer of this thread runs meanwhile.
+    for (let i = 0; i < 200 && left.get()!['count'] !== 0; i++) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+    }
+    expect(left.get()).toEqual({ count: 0 });
+  });
+
   test('is what was used longest ago when there is no room; what is pinned stays', async () => {
     using place = tempFolder();
     let now = Date.UTC(2026, 10, 24, 12);
