@@ -19,7 +19,18 @@ export function formatHost(host: string): string {
 
 /** Whether a host in normal form is an address rather than a name. */
 export function isAddress(host: string): boolean {
-  return host.includes(':') || /^\d+\.\d+\.\d+\.\d+$/.test(host);
+  // Not by a pattern: every exchange asks. Most names are told from an address by their first character.
+  let dots = 0;
+  let digits = 0;
+  for (let i = 0; i < host.length; i++) {
+    const code = host.charCodeAt(i);
+    if (code === 0x2e && digits > 0) {
+      dots++;
+      digits = 0;
+    } else if (code >= 0x30 && code <= 0x39) digits++;
+    else return host.includes(':');
+  }
+  return dots === 3 && digits > 0;
 }
 
 // A name in normal form already: its last label begins with a letter, so it is no IPv4 address in any spelling.

@@ -26,8 +26,44 @@ export interface RecorderParts {
   readonly lookEvery?: Milliseconds | undefined;
 }
 
-const begunAt = Symbol('begunAt');
-type Running = ExchangeDraft & { [begunAt]: Milliseconds };
+/** What a record begins with. When that was by the clock that never jumps is no part of what is shown. */
+class Draft implements ExchangeDraft {
+  readonly id: number;
+  readonly startedAt: EpochMilliseconds;
+  kind: ExchangeDraft['kind'];
+  method: string;
+  url = '';
+  host = '';
+  site = '';
+  fromSite: ExchangeDraft['fromSite'] = undefined;
+  because: ExchangeDraft['because'] = { rule: 'default' };
+  route: ExchangeDraft['route'] = 'companion';
+  filter: ExchangeDraft['filter'] = 'standard';
+  cache: ExchangeDraft['cache'] = 'off';
+  blockedBy: ExchangeDraft['blockedBy'] = undefined;
+  cacheStatus: ExchangeDraft['cacheStatus'] = undefined;
+  readonly attempts: ExchangeDraft['attempts'] = [];
+  status: ExchangeDraft['status'] = null;
+  fault: ExchangeDraft['fault'] = undefined;
+  sentence: ExchangeDraft['sentence'] = undefined;
+  bytesUp: Bytes = 0;
+  bytesDown: Bytes = 0;
+  firstByteAfter: ExchangeDraft['firstByteAfter'] = undefined;
+  took?: Milliseconds;
+  readonly #begunAt: Milliseconds;
+
+  constructor(id: number, startedAt: EpochMilliseconds, begunAt: Milliseconds, kind: Draft['kind'], method: string) {
+    this.id = id;
+    this.startedAt = startedAt;
+    this.kind = kind;
+    this.method = method;
+    this.#begunAt = begunAt;
+  }
+
+  since(elapsed: Milliseconds): Milliseconds {
+    return elapsed - this.#begunAt;
+  }
+}
 
 /** A recorder. Its numbers count up from 1. */
 export function makeRecorder(parts: RecorderParts): Recorder {
@@ -52,35 +88,10 @@ export function makeRecorder(parts: RecorderParts): Recorder {
 
   return {
     begin(kind, method) {
-      const draft: Running = {
-        id: ++last,
-        startedAt: parts.now(),
-        kind,
-        method,
-        url: '',
-        host: '',
-        site: '',
-        fromSite: undefined,
-        because: { rule: 'default' },
-        route: 'companion',
-        filter: 'standard',
-        cache: 'off',
-        blockedBy: undefined,
-        cacheStatus: undefined,
-        attempts: [],
-        status: null,
-        fault: undefined,
-        sentence: undefined,
-        bytesUp: 0,
-        bytesDown: 0,
-        firstByteAfter: undefined,
-        took: undefined,
-        [begunAt]: parts.elapsed(),
-      };
-      return draft;
+      return new Draft(++last, parts.now(), parts.elapsed(), kind, method);
     },
     firstByte(draft) {
-      draft.firstByteAfter = parts.elapsed() - (draft as Running)[begunAt];
+      draft.firstByteAfter = (draft as Draft).since(parts.elapsed());
     },
     opened(draft) {
       settle(draft);
@@ -94,7 +105,7 @@ export function makeRecorder(parts: RecorderParts): Recorder {
         timer = null;
       }
       settle(draft);
-      draft.took = Math.max(0, parts.elapsed() - (draft as Running)[begunAt]);
+      draft.took = Math.max(0, (draft as Draft).since(parts.elapsed()));
       parts.ended(draft);
     },
   };

@@ -116,7 +116,7 @@ test('ports are digits from 1 to 65535', () => {
 
 test('an address is told from a name', () => {
   expect(['127.0.0.1', '::1'].map(isAddress)).toEqual([true, true]);
-  expect(['example.com', '1.2.3.test'].map(isAddress)).toEqual([false, false]);
+  expect(['example.com', '1.2.3.test', '1.2.3', '1.2.3.4.5', '1..2.3', '1.2.3.', ''].some(isAddress)).toBe(false);
 });
 
 test('a host is cut where its site begins', () => {
