@@ -5,7 +5,7 @@ import type { Because, Decision } from '../shared/decision/rule.ts';
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Attempt, Exchange, HopTrace } from '../shared/exchange.ts';
 import type { Fault } from '../shared/fault.ts';
-import type { Bytes, EpochMilliseconds, Milliseconds } from '../shared/units.ts';
+import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop, Route } from '../shared/config.ts';
 import type { Answer, RequestHead } from './message/message.ts';
 import type { Socket } from './sockets/socket.ts';
@@ -192,8 +192,6 @@ export interface Cache {
   pass(ask: Ask): void;
   /** What lookup would say, changing nothing: for explain. */
   peek(request: CacheRequest, now: EpochMilliseconds): string;
-  readonly size: Bytes;
-  readonly count: number;
   clear(): void;
   close(): Promise<void>;
 }

@@ -1,8 +1,9 @@
 // The cache room, in short (RFC 9111): look up, and store what upstream says or make do where it says nothing. Each step has its file: select.ts chooses
 // among what is stored, serve.ts answers from it, collapse.ts lets others share what is on its way, revalidate.ts takes a 304, keep.ts stores. What the
 // RFC decides is in policy.ts. How it all went is told in Cache-Status parameters (RFC 9211).
+import type { ConfigCache } from '../../shared/config.ts';
 import { Fault } from '../../shared/fault.ts';
-import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
+import type { EpochMilliseconds } from '../../shared/units.ts';
 import { letGo, type Answer, type RequestHead } from '../message/message.ts';
 import type { Ask, Cache, CacheRequest, ExchangeTimes, Found } from '../rooms.ts';
 import { type Asked, readRequest } from './asked.ts';
@@ -25,31 +26,11 @@ import type { Store } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 import { Tiers } from './tiers.ts';
 
-export interface CacheLimits {
-  /** Memory that stored answers may take, all told. */
-  readonly memory: Bytes;
-  /** Disk that they may take. */
-  readonly disk?: Bytes | undefined;
-  /** The largest body that is kept. */
-  readonly entry: Bytes;
-  /** With no more than this still to come, a body that nobody reads any more is fetched to its end. */
-  readonly finish: Bytes;
-  /** Whether who asks for what another is being sent waits for that. */
-  readonly collapse: 'on' | 'off';
-  /** How many seconds he waits for one leader. */
-  readonly collapseWait: Seconds;
-  readonly semantics?: 'shared' | 'private';
-  /** Fields that speak to this cache before Cache-Control does (RFC 9213). */
-  readonly targeted?: readonly string[];
-  /** The most that heuristic freshness may be. */
-  readonly heuristic?: Seconds;
-  /** Whether stale answers are served while upstream cannot be reached. */
-  readonly offline?: 'on' | 'off';
-  /** How long answers are fresh at least where a site's mode is aggressive. */
-  readonly aggressive?: Seconds;
-  /** Whether answers with Set-Cookie may be kept: not where several people use this. */
-  readonly cookies?: boolean;
-}
+/** What the file says of the cache, and what follows from the rest of it. */
+export type CacheLimits = ConfigCache & {
+  /** Whether answers with Set-Cookie may be kept: not where several people use this, or all sites share it. */
+  readonly cookies: boolean;
+};
 
 /** RFC 5861 §4. */
 const ERRORS: ReadonlySet<number> = new Set([500, 502, 503, 504]);
@@ -91,7 +72,7 @@ class OneCache implements SharedCache {
   constructor(limits: CacheLimits, invalidated: ((url: string) => void) | undefined, disk: DiskStore | null) {
     const semantics = semanticsOf(limits);
     this.semantics = semantics;
-    this.offline = limits.offline !== 'off';
+    this.offline = limits.offline === 'on';
     this.invalidated = invalidated;
     const memory = new MemoryStore(limits.memory);
     this.tiers = disk && new Tiers(memory, disk, limits.memory > 0 ? limits.entry : 0, semantics);
@@ -107,14 +88,6 @@ class OneCache implements SharedCache {
       url => this.invalidate(url),
       () => this.nothingOnItsWayCounts(),
     );
-  }
-
-  get size(): Bytes {
-    return this.answers.stats().bytes;
-  }
-
-  get count(): number {
-    return this.answers.stats().entries;
   }
 
   lookup(request: CacheRequest, now: EpochMilliseconds): Found {
@@ -271,13 +244,13 @@ class OneCache implements SharedCache {
   }
 }
 
-function semanticsOf(limits: CacheLimits): Semantics {
+function semanticsOf({ semantics, targeted, heuristic, aggressive, cookies }: CacheLimits): Semantics {
   return {
-    shared: limits.semantics !== 'private',
-    targeted: (limits.targeted ?? []).map(name => name.toLowerCase()),
-    heuristic: (limits.heuristic ?? 86_400) * 1000,
-    aggressive: (limits.aggressive ?? 3_600) * 1000,
-    cookies: limits.cookies ?? true,
+    shared: semantics === 'shared',
+    targeted,
+    heuristic: heuristic * 1000,
+    aggressive: aggressive * 1000,
+    cookies,
   };
 }
 

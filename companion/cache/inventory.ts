@@ -1,5 +1,5 @@
 // The store, as the office asks of it (office.ts): which of the stored answers are meant, and to forget or keep them.
-import type { Bytes } from '../../shared/units.ts';
+import type { ConfigCache } from '../../shared/config.ts';
 import type { Inventory, Listed } from './office.ts';
 import type { Store } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
@@ -7,14 +7,14 @@ import type { StoredResponse } from './stored-response.ts';
 /** `forget` lets go of what is stored of a URL, and of what is on its way there; `forgetAll` of everything on its way. */
 export function makeInventory(
   store: Store,
-  limits: { readonly memory: Bytes; readonly disk?: Bytes | undefined },
+  limits: Pick<ConfigCache, 'memory' | 'disk'>,
   forget: (url: string) => void,
   forgetAll: () => void,
 ): Inventory {
   return {
     holdings() {
       const { entries, bytes, disk } = store.stats();
-      return { memory: { entries, bytes, limit: limits.memory }, disk: disk && { ...disk, limit: limits.disk ?? 0 } };
+      return { memory: { entries, bytes, limit: limits.memory }, disk: disk && { ...disk, limit: limits.disk } };
     },
     get: url => (store.peek(url) ?? []).map(listed),
     list: (which, most) => store.list(which, most).map(listed),

@@ -34,8 +34,6 @@ function scripted(lookup: (request: CacheRequest, ask: Ask) => Found, more: Part
     },
     pass: ask => void heard.push(`pass ${String(ask.token)}`),
     peek: () => '',
-    size: 0,
-    count: 0,
     clear: () => {},
     close: async () => {},
     ...more,

@@ -134,8 +134,6 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
       failed: () => null,
       pass: () => {},
       peek: () => 'fwd=bypass',
-      size: 0,
-      count: 0,
       clear: () => {},
       close: async () => {},
     },

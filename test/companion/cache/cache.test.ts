@@ -1,10 +1,11 @@
 // The cache at its interface: keys, bodies on their way, bounds, and what happens meanwhile. What the RFC says is in vectors.test.ts.
 import { describe, expect, test } from 'vitest';
-import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import { createCache } from '../../../companion/cache/cache.ts';
 import { selectionOf } from '../../../companion/cache/vary.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, RequestHead } from '../../../companion/message/message.ts';
 import type { Cache, CacheRequest } from '../../../companion/rooms.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { steered } from '../../support/steered.ts';
 
 const NOW = Date.UTC(2026, 10, 24, 9, 0, 0);
@@ -96,7 +97,7 @@ function stream(cache: Cache, request: CacheRequest, framing?: Framing) {
   return { source, sink, status, body: answer.body as BodySource };
 }
 
-const LIMITS: CacheLimits = { memory: 256 * KiB, entry: 32 * KiB, finish: 0, collapse: 'off', collapseWait: 5 };
+const LIMITS = cacheLimits({ memory: 256 * KiB, entry: 32 * KiB });
 const isHit = (cache: Cache, request: CacheRequest) => cache.lookup(request, NOW).kind === 'hit';
 
 describe('what is told apart', () => {
@@ -129,7 +130,7 @@ describe('what is told apart', () => {
     const request = requestOf('http://a.test/x');
     const off = { ...request, decision: { ...request.decision, cache: 'off' } as CacheRequest['decision'] };
     expect(fetchInto(cache, off, answerOf(Buffer.from('x')))).toBe('fwd=bypass');
-    expect(cache.count).toBe(0);
+    expect(cache.inventory.holdings().memory.entries).toBe(0);
     fetchInto(cache, request, answerOf(Buffer.from('x')));
     expect(cache.lookup(off, NOW)).toMatchObject({ status: 'fwd=bypass' });
   });
@@ -141,7 +142,7 @@ describe('what is told apart', () => {
     fetchInto(cache, request, answerOf(Buffer.from('x')));
     expect(cache.peek(request, NOW + 10_000)).toBe('hit; ttl=50');
     expect(cache.peek(request, NOW + 60_000)).toBe('fwd=stale');
-    expect(cache.count).toBe(1);
+    expect(cache.inventory.holdings().memory.entries).toBe(1);
   });
 });
 
@@ -176,7 +177,7 @@ describe('a body on its way', () => {
     const short = stream(cache, request, { kind: 'length', length: 10 });
     short.source.sink!.write(Buffer.from('half'));
     short.source.sink!.end(null);
-    expect(cache.count).toBe(0);
+    expect(cache.inventory.holdings().memory.entries).toBe(0);
   });
 
   test('that is too large passes whole and is not stored', () => {
@@ -186,7 +187,7 @@ describe('a body on its way', () => {
     source.sink!.end(null);
     expect(sink.chunks).toHaveLength(40);
     expect(sink.ended).toBe(true);
-    expect(cache.count).toBe(0);
+    expect(cache.inventory.holdings().memory.entries).toBe(0);
     expect(cache.lookup(request, NOW).kind === 'hit').toBe(false);
   });
 
@@ -213,7 +214,7 @@ describe('a body on its way', () => {
     const copied = slow.filter(one => one.status.includes('stored'));
     expect(copied.length).toBe(LIMITS.memory / (16 * KiB));
     for (const { source } of slow) source.sink!.end(null);
-    expect(cache.count).toBe(copied.length);
+    expect(cache.inventory.holdings().memory.entries).toBe(copied.length);
     expect(stream(cache, requestOf('http://a.test/later')).status).toContain('stored');
   });
 
@@ -231,7 +232,7 @@ describe('a body on its way', () => {
     const { source } = stream(cache, request);
     cache.clear();
     source.sink!.end(null);
-    expect(cache.count).toBe(0);
+    expect(cache.inventory.holdings().memory.entries).toBe(0);
   });
 
   test('does not take the place of an answer that came later', () => {
@@ -249,28 +250,28 @@ describe('a body on its way', () => {
 
 describe('bounds', () => {
   test('the bytes of all answers stay within the memory, and the least recently used go first', () => {
-    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB, finish: 0, collapse: 'off', collapseWait: 5 });
+    const cache = createCache(cacheLimits({ memory: 64 * KiB, entry: 32 * KiB }));
     const first = requestOf('http://a.test/0');
     fetchInto(cache, first, answerOf(Buffer.alloc(KiB)));
     for (let i = 1; i < 500; i++) {
       fetchInto(cache, requestOf(`http://a.test/${i}`), answerOf(Buffer.alloc(KiB)));
-      expect(cache.size).toBeLessThanOrEqual(64 * KiB);
+      expect(cache.inventory.holdings().memory.bytes).toBeLessThanOrEqual(64 * KiB);
       expect(isHit(cache, first)).toBe(true);
     }
-    expect(cache.count).toBeGreaterThan(20);
+    expect(cache.inventory.holdings().memory.entries).toBeGreaterThan(20);
     expect(isHit(cache, requestOf('http://a.test/1'))).toBe(false);
   });
 
   test('small answers are counted with their overhead', () => {
-    const cache = createCache({ memory: 64 * KiB, entry: 32 * KiB, finish: 0, collapse: 'off', collapseWait: 5 });
+    const cache = createCache(cacheLimits({ memory: 64 * KiB, entry: 32 * KiB }));
     for (let i = 0; i < 500; i++) fetchInto(cache, requestOf(`http://a.test/${i}`), answerOf(Buffer.alloc(1)));
-    expect(cache.count).toBeLessThan(100);
+    expect(cache.inventory.holdings().memory.entries).toBeLessThan(100);
   });
 
   test('without memory nothing is kept', () => {
-    const cache = createCache({ memory: 0, entry: 32 * KiB, finish: 0, collapse: 'off', collapseWait: 5 });
+    const cache = createCache(cacheLimits({ memory: 0, entry: 32 * KiB }));
     expect(fetchInto(cache, requestOf('http://a.test/x'), answerOf(Buffer.from('x')))).toBe('fwd=uri-miss');
-    expect(cache.size).toBe(0);
+    expect(cache.inventory.holdings().memory.bytes).toBe(0);
   });
 
   test('an answer does not keep the read buffer that it came in', () => {

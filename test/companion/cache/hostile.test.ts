@@ -1,14 +1,15 @@
 // Attacks on the cache at its interface: outdated answers that would come back, storms of questions, and answers that leave memory while they are used.
 import { describe, expect, test } from 'vitest';
-import { type CacheLimits, createCache } from '../../../companion/cache/cache.ts';
+import { createCache } from '../../../companion/cache/cache.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, Body, BodySink, BodySource } from '../../../companion/message/message.ts';
 import type { Cache, CacheRequest } from '../../../companion/rooms.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 
 const KiB = 1024;
 const URL_X = 'http://origin.test/x';
-const LIMITS: CacheLimits = { memory: 256 * KiB, entry: 32 * KiB, finish: 0, collapse: 'off', collapseWait: 5 };
+const LIMITS = cacheLimits({ memory: 256 * KiB, entry: 32 * KiB });
 
 function requestOf(fields: Fields = new Fields(), url = URL_X): CacheRequest {
   return {

@@ -7,6 +7,7 @@ import { createCache } from '../../../companion/cache/cache.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { Answer, RequestHead } from '../../../companion/message/message.ts';
 import type { Ask, CacheRequest } from '../../../companion/rooms.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 
 const START = Date.UTC(2026, 10, 24, 9, 0, 0);
 
@@ -50,7 +51,7 @@ test('R67, R68, R69, R70, R74, R77: whatever is asked and answered, what comes o
   const seen = { hits: 0, confirmed: 0, stale: 0, instead: 0 };
   fc.assert(
     fc.property(anyTerms, fc.array(anyStep, { minLength: 5, maxLength: 25 }), (first, steps) => {
-      const cache = createCache({ memory: 1e6, entry: 1e5, finish: 0, collapse: 'off', collapseWait: 5, heuristic: 0 });
+      const cache = createCache(cacheLimits({ memory: 1e6, entry: 1e5, heuristic: 0 }));
       const history: Terms[] = [first];
       /** When the origin last said so of a version, by kind. */
       const saidAt = new Map<string, number>();

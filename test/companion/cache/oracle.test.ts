@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { CacheRequest } from '../../../companion/rooms.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { steered } from '../../support/steered.ts';
 
 /** What is used of it. */
@@ -39,7 +40,7 @@ type Verdict = 'hit' | 'behind' | 'ask';
 
 const NOW = Date.UTC(2026, 10, 24, 9, 0, 0);
 const URL_ASKED = 'http://a.test/x';
-const LIMITS = { memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+const LIMITS = cacheLimits({ memory: 1024 * 1024, entry: 64 * 1024 });
 const httpDate = (at: number) => new Date(at).toUTCString();
 
 function requestOf(fields: Pairs, method = 'GET'): CacheRequest {

@@ -7,6 +7,7 @@ import { hasAll, rangeAnswer } from '../../../companion/cache/range-answer.ts';
 import type { Entry } from '../../../companion/cache/store.ts';
 import type { BodySource } from '../../../companion/message/message.ts';
 import { KiB, MiB } from '../../../shared/units.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { diskIn, tempFolder } from '../../support/disk-cache.ts';
 import { type Origin, startOrigin, startRawOrigin } from '../../support/origin.ts';
 import { connectRaw, type RawAnswer } from '../../support/raw-client.ts';
@@ -192,7 +193,7 @@ describe('through the walk', () => {
           const chunk = sent === '' ? '' : `${sent.length.toString(16)}\r\n${sent}\r\n`;
           return `${line}${common}Transfer-Encoding: chunked\r\n\r\n${chunk}${isWhole ? '0\r\n\r\n' : ''}`;
         }
-        const limits = { memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+        const limits = cacheLimits({ memory: 1024 * 1024, entry: 64 * 1024 });
         const decide = () => steered();
         await using proxy = await startProxy({ rooms: { cache: createCache(limits), decide, now: () => now } });
         for (step of steps) {
@@ -265,7 +266,7 @@ test('R59: what a client has left behind is a part, and the next one gets the re
     // The rest never comes.
     else response.write(whole.subarray(0, 30_000));
   });
-  const limits = { memory: MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+  const limits = cacheLimits({ memory: MiB, entry: 64 * KiB });
   const decide = () => steered();
   await using proxy = await startProxy({ rooms: { cache: createCache(limits), decide } });
   {
@@ -303,11 +304,7 @@ test('R58, R67: a newer part brings its fields to the older ones on the disk, wh
   });
   using place = tempFolder();
   await using disk = diskIn(place.path, { now: () => now });
-  const cache = createCache(
-    { memory: 4 * MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 },
-    undefined,
-    disk.store,
-  );
+  const cache = createCache(cacheLimits({ memory: 4 * MiB, entry: 64 * KiB }), undefined, disk.store);
   await using proxy = await startProxy({ rooms: { cache, decide: () => steered(), now: () => now } });
   const written = vi.spyOn(disk.store, 'put');
   await getThrough(proxy.port, origin, '/r', 'Range: bytes=0-19999\r\n');
@@ -338,7 +335,7 @@ test('R25, R59: ranges come out of a whole on the disk, and parts outlive a rest
     const place = `bytes ${from}-${Number(from) + part.length - 1}/${whole.length}`;
     response.writeHead(206, { ...fields, 'Content-Range': place, 'Content-Length': part.length }).end(part);
   });
-  const limits = { memory: 4 * MiB, entry: 64 * KiB, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+  const limits = cacheLimits({ memory: 4 * MiB, entry: 64 * KiB });
   const decide = () => steered();
   using place = tempFolder();
   {

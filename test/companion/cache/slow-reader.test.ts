@@ -1,6 +1,7 @@
 // Hits are put together in memory that is used again: who reads slowly must get his own bytes all the same.
 import { expect, test } from 'vitest';
 import { createCache } from '../../../companion/cache/cache.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { startOrigin } from '../../support/origin.ts';
 import { connectRaw } from '../../support/raw-client.ts';
 import { steered } from '../../support/steered.ts';
@@ -11,7 +12,7 @@ test('who does not read while others are served gets every byte of his own answe
     response.setHeader('Cache-Control', 'max-age=60');
     response.end(request.url!.at(-1)!.repeat(15_000));
   });
-  const cache = createCache({ memory: 4 * 1024 ** 2, entry: 1024 ** 2, collapse: 'off', collapseWait: 1, finish: 0 });
+  const cache = createCache(cacheLimits({ memory: 4 * 1024 ** 2, entry: 1024 ** 2, collapse: 'off', collapseWait: 1 }));
   await using proxy = await startProxy({ rooms: { cache, decide: () => steered() } });
   const text = (n: number) => `GET ${origin.url(`/${n}`)} HTTP/1.1\r\nHost: x\r\n\r\n`;
   await using quick = await connectRaw(proxy.port);

@@ -9,6 +9,7 @@ import { createCache } from '../../../companion/cache/cache.ts';
 import type { Decision } from '../../../shared/decision/rule.ts';
 import { connectRaw, type RawAnswer, type RawClient } from '../../support/raw-client.ts';
 import { diskIn, tempFolder } from '../../support/disk-cache.ts';
+import { cacheLimits } from '../../support/cache-limits.ts';
 import { startRawOrigin } from '../../support/origin.ts';
 import { steered } from '../../support/steered.ts';
 import { DIRECT, startProxy } from '../../support/with-proxy.ts';
@@ -93,7 +94,7 @@ interface Vector {
 
 const FOLDER = new URL('../../vectors/cache/', import.meta.url);
 const START = Date.UTC(2026, 10, 24, 9, 0, 0);
-const LIMITS = { memory: 1024 * 1024, entry: 64 * 1024, finish: 0, collapse: 'off', collapseWait: 5 } as const;
+const LIMITS = cacheLimits({ memory: 1024 * 1024, entry: 64 * 1024 });
 
 /** Played a second time, with all that is stored on the disk and nothing in memory. */
 const OVER_DISK = ['partial.json', 'storing.json', 'validation.json'];

@@ -47,8 +47,6 @@ function alwaysHits(answer: Answer): Cache {
     failed: () => null,
     pass: () => {},
     peek: () => '',
-    size: 0,
-    count: 0,
     clear: () => {},
     close: async () => {},
   };
