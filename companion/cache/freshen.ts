@@ -53,26 +53,29 @@ export function without(names: readonly string[], lines: readonly string[]): rea
   return kept;
 }
 
+/** The lines with `fresh` in the place of what stood under the same names. */
+export function replacedLines(stored: readonly string[], fresh: readonly string[]): readonly string[] {
+  const names = new Set<string>();
+  for (let i = 1; i < fresh.length; i += 3) names.add(fresh[i]!);
+  const lines: string[] = [];
+  for (let i = 0; i < stored.length; i += 3) {
+    if (!names.has(stored[i + 1]!)) lines.push(stored[i]!, stored[i + 1]!, stored[i + 2]!);
+  }
+  return lines.concat(fresh);
+}
+
 /** The stored lines with every field of `fresh` in the place of what was stored under its name; null where that is too much. */
 export function mergedLines(
   stored: readonly string[],
   fresh: Fields,
   respondedAt: EpochMilliseconds,
 ): readonly string[] | null {
-  const names = new Set<string>();
   const added: string[] = [];
   const given = storedLines(fresh, respondedAt);
   for (let i = 0; i < given.length; i += 3) {
-    const lower = given[i + 1]!;
-    if (NOT_MERGED.has(lower)) continue;
-    names.add(lower);
-    added.push(given[i]!, lower, given[i + 2]!);
+    if (!NOT_MERGED.has(given[i + 1]!)) added.push(given[i]!, given[i + 1]!, given[i + 2]!);
   }
-  const lines: string[] = [];
-  for (let i = 0; i < stored.length; i += 3) {
-    if (!names.has(stored[i + 1]!)) lines.push(stored[i]!, stored[i + 1]!, stored[i + 2]!);
-  }
-  lines.push(...added);
+  const lines = replacedLines(stored, added);
   const size = lines.reduce((sum, line) => sum + line.length, 0);
   return size > MAX_FRESHENED || lines.length > 3 * MAX_FRESHENED_LINES ? null : lines;
 }

@@ -20,10 +20,10 @@ import {
   termsOf,
 } from './policy.ts';
 import type { Refreshing } from './refreshing.ts';
-import { type Entry, MemoryBody, spaceOf, type Store } from './store.ts';
+import { type Entry, haveOnePlace, MemoryBody, spaceOf, type Store } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
 import type { Tiers } from './tiers.ts';
-import { chosenBy, sameSelection, type Selection } from './vary.ts';
+import { chosenBy, type Selection } from './vary.ts';
 
 /** A buffer of its own costs one that is smaller more than the copy does. */
 const SMALL: Bytes = 4_096;
@@ -235,8 +235,8 @@ export class Keeping {
   }
 
   /** What is stored already in the place of this one. */
-  private inPlaceOf({ url, space, selection }: Entry): StoredResponse | undefined {
-    return this.store.peek(url)?.find(one => one.space === space && sameSelection(one.selection, selection));
+  private inPlaceOf(entry: Entry): StoredResponse | undefined {
+    return this.store.peek(entry.url)?.find(one => haveOnePlace(one, entry));
   }
 }
 

@@ -5,9 +5,8 @@ import type { Stored } from '../../shared/control.ts';
 import type { Bytes } from '../../shared/units.ts';
 import { FrequencySketch } from './frequency-sketch.ts';
 import { Slabs } from './slabs.ts';
-import { meaning, type Store, type StoreStats } from './store.ts';
+import { haveOnePlace, meaning, type Store, type StoreStats } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
-import { sameSelection } from './vary.ts';
 
 /** Variants kept of one URL in one space, and answers of one URL in all. */
 const MAX_VARIANTS = 8;
@@ -69,9 +68,7 @@ export class MemoryStore implements Store {
     response.hash = hashOf(response.url);
     this.sketch.seen(response.hash);
     const before = this.peek(response.url) ?? NONE;
-    const others = before.filter(
-      one => one.space !== response.space || !sameSelection(one.selection, response.selection),
-    );
+    const others = before.filter(one => !haveOnePlace(one, response));
     // A slow body may be whole only after a later one of the same resource.
     const same = before.filter(one => !others.includes(one));
     if (same.some(one => one.respondedAt > response.respondedAt)) return false;

@@ -4,6 +4,7 @@ import type { Bytes, EpochMilliseconds } from '../../shared/units.ts';
 import { Fields } from '../message/headers.ts';
 import type { Answer, Body, RequestHead, ResponseHead } from '../message/message.ts';
 import { parseHttpDate } from './dates.ts';
+import { replacedLines } from './freshen.ts';
 import { bodyOf, type ByteRange, isStrongDate, isStrongTag, type Piece, type Validators } from './ranges.ts';
 import { type Entry, MemoryBody, type PartialBody, type StoredBody } from './store.ts';
 
@@ -142,7 +143,8 @@ export function combine(stored: Entry, fresh: Entry, limit: Bytes): Entry {
   if (fresh.partial === null || stored.status !== 200) return fresh;
   if (!isOfSame(stored, fresh)) return fresh;
   const complete = fresh.partial.complete!;
-  const lines = updatedLines(stored.lines, fresh.lines);
+  // RFC 9111 §3.4: each field of the newer answer replaces all lines of that name.
+  const lines = replacedLines(stored.lines, fresh.lines);
   const { pinned, selection } = stored;
   if (stored.partial === null) {
     if (stored.body.length !== complete) return fresh;
@@ -197,17 +199,6 @@ function bounded(parts: readonly Part[]): readonly Part[] {
   return joined;
 }
 
-/** RFC 9111 §3.4: each field of the newer answer replaces all lines of that name, except Content-Range. */
-function updatedLines(stored: readonly string[], fresh: readonly string[]): readonly string[] {
-  const replaced = new Set<string>();
-  for (let i = 1; i < fresh.length; i += 3) replaced.add(fresh[i]!);
-  const lines: string[] = [];
-  for (let i = 0; i < stored.length; i += 3) {
-    if (!replaced.has(stored[i + 1]!)) lines.push(stored[i]!, stored[i + 1]!, stored[i + 2]!);
-  }
-  return lines.concat(fresh);
-}
-
 /** The request for what is missing of an incomplete entry, bound to its validator (RFC 9110 §13.1.5); null where that could not be combined. */
 export function completingRequest(head: RequestHead, entry: Entry): { request: RequestHead; gap: ByteRange } | null {
   const { partial } = entry;
@@ -240,7 +231,7 @@ export function completedAnswer(
   const before = piecesWithin(parts, 0, gap.from);
   const after = piecesWithin(parts, gap.to, complete);
   if (incoming === null || (before === null && gap.from > 0) || (after === null && gap.to < complete)) return null;
-  const fields = new Fields(updatedLines(entry.lines, head.fields.flat) as string[]);
+  const fields = new Fields(replacedLines(entry.lines, head.fields.flat) as string[]);
   fields.delete('content-range').delete('content-length').delete('transfer-encoding');
   return {
     head: { ...head, status: 200, reason: 'OK', fields, framing: { kind: 'length', length: complete } },

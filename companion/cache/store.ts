@@ -4,7 +4,7 @@ import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Seconds } from '../../shared/units.ts';
 import type { BodySource } from '../message/message.ts';
 import type { StoredResponse } from './stored-response.ts';
-import type { Selection } from './vary.ts';
+import { sameSelection, type Selection } from './vary.ts';
 
 /** One stored answer as plain data: what memory, disk and tests share. */
 export interface Entry {
@@ -78,6 +78,13 @@ export interface Store {
 /** Whose an answer is: the route's, since another exit may see another web, and the partition's, since a page must not be able to time what another site cached. */
 export function spaceOf(route: string, partition: string): string {
   return `${route}\n${partition}`;
+}
+
+type Place = Pick<Entry, 'space' | 'selection'>;
+
+/** Whether, of two answers of one URL, one takes the place of the other. */
+export function haveOnePlace(a: Place, b: Place): boolean {
+  return a.space === b.space && sameSelection(a.selection, b.selection);
 }
 
 export class MemoryBody implements StoredBody {

@@ -9,9 +9,8 @@ import type { DiskEntry, DiskFilling, DiskStore } from './disk-store.ts';
 import { Fields } from '../message/headers.ts';
 import { isOfSame } from './partial.ts';
 import { type Semantics, termsOf } from './policy.ts';
-import { type Entry, MemoryBody, type Store, type StoredBody, type StoreStats } from './store.ts';
+import { type Entry, haveOnePlace, MemoryBody, type Store, type StoredBody, type StoreStats } from './store.ts';
 import { StoredResponse } from './stored-response.ts';
-import { sameSelection } from './vary.ts';
 
 /** Of so many hits in memory one is told to the disk, which would else take what is used most for what nobody wants any more. */
 const TOLD_HITS = 64;
@@ -57,7 +56,7 @@ export class Tiers implements Store {
   put(response: StoredResponse): boolean {
     const { entry, url } = response;
     const before = this.memory.peek(url) ?? this.load(url, false) ?? [];
-    const same = before.find(one => isSame(one, entry));
+    const same = before.find(one => haveOnePlace(one, entry));
     // A slow body may be whole only after a later one of the same resource.
     if (same !== undefined && same.respondedAt > response.respondedAt) return false;
     if (same?.pinned === true) response.pinned = true;
@@ -212,12 +211,6 @@ export class Tiers implements Store {
     );
     if (found !== undefined) this.bringUp(url, found);
   }
-}
-
-type Kind = Pick<Entry, 'space' | 'selection'>;
-
-function isSame(a: Kind, b: Kind): boolean {
-  return a.space === b.space && sameSelection(a.selection, b.selection);
 }
 
 function partsLength({ partial }: Entry): Bytes {
