@@ -21,7 +21,7 @@ import { lifetimeIn, type Semantics } from './policy.ts';
 import { Refreshing } from './refreshing.ts';
 import { Revalidating } from './revalidate.ts';
 import { isCached, modeOf, select } from './select.ts';
-import { hitOf, staleInstead } from './serve.ts';
+import { hitOf, isSound, staleInstead } from './serve.ts';
 import type { Store } from './store.ts';
 import type { StoredResponse } from './stored-response.ts';
 import { Tiers } from './tiers.ts';
@@ -93,7 +93,12 @@ class OneCache implements SharedCache {
   lookup(request: CacheRequest, now: EpochMilliseconds): Found {
     const asked = ((request.asked as Asked | undefined) ??= readRequest(request.head));
     const { aggressive } = this.semantics;
-    const selected = select(this.answers, request, asked, now, true, aggressive);
+    let selected = select(this.answers, request, asked, now, true, aggressive);
+    // Damage is a miss as long as nothing has been said.
+    while ('stored' in selected && request.head.method === 'GET' && !isSound(selected.stored, asked)) {
+      this.answers.remove(selected.stored);
+      selected = select(this.answers, request, asked, now, true, aggressive);
+    }
     const moment = this.invalidations.present;
     if ('stored' in selected) return hitOf(request, asked, selected, now, aggressive, moment, this.refreshing);
     if (asked.control.onlyIfCached && selected.why !== 'method' && isCached(request.decision)) {

@@ -1,6 +1,7 @@
-// A stored body that is a file, on its way out: block by block, each checked before any of it goes. A block that is not what was stored breaks the answer
-// off, so that nothing false is ever served and nothing short looks whole; the store then forgets it, and the next request is a miss. (To check the whole
-// file before its first byte would read all of it for every range.)
+// A stored body that is a file, on its way out: block by block, each checked before any of it goes. The first one is checked before the head goes out,
+// so that damage there is a miss; a later block that is not what was stored breaks the answer off, so that nothing false is ever served and nothing short
+// looks whole; the store then forgets it, and the next request is a miss. (To check the whole file before its first byte would read all of it for every
+// range.)
 import * as fs from 'node:fs';
 import { hash } from 'node:crypto';
 import type { Bytes } from '../../shared/units.ts';
@@ -23,9 +24,19 @@ export interface FileFacts {
 export class FileBody implements StoredBody {
   readonly bytes = null;
   private readonly facts: FileFacts;
+  /** Read already; what is opened next may take it. */
+  private checked: Block | null = null;
 
   constructor(facts: FileFacts) {
     this.facts = facts;
+  }
+
+  /** Reads the block with this byte and checks it. True also where the file cannot be opened just now. */
+  isSound(from: Bytes): boolean {
+    const index = Math.min(Math.floor(from / BLOCK), Math.ceil(this.facts.length / BLOCK) - 1);
+    const bytes = readBlock(this.facts, index);
+    this.checked = Buffer.isBuffer(bytes) ? { index, bytes } : null;
+    return bytes !== null;
   }
 
   get length(): Bytes {
@@ -33,8 +44,15 @@ export class FileBody implements StoredBody {
   }
 
   open(from: Bytes, to: Bytes): BodySource {
-    return new FileSource(this.facts, from, to);
+    const { checked } = this;
+    this.checked = null;
+    return new FileSource(this.facts, from, to, checked);
   }
+}
+
+interface Block {
+  readonly index: number;
+  readonly bytes: Buffer;
 }
 
 /** Neither where a link leads, nor waiting for who writes into a pipe: a body is a file. */
@@ -68,6 +86,25 @@ export function readChecked(facts: Pick<FileFacts, 'path' | 'length' | 'blocks'>
   }
 }
 
+/** One block, null where it is not what was stored; undefined where the file cannot be opened now. */
+function readBlock({ path, length, blocks }: FileFacts, index: number): Buffer | null | undefined {
+  let fd: number;
+  try {
+    fd = fs.openSync(path, READ);
+  } catch (error) {
+    return isShort(error) ? undefined : null;
+  }
+  try {
+    const bytes = Buffer.allocUnsafeSlow(Math.min(BLOCK, length - index * BLOCK));
+    const count = fs.readSync(fd, bytes, 0, bytes.length, index * BLOCK);
+    return count === bytes.length && isBlock(bytes, index, blocks) ? bytes : null;
+  } catch {
+    return null;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 function isBlock(bytes: Buffer, index: number, blocks: Buffer): boolean {
   return hash('sha256', bytes, 'buffer').equals(blocks.subarray(index * BLOCK_DIGEST, (index + 1) * BLOCK_DIGEST));
 }
@@ -84,8 +121,10 @@ class FileSource implements BodySource {
   private paused = false;
   private reading = false;
   private over = false;
+  private readonly checked: Block | null;
 
-  constructor(facts: FileFacts, from: Bytes, to: Bytes) {
+  constructor(facts: FileFacts, from: Bytes, to: Bytes, checked: Block | null) {
+    this.checked = checked;
     this.facts = facts;
     this.from = from;
     this.to = to;
@@ -119,6 +158,10 @@ class FileSource implements BodySource {
     if (this.over || this.paused || this.reading) return;
     const begin = this.index * BLOCK;
     if (begin >= this.to) return this.finish();
+    if (this.checked?.index === this.index) {
+      this.give(this.checked.bytes);
+      return this.next();
+    }
     const length = Math.min(BLOCK, this.facts.length - begin);
     const block = Buffer.allocUnsafeSlow(length);
     this.reading = true;
@@ -128,13 +171,19 @@ class FileSource implements BodySource {
       if (error !== null || count !== length || !isBlock(block, this.index, this.facts.blocks)) {
         return this.breakOff(error ?? new Error('a stored body is damaged'), true);
       }
-      this.index++;
-      this.kept?.push(block);
-      this.paused = !this.sink!.write(
-        block.subarray(Math.max(0, this.from - begin), Math.min(length, this.to - begin)),
-      );
+      this.give(block);
       this.next();
     });
+  }
+
+  /** What is wanted of the next block. */
+  private give(block: Buffer): void {
+    const begin = this.index * BLOCK;
+    this.index++;
+    this.kept?.push(block);
+    this.paused = !this.sink!.write(
+      block.subarray(Math.max(0, this.from - begin), Math.min(block.length, this.to - begin)),
+    );
   }
 
   private finish(): void {

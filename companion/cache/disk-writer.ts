@@ -40,6 +40,8 @@ const DOOMED_FOR: Milliseconds = 1_000;
 const SWEEP_AFTER: Milliseconds = 5_000;
 const SWEEP_EVERY: Milliseconds = 3_600_000;
 /** An unfinished file of another process that lives has not been written for so long: it was given up. */
+/** An index that was set aside stays so long, for a person to look at; there is one at the most. */
+const SET_ASIDE_FOR: Milliseconds = 7 * 24 * 3_600_000;
 const FORGOTTEN_AFTER: Milliseconds = 24 * 3_600_000;
 
 const { folder, mark, ...start } = workerData as WriterStart;
@@ -134,11 +136,15 @@ function open(): Index {
 }
 
 /** An index that cannot be used goes out of the way, for a person to look at; the next one takes its place. Bodies without rows are swept. */
+const aside = `${places.index}.set-aside`;
+
 function setAside(): void {
   shut();
-  const aside = `${places.index}.set-aside`;
   fs.rmSync(aside, { recursive: true, force: true });
-  if (fs.existsSync(places.index)) fs.renameSync(places.index, aside);
+  if (fs.existsSync(places.index)) {
+    fs.renameSync(places.index, aside);
+    fs.utimesSync(aside, new Date(), new Date());
+  }
   for (const suffix of ['-wal', '-shm']) fs.rmSync(`${places.index}${suffix}`, { recursive: true, force: true });
   sweepLater(true);
 }
@@ -614,6 +620,9 @@ function sweep(atOnce: boolean): void {
     for (const name of fs.readdirSync(places.unfinished)) {
       if (isForgotten(name)) fs.rmSync(join(places.unfinished, name), { recursive: true, force: true });
     }
+    const old = fs.lstatSync(aside, { throwIfNoEntry: false });
+    if (old !== undefined && old.mtimeMs < Date.now() - SET_ASIDE_FOR)
+      fs.rmSync(aside, { recursive: true, force: true });
     sweepFolders(fs.readdirSync(places.bodies));
   } catch {
     // Another time.

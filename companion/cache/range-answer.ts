@@ -1,5 +1,5 @@
 // What a stored answer, whole or not, has for a request with Range (RFC 9110 §14.2; RFC 9111 §3.3).
-import type { Milliseconds } from '../../shared/units.ts';
+import type { Bytes, Milliseconds } from '../../shared/units.ts';
 import type { Answer } from '../message/message.ts';
 import { piecesWithin, validatorsOf } from './partial.ts';
 import {
@@ -36,6 +36,12 @@ export function hasAll(entry: Entry, asked: RangeRequest): boolean {
   const ranges = wanted(entry, asked);
   if (ranges === 'whole' || ranges.length === 0) return false;
   return ranges.every(({ from, to }) => piecesWithin(entry.partial!.parts, from, to) !== null);
+}
+
+/** The first byte of the body that the answer will have. */
+export function firstByte(entry: Entry, asked: RangeRequest): Bytes {
+  const ranges = wanted(entry, asked);
+  return ranges === 'whole' || ranges.length === 0 ? 0 : ranges[0]!.from;
 }
 
 /** The 206 or 416 for the request; null where all of the entry is to be sent. To be asked only where it `hasAll`. */

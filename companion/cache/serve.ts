@@ -7,7 +7,7 @@ import { type Asked, readRequest } from './asked.ts';
 import { hasItAlready } from './conditional.ts';
 import { askFor, type Miss, missOf } from './miss.ts';
 import { currentAge, lifetimeIn, standsIn } from './policy.ts';
-import { hasAll, rangeAnswer } from './range-answer.ts';
+import { firstByte, hasAll, rangeAnswer } from './range-answer.ts';
 import type { Refreshing } from './refreshing.ts';
 import { type Chosen, modeOf } from './select.ts';
 import type { StoredResponse } from './stored-response.ts';
@@ -36,6 +36,12 @@ export function hitOf(
   const status = `${hit.status}; detail=stale-while-revalidate`;
   if (asked.control.onlyIfCached || !refreshing.begins(stored, now)) return { ...hit, status };
   return { ...hit, status, refresh: askFor(refreshOf(request, stored, moment), '') };
+}
+
+/** Whether the body, where it is on the disk, is what was stored, as far as can be told before the head goes out: its first piece that is asked for. */
+export function isSound(stored: StoredResponse, asked: Asked): boolean {
+  const body = stored.elsewhere;
+  return body?.isSound === undefined || body.isSound(firstByte(stored.entry, asked));
 }
 
 /** The request that makes a stale answer fresh again: without the client's own conditions. */

@@ -38,6 +38,8 @@ export interface StoredBody {
   readonly bytes: Buffer | null;
   /** The bytes from `from` up to but without `to`. */
   open(from: Bytes, to: Bytes): Buffer | BodySource;
+  /** Whether what is there of it from this byte on, for a little way, is still what was stored; absent: it is. */
+  isSound?(from: Bytes): boolean;
 }
 
 export interface PartialBody {

@@ -8,7 +8,7 @@ import { parseHttpDate } from './dates.ts';
 import { without } from './freshen.ts';
 import { correctedInitialAge, dateValue, type Reuse, reuseOf, type Semantics, type Terms, termsOf } from './policy.ts';
 import { offsetOf, type Page, type Slabs, type Tenant } from './slabs.ts';
-import { type Entry, MemoryBody } from './store.ts';
+import { type Entry, MemoryBody, type StoredBody } from './store.ts';
 import type { Selection } from './vary.ts';
 
 export interface ServedHit extends Hit {
@@ -199,6 +199,11 @@ export class StoredResponse implements Reuse, Tenant {
   /** As `entry.partial`, at no cost. */
   get partial(): Entry['partial'] {
     return this.loose === null ? null : this.loose.entry.partial;
+  }
+
+  /** Its body, where that is not in memory. */
+  get elsewhere(): StoredBody | null {
+    return this.loose === null || this.loose.entry.body.bytes !== null ? null : this.loose.entry.body;
   }
 
   /** As `entry.body.length`, at no cost. */

@@ -52,6 +52,9 @@ async function get(port: number, origin: Files, at: string) {
   return (headers['cache-status'] ?? '').replace('detour; ', '').replace(/ttl=\d+/, 'ttl');
 }
 
+/** A busy machine writes late, and a new index is looked for once in a second. */
+const SOON = { timeout: 10_000, interval: 200 };
+
 describe('what is on the disk', () => {
   test('is there after a restart: small, large, and larger than memory takes', async () => {
     await using origin = await startFiles();
@@ -60,7 +63,9 @@ describe('what is on the disk', () => {
     {
       await using first = await startTestCompanion(undefined, place);
       for (const at of paths) expect(await get(first.port, origin, at)).toBe('fwd=uri-miss; stored');
-      for (const at of paths) await vi.waitFor(async () => expect(await get(first.port, origin, at)).toBe('hit; ttl'));
+      for (const at of paths) {
+        await vi.waitFor(async () => expect(await get(first.port, origin, at)).toBe('hit; ttl'), SOON);
+      }
     }
     const asked = origin.requests.length;
     await using again = await startTestCompanion(undefined, place);
@@ -69,6 +74,39 @@ describe('what is on the disk', () => {
     expect(origin.requests.length).toBe(asked);
     expect(again.said).toEqual([]);
   });
+
+  test(
+    'A78: is a miss where a large file is damaged in what goes out first; damage behind that breaks the answer off, and then it is a miss',
+    { timeout: 60_000 },
+    async () => {
+      await using origin = await startFiles();
+      await using companion = await startTestCompanion(`${TEST_CONFIG}cache: { entry: 1MiB }\n`);
+      const at = `/${3 * MiB}`;
+      await get(companion.port, origin, at);
+      const bodies = path.join(companion.place.stateFolder, 'cache', 'bodies');
+      const damage = (where: number) => {
+        const [file] = fs.readdirSync(bodies, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile());
+        const fd = fs.openSync(path.join(file!.parentPath, file!.name), 'r+');
+        fs.writeSync(fd, Buffer.from('damaged'), 0, 7, where);
+        fs.closeSync(fd);
+      };
+      const isHit = () => vi.waitFor(async () => expect(await get(companion.port, origin, at)).toBe('hit; ttl'), SOON);
+      await isHit();
+      damage(1000);
+      expect(await get(companion.port, origin, at)).toBe('fwd=uri-miss; stored');
+      await isHit();
+      damage(2 * MiB);
+      await expect(get(companion.port, origin, at)).rejects.toThrow('ended before');
+      expect(await get(companion.port, origin, at)).toBe('fwd=uri-miss; stored');
+      await isHit();
+      // What a range asks for first need not be the first there is.
+      damage(2 * MiB);
+      await using client = await connectRaw(companion.port);
+      client.write(`GET ${origin.url(at)} HTTP/1.1\r\nHost: x\r\nRange: bytes=${2 * MiB}-${2 * MiB + 9}\r\n\r\n`);
+      const { headers } = await client.readAnswer();
+      expect(headers['cache-status']).toMatch(/^detour; fwd=uri-miss/);
+    },
+  );
 
   test('is invalidated by an unsafe method for good', async () => {
     await using origin = await startFiles();

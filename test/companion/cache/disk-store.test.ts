@@ -641,12 +641,16 @@ describe('what died unfinished', () => {
     const orphan = path.join(folder, 'bodies', 'ab', 'ab'.repeat(32));
     fs.mkdirSync(path.dirname(orphan), { recursive: true });
     fs.writeFileSync(orphan, 'nobody’s');
+    const aside = path.join(folder, 'index.db.set-aside');
+    fs.writeFileSync(aside, 'an index that was of no use eight days ago');
+    fs.utimesSync(aside, new Date(), new Date(Date.now() - 8 * 24 * 3_600_000));
     fs.writeFileSync(path.join(unfinished, '999999999.dead-1'), 'half');
     fs.writeFileSync(path.join(unfinished, `${process.ppid}.alive-1`), 'half');
     await using again = diskIn(place.path);
     again.store.put(entryOf('http://b.test/'));
     await vi.waitFor(() => expect(fs.existsSync(orphan)).toBe(false), { timeout: 15_000, interval: 200 });
     expect(fs.readdirSync(unfinished)).toEqual([`${process.ppid}.alive-1`]);
+    expect(fs.existsSync(aside)).toBe(false);
     expect(again.store.get(URL_A, false)).toHaveLength(1);
   });
 });
