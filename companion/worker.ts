@@ -1,6 +1,7 @@
 // The half of the companion that carries traffic: furnishes the rooms from what is in force, opens the port, and walks every request. The other half
 // (companion.ts) owns the file, the control room and the record. A changed file furnishes new rooms; an exchange keeps those it entered. Cache, pool
 // and port outlive a change.
+import { rm } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
@@ -111,6 +112,12 @@ const elapsed = () => performance.now();
 /** The disk's index is opened so long after the port, or when the first request needs it. */
 const WARM_UP_AFTER: Milliseconds = 100;
 
+/** With `disk: 0` nothing stays on the disk: it would not hear of what becomes invalid meanwhile, and come back with the setting. */
+async function forgetDisk(folder: string, store: DiskStore | null): Promise<void> {
+  await store?.close();
+  rm(folder, { recursive: true, force: true }, () => {});
+}
+
 /** A worker that walks by `first` and does not listen yet. */
 export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const { now, mark, tell } = parts;
@@ -126,8 +133,9 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       if (disk === null) disk = new DiskStore({ folder, limit, warn: parts.warn, now });
       else disk.setLimit(limit);
     } else {
-      void disk?.close();
+      const before = disk;
       disk = null;
+      if (folder !== undefined) void forgetDisk(folder, before);
     }
     const made = createCache(
       { ...config.cache, cookies: config.cache.partition === 'site' && !hasSeveralUsers(config) },

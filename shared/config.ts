@@ -606,7 +606,10 @@ const targetedField = v.pipe(
 const CacheConfig = strict({
   memory: v.optional(described(bytes, 'Memory that cached answers may hold; 0 = none are kept there.'), 64 * MiB),
   disk: v.optional(
-    described(bytes, 'Disk that cached answers may hold, beside what the companion remembers; 0 = none.'),
+    described(
+      bytes,
+      'Disk that cached answers may hold, beside what the companion remembers; 0 = none, and what is there goes.',
+    ),
     1 * GiB,
   ),
   entry: v.optional(described(bytes, 'The largest answer that is kept in memory.'), 8 * MiB),

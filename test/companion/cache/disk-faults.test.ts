@@ -140,6 +140,24 @@ describe('what is on the disk', () => {
     expect(await get(companion.port, origin, '/1000')).toBe('hit; ttl');
     expect(fs.existsSync(path.join(place.stateFolder, 'cache'))).toBe(false);
   });
+
+  test('R72: goes with `disk: 0`, for it would not hear of what becomes invalid meanwhile', async () => {
+    await using origin = await startFiles();
+    using place = makePlace(TEST_CONFIG);
+    const folder = path.join(place.stateFolder, 'cache');
+    const setDisk = (text: string) => fs.writeFileSync(place.configFile, `${TEST_CONFIG}${text}`);
+    await using companion = await startTestCompanion(undefined, place);
+    await get(companion.port, origin, '/1000');
+    await vi.waitFor(() => expect(fs.existsSync(folder)).toBe(true), SOON);
+    setDisk('cache: { disk: 0, memory: 0 }\n');
+    await vi.waitFor(() => expect(fs.existsSync(folder)).toBe(false), SOON);
+    setDisk('');
+    await vi.waitFor(async () => {
+      const said = await get(companion.port, origin, '/2000');
+      expect(said).toBe('hit; ttl');
+    }, SOON);
+    expect(await get(companion.port, origin, '/1000')).toBe('fwd=uri-miss; stored');
+  });
 });
 
 describe.skipIf(!mayMount)('a disk', () => {
