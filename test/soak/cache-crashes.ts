@@ -91,12 +91,14 @@ export async function cacheCrashRound(round: number): Promise<CacheCrash> {
     while (seen.answers < enough && performance.now() < late) await new Promise(resolve => setTimeout(resolve, 10));
     await new Promise(resolve => setTimeout(resolve, (round * 31) % 60));
     if (isQuiet) {
-      // The last before the kill is an unsafe request, and nothing else has the disk written: what it has made invalid must not come back.
+      // The last before the kill is an unsafe request, and nothing else has the disk written: what it has made invalid must not come back. Its answer does
+      // not wait for the thread that writes, which has it a moment later (docs/cache.md).
       life.abort();
       await Promise.all(work);
       await ask(companion.port, 'GET', 1, () => INVALID);
       await new Promise(resolve => setTimeout(resolve, 200));
       await ask(companion.port, 'POST', 1, () => INVALID);
+      await new Promise(resolve => setTimeout(resolve, 50));
     }
     companion.running.child.kill('SIGKILL');
     life.abort();

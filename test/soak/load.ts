@@ -41,6 +41,9 @@ const UPLOAD = Buffer.alloc(256 * 1024, 'up');
 
 const sleep = (time: Milliseconds) => new Promise<void>(resolve => setTimeout(resolve, time));
 
+/** An index that another thread has just made is looked for once a second. */
+const INDEX_IS_LOOKED_FOR = 1_500;
+
 export class Load {
   readonly tallies: Record<string, Tally> = {};
   /** What surprised, bounded. */
@@ -85,10 +88,13 @@ export class Load {
     this.visit('reload', 1, 3_000, async (tally, turn) => this.reload(tally, turn));
   }
 
-  /** One request by every route. */
+  /** One request by every route; and then one that asks the disk, which is read once there is something on it. */
   async warmUp(): Promise<void> {
-    for (const host of this.world.hosts)
-      await this.send('GET', `http://${host}:${this.world.far.httpPort}/hit/0`, null);
+    const ask = (host: string, path: string) =>
+      this.send('GET', `http://${host}:${this.world.far.httpPort}${path}`, null);
+    for (const host of this.world.hosts) await ask(host, '/hit/0');
+    await new Promise(resolve => setTimeout(resolve, INDEX_IS_LOOKED_FOR));
+    await ask(this.world.hosts[0]!, '/miss/0');
   }
 
   /** Lets nobody else in, and waits for those who are there. */
