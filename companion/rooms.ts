@@ -6,7 +6,8 @@ import type { Endpoint } from '../shared/endpoint.ts';
 import type { Attempt, Exchange, HopTrace } from '../shared/exchange.ts';
 import type { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
-import type { Hop, Route } from '../shared/config.ts';
+import type { Hop } from '../shared/config/hops.ts';
+import type { Route } from '../shared/config/routes.ts';
 import type { Answer, RequestHead } from './message/message.ts';
 import type { Socket } from './sockets/socket.ts';
 

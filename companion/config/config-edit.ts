@@ -14,7 +14,9 @@ import {
   type YAMLMap,
   type YAMLSeq,
 } from 'yaml';
-import { BUILT_IN_ROUTES, type Config, type ConfigRule, type Site } from '../../shared/config.ts';
+import { BUILT_IN_ROUTES } from '../../shared/config/routes.ts';
+import type { Config } from '../../shared/config.ts';
+import type { ConfigRule, Site } from '../../shared/config/rules.ts';
 import { formatMatcher, parseMatcher } from '../../shared/decision/parse-matcher.ts';
 import type { Action, CacheMode } from '../../shared/decision/rule.ts';
 import { ConfigError } from './config-error.ts';

@@ -1,6 +1,6 @@
 // The door through which list files come in. What cannot be read keeps what was read last; every fault is told with file and line.
 import { readFileSync, statSync } from 'node:fs';
-import type { ListSource } from '../../shared/config.ts';
+import type { ListSource } from '../../shared/config/rules.ts';
 import type { RuleList } from '../../shared/decision/rule.ts';
 import { MAX_LIST_BYTES, type ParsedList, parseList } from './list-parser.ts';
 

@@ -1,7 +1,8 @@
 // Where steered traffic may go: which ports, and which addresses of this machine and its network stay closed.
 // Names are judged by the address that is dialled (chain/dial.ts asks for each one); what can be known before is judged here at once.
 import { networkInterfaces } from 'node:os';
-import type { Cidr, Config, ConfigGuard } from '../../shared/config.ts';
+import type { Cidr } from '../../shared/config/words.ts';
+import type { Config, ConfigGuard } from '../../shared/config.ts';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { Acl, AdmittedTarget } from '../rooms.ts';

@@ -1,6 +1,7 @@
 // Where the companion may listen: on this machine only, unless the file opens it to others in so many words and says who they are. A proxy that
 // anyone reaches is an open proxy, and those are found within hours.
-import type { Cidr, Config } from '../../shared/config.ts';
+import type { Cidr } from '../../shared/config/words.ts';
+import type { Config } from '../../shared/config.ts';
 import { type Endpoint, formatHost } from '../../shared/endpoint.ts';
 import type { ConfigComplaint } from './acl.ts';
 

@@ -1,7 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
-import { BUILT_IN_ROUTES, ConfigSchema, MAX_HAND_WRITTEN, nearest, parseHopUrl } from '../../shared/config.ts';
+import { BUILT_IN_ROUTES } from '../../shared/config/routes.ts';
+import { ConfigSchema, MAX_HAND_WRITTEN } from '../../shared/config.ts';
+import { nearest } from '../../shared/config/words.ts';
+import { parseHopUrl } from '../../shared/config/hops.ts';
 
 const read = (input: unknown) => v.parse(ConfigSchema, input);
 /** `path: message` of everything that is wrong. */

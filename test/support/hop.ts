@@ -1,7 +1,7 @@
 // A proxy that does as it is told: tunnels like a good one, or refuses, drips, talks nonsense, leaves early. It keeps what it was asked.
 // Real proxies are in peers.ts; this one is for what they cannot be made to do.
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import type { Hop, HopKind } from '../../shared/config.ts';
+import type { Hop, HopKind } from '../../shared/config/hops.ts';
 import { type Endpoint, formatEndpoint, parseEndpoint } from '../../shared/endpoint.ts';
 
 export interface HopScript {

@@ -6,7 +6,7 @@ import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writ
 import { connect } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import type { Hop, HopKind } from '../../shared/config.ts';
+import type { Hop, HopKind } from '../../shared/config/hops.ts';
 import { findProgram } from './ensure-peers.ts';
 import { closedPort } from './hop.ts';
 

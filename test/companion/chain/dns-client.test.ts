@@ -8,7 +8,7 @@ import { decodeAnswer, encodeQuestion, isAskable } from '../../../companion/chai
 import { type LookupFailed, makeResolver } from '../../../companion/chain/resolver.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import type { AdmittedTarget } from '../../../companion/rooms.ts';
-import type { Cidr } from '../../../shared/config.ts';
+import type { Cidr } from '../../../shared/config/words.ts';
 import type { Fault } from '../../../shared/fault.ts';
 import { type DnsServer, startDnsServer } from '../../support/dns-server.ts';
 import { closedPort, startEcho } from '../../support/hop.ts';

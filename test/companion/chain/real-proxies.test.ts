@@ -13,7 +13,7 @@ import { makeOutcomeMemory } from '../../../companion/route/outcome-memory.ts';
 import { refusalOf } from '../../../companion/route/refusal.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
-import type { Hop } from '../../../shared/config.ts';
+import type { Hop } from '../../../shared/config/hops.ts';
 import type { Endpoint } from '../../../shared/endpoint.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
 import type { Fault } from '../../../shared/fault.ts';

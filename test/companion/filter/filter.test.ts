@@ -8,7 +8,7 @@ import { makeListFiles } from '../../../companion/filter/list-files.ts';
 import { parseList } from '../../../companion/filter/list-parser.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { RequestHead } from '../../../companion/message/message.ts';
-import type { ListSource } from '../../../shared/config.ts';
+import type { ListSource } from '../../../shared/config/rules.ts';
 import { hashOfStyle } from '../../support/page-style.ts';
 
 const block: ListSource['action'] = { do: 'block' };

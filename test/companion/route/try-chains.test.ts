@@ -7,7 +7,8 @@ import type { AdmittedTarget, Chain, ResolvedRoute, Try } from '../../../compani
 import { makeOutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { isSurvivable, makeTryChains } from '../../../companion/route/try-chains.ts';
-import type { Hop, Route } from '../../../shared/config.ts';
+import type { Hop } from '../../../shared/config/hops.ts';
+import type { Route } from '../../../shared/config/routes.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
 import { Fault, FAULTS, type FaultKind } from '../../../shared/fault.ts';
 import { closedPort, startEcho, startHop } from '../../support/hop.ts';
