@@ -27,7 +27,15 @@ export const PEERS: readonly Peer[] = [
   { programs: ['tinyproxy'], debian: 'tinyproxy', neededFor: 'chains through tinyproxy', services: ['tinyproxy'] },
   { programs: ['danted'], debian: 'dante-server', neededFor: 'chains through dante', services: ['danted'] },
   { programs: ['microsocks'], debian: 'microsocks', neededFor: 'chains through microsocks', services: ['microsocks'] },
+  {
+    programs: ['sshd'],
+    debian: 'openssh-server',
+    neededFor: 'chains through an SSH server',
+    services: ['ssh', 'ssh.socket'],
+  },
   { programs: ['curl'], debian: 'curl', neededFor: 'requests as curl makes them' },
+  { programs: ['ip'], debian: 'iproute2', neededFor: 'leak tests in network namespaces' },
+  { programs: ['tcpdump'], debian: 'tcpdump', neededFor: 'leak tests in network namespaces' },
 ];
 
 /** What `npm run bench` measures, and what makes its load. */
