@@ -130,7 +130,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     const { disk: limit } = config.cache;
     const { cacheFolder: folder } = parts;
     if (folder !== undefined && limit > 0) {
-      if (disk === null) disk = new DiskStore({ folder, limit, warn: parts.warn, now });
+      if (disk === null) disk = new DiskStore({ folder, limit, warn: parts.warn, alone: tell === undefined, now });
       else disk.setLimit(limit);
     } else {
       const before = disk;

@@ -15,6 +15,7 @@ interface Reader {
   /** The same, without what is served. */
   readonly places: StatementSync;
   readonly heads: StatementSync;
+  readonly urls: StatementSync;
 }
 
 /** As `byUrl` gives them. */
@@ -68,6 +69,11 @@ export class DiskIndex {
       (heads.all(url) as unknown as [number, number, string][]).map(row => read(...row)),
     );
     return found ?? [];
+  }
+
+  /** So many URLs in their order, from behind `after`; null where it cannot be read. */
+  urls(after: string, limit: number): readonly string[] | null {
+    return this.read(({ urls }) => (urls.all(after, limit) as unknown as [string][]).map(([url]) => url));
   }
 
   /** What it counts; null where it cannot be read. */
@@ -125,7 +131,9 @@ export class DiskIndex {
       places.setReturnArrays(true);
       const heads = database.prepare('SELECT id, responded, head FROM answers WHERE url = ?');
       heads.setReturnArrays(true);
-      return { database, inode, byUrl, places, heads };
+      const urls = database.prepare('SELECT DISTINCT url FROM answers WHERE url > ? ORDER BY url LIMIT ?');
+      urls.setReturnArrays(true);
+      return { database, inode, byUrl, places, heads, urls };
     } catch (error) {
       database.close();
       throw error;

@@ -12,6 +12,7 @@ import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { KiB, MiB } from '../../shared/units.ts';
 import { FileBody, readChecked } from './disk-body.ts';
+import { DiskFilter } from './disk-filter.ts';
 import { DiskIndex, type Row } from './disk-index.ts';
 import type { FromWriter, Op, PutRow, Renumbered, ToWriter, WriterStart } from './disk-messages.ts';
 import {
@@ -64,6 +65,8 @@ export interface DiskOptions {
   /** Bytes on the disk. */
   readonly limit: Bytes;
   readonly warn: (message: string) => void;
+  /** Nobody else writes in the folder meanwhile: what the index lacks is remembered, and not asked for. */
+  readonly alone?: boolean;
   readonly now?: () => EpochMilliseconds;
   readonly retryAfter?: Milliseconds;
   readonly touchAfter?: Seconds;
@@ -110,6 +113,7 @@ export class DiskStore {
   private readonly mark = `${process.pid}.${Math.random().toString(36).slice(2, 10)}`;
   private limit: Bytes;
   private readonly index: DiskIndex;
+  private readonly filter: DiskFilter | null;
   private thread: Worker | null = null;
   private closed: (() => void) | null = null;
   private isClosing = false;
@@ -144,6 +148,14 @@ export class DiskStore {
     this.index = new DiskIndex(options.folder, inode => {
       if (this.writes) this.post({ type: 'broken', inode });
     });
+    const { index, queued, committing } = this;
+    this.filter = !options.alone
+      ? null
+      : new DiskFilter({
+          urls: (after, limit) => index.urls(after, limit),
+          count: () => index.totals()?.entries ?? 0,
+          queued: () => [...queued.keys(), ...committing.keys()],
+        });
   }
 
   /** Whether answers are written at present. */
@@ -170,6 +182,7 @@ export class DiskStore {
     if (queued !== undefined) {
       for (const one of queued) if (!this.isGone(one.id, url)) found.push(this.freshened(one.id, one.entry));
     }
+    if (this.filter?.lacks(url) === true) return found;
     for (const row of this.index.rows(url)) {
       const id = row[0];
       if (this.isGone(id, url) || this.isPurged(url)) continue;
@@ -340,6 +353,7 @@ export class DiskStore {
           body: { length: held, bytes: EMPTY, open: () => EMPTY },
         });
         this.committing.set(entry.url, this.number);
+        this.filter?.add(entry.url);
         give({ do: 'commit', filling, row, length: held });
       },
       abort: () => {
@@ -482,6 +496,7 @@ export class DiskStore {
     clearTimeout(this.timer);
     clearTimeout(this.idle);
     this.index.close();
+    this.filter?.forget(Infinity);
     const { thread } = this;
     if (thread !== null) {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -543,6 +558,7 @@ export class DiskStore {
   }
 
   private enqueue(row: PutRow, entry: Entry): void {
+    this.filter?.add(row.url);
     const before = this.queued.get(row.url) ?? [];
     const others = before.filter(one => one.choice !== row.choice || one.entry.space !== row.space);
     this.queued.set(row.url, [...others, { id: row.id, entry, choice: row.choice, batch: this.number }]);
@@ -632,7 +648,7 @@ export class DiskStore {
 
   private hear(message: FromWriter): void {
     if (message.type === 'closed') return this.closed?.();
-    if (message.type === 'reopened') return this.index.reopen();
+    if (message.type === 'reopened') return this.reopen();
     const { number, failed, lost, kept, renumbered } = message;
     const batch = this.sent.get(number);
     if (batch === undefined) return;
@@ -642,7 +658,7 @@ export class DiskStore {
       else if (op.do === 'piece') this.waiting -= op.length;
       else if (op.do === 'freshen') this.waiting -= op.head.length;
     }
-    if (message.reopened) this.index.reopen();
+    if (message.reopened) this.reopen();
     for (const one of lost) this.lostFillings.add(one);
     for (const one of [...kept, ...lost, ...batch.ops.flatMap(op => (op.do === 'abort' ? [op.filling] : []))]) {
       const fd = this.fillings.get(one);
@@ -656,6 +672,11 @@ export class DiskStore {
     for (const one of renumbered) this.renumber(one);
     if (failed !== null) this.failed(failed);
     else if (batch.ops.some(op => op.do !== 'begin' && op.do !== 'piece' && op.do !== 'abort')) this.failedAt = null;
+  }
+
+  private reopen(): void {
+    this.index.reopen();
+    this.filter?.forget();
   }
 
   /** What is to be done with a row that got another number than was asked for: the thread knows, and here its row is found by the other. */
