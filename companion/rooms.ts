@@ -7,7 +7,7 @@ import type { Attempt, Exchange, HopTrace } from '../shared/exchange.ts';
 import type { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop } from '../shared/config/hops.ts';
-import type { Route } from '../shared/config/routes.ts';
+import type { Pick as PickOf, Route } from '../shared/config/routes.ts';
 import type { Answer, RequestHead } from './message/message.ts';
 import type { Socket } from './sockets/socket.ts';
 
@@ -84,13 +84,37 @@ export type Dial = (one: Omit<Try, 'replayable'>, target: AdmittedTarget, absolu
 
 // route ---------------------------------------------------------------------------------------------------------------------------
 
+/** Chains, and other groups of chains, of which one is picked. */
+export interface Group {
+  /** The route's that it is made of. */
+  readonly name: string;
+  readonly pick: PickOf;
+  readonly tolerance: Milliseconds;
+  readonly members: readonly (Chain | Group)[];
+}
+
 /** The route of a decision, resolved against the file. */
 export interface ResolvedRoute {
   readonly name: string;
+  /** Every chain of the route and its groups once, in file order. */
   readonly chains: readonly Chain[];
+  /** How they are put in order; absent where they are tried as they stand. */
+  readonly group?: Group | undefined;
   /** Whether any of them has hops. */
   readonly behindHops: boolean;
   readonly route: Route | null;
+}
+
+/** What is known of chains when one is to be picked. Asked on every request: cheap, and cheapest where nothing is known. */
+export interface ChainKnowledge {
+  /** Whether the chain lately failed for this site, or for every site. */
+  isLast(site: string, chain: Chain): boolean;
+  /** How long the chain takes to stand; null = not known. */
+  latency(chain: Chain): Milliseconds | null;
+  /** Whether the chain is down for every site. */
+  isDown(chain: Chain): boolean;
+  /** The key of the chain that an `auto` route has found out to be needed for this site; null = none. */
+  preferred(site: string, route: string): string | null;
 }
 
 /** One try on one chain. Throws a Fault; resolves with what the walk goes on with. `stage` is set as the try gets on. */

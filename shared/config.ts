@@ -3,11 +3,12 @@
 // Short and long forms are told apart before the schema of either runs, so that an error names the inner field.
 import * as v from 'valibot';
 import { HopSchema } from './config/hops.ts';
-import { BUILT_IN_ROUTES, type Route, RouteSchema } from './config/routes.ts';
+import { BUILT_IN_ROUTES, checkRoutes, type Route, RouteSchema } from './config/routes.ts';
 import { type ConfigRule, ListSchema, type ListSource, RuleSchema, type Site, SiteSchema } from './config/rules.ts';
 import {
   bytes,
   cidr,
+  type Complain,
   count,
   credential,
   described,
@@ -355,8 +356,6 @@ export const ConfigSchema = v.pipe(
   }),
 );
 
-type Complain = (message: string, origin: 'key' | 'value', ...keys: [string, ...(string | number)[]]) => void;
-
 const mapOr = <T>(value: Record<string, T> | undefined): Record<string, T> => (isMap(value) ? value : {});
 const listOr = <T>(value: readonly T[] | undefined): readonly T[] => (Array.isArray(value) ? value : []);
 
@@ -390,18 +389,7 @@ function checkReferences(config: Unfinished, complain: Complain): void {
   const routeOf = (entry: { action?: Action } | undefined) =>
     entry?.action?.do === 'route' ? entry.action.route : undefined;
 
-  for (const [route, written] of Object.entries(routes)) {
-    if (builtIn(route) || route === 'off') {
-      complain(`the name "${route}" is built in; choose another`, 'key', 'routes', route);
-    }
-    if (!Array.isArray(written?.chains)) continue;
-    for (const [i, chain] of (written.chains as unknown[]).entries()) {
-      for (const [j, hop] of Array.isArray(chain) ? chain.entries() : []) {
-        if (typeof hop !== 'string' || Object.hasOwn(hops, hop)) continue;
-        complain(missing('hop', hop, Object.keys(hops)), 'value', 'routes', route, 'chains', i, j);
-      }
-    }
-  }
+  checkRoutes(routes, hops, complain, missing);
   const spelled = new Map<string, string>();
   for (const [site, written] of Object.entries(sites)) {
     const parsed = parseMatcher(site);

@@ -3,7 +3,7 @@
 import type { Attempt, HopTrace } from '../../shared/exchange.ts';
 import { calledOff, Fault, type FaultKind } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
-import type { Chain, ResolvedRoute, Try, TryChains } from '../rooms.ts';
+import type { Chain, ChainKnowledge, ResolvedRoute, Try, TryChains } from '../rooms.ts';
 import { type OutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from './outcome-memory.ts';
 
 export interface TryChainsOptions {
@@ -13,6 +13,8 @@ export interface TryChainsOptions {
   /** What `dial` gives each hop: a route that cannot take longer than `routeTimeout` needs no clock of its own. */
   readonly hopTimeout: Milliseconds;
   readonly memory: OutcomeMemory;
+  /** What picks the first of the chains, where a route says more than their order. */
+  readonly knowledge?: ChainKnowledge;
   /** The registrable domain: outcomes are remembered per site. */
   readonly siteOf: (host: string) => string;
 }

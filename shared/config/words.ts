@@ -12,6 +12,9 @@ export const described = <T extends v.GenericSchema>(schema: T, text: string) =>
 export const isMap = (input: unknown): input is Record<string, unknown> =>
   typeof input === 'object' && input !== null && !Array.isArray(input);
 
+/** Takes a complaint about the whole file; `keys` are the way to what it is about (its value, or its key). */
+export type Complain = (message: string, origin: 'key' | 'value', ...keys: [string, ...(string | number)[]]) => void;
+
 /** A map of exactly these keys. (valibot's strictObject tells of one unknown key only, and takes a list for a map.) */
 export const strict = <E extends v.ObjectEntries>(
   entries: E,

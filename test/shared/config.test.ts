@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
-import { BUILT_IN_ROUTES } from '../../shared/config/routes.ts';
+import { BUILT_IN_ROUTES, ROUTE_DEFAULTS } from '../../shared/config/routes.ts';
 import { ConfigSchema, MAX_HAND_WRITTEN } from '../../shared/config.ts';
 import { nearest } from '../../shared/config/words.ts';
 import { parseHopUrl } from '../../shared/config/hops.ts';
@@ -190,7 +190,7 @@ describe('routes', () => {
 
   test('a list of chains is a closed route', () => {
     expect(read({ hops, routes: { work: [['office'], ['squid', 'office']] } }).routes).toEqual({
-      work: { chains: [['office'], ['squid', 'office']], private: false },
+      work: { ...ROUTE_DEFAULTS, chains: [['office'], ['squid', 'office']] },
     });
   });
 
@@ -230,6 +230,133 @@ describe('routes', () => {
     expect(faults({ hops: { office: 'http://a:0' }, routes: { work: [['office']] } })).toEqual([
       'hops/office: "0" is not a port: ports go from 1 to 65535',
     ]);
+  });
+
+  describe('groups, picks and floors', () => {
+    const told = (routes: unknown, more: object = {}) => faults({ hops: { ...hops, ...more }, routes });
+
+    test('a name in place of a chain is another route, or companion', () => {
+      const { routes } = read({ hops, routes: { all: [['office'], 'rest', 'companion'], rest: [['squid']] } });
+      expect(routes['all']!.chains).toEqual([['office'], 'rest', 'companion']);
+    });
+
+    test('everything that a route may say', () => {
+      const said = {
+        chains: [['office'], ['squid']],
+        pick: 'latency',
+        tolerance: 20,
+        isolate: 'site',
+        private: true,
+        floor: { privacy: 1 },
+        check: { url: 'http://example.com' },
+        unknown: 'proxy',
+        refused: 'relay',
+        buffer: '1MiB',
+      };
+      expect(read({ hops, routes: { r: said } }).routes['r']).toEqual({
+        ...said,
+        floor: { privacy: 1, hops: 0 },
+        check: { url: 'http://example.com/', status: 204, every: 300, jitter: 30 },
+        buffer: 1024 * 1024,
+      });
+    });
+
+    test.each([
+      [
+        { chains: [['office']], pick: 'fast' },
+        'pick: is not a way to choose a chain: order, latency, round-robin, sticky, race or auto',
+      ],
+      [{ chains: [['office']], tolerance: -1 }, 'tolerance: must be at least 0'],
+      [{ chains: [['office']], floor: 1 }, 'floor: is not a floor: write it like { privacy: 1, hops: 2 }'],
+      [{ chains: [['office']], floor: { privacy: -1 } }, 'floor/privacy: must be at least 0'],
+      [
+        { chains: [['office']], check: { url: 'ftp://a/' } },
+        'check/url: is not an http or https URL like http://example.com/generate_204',
+      ],
+      [
+        { chains: [['office']], check: { url: 'http://u:p@a/' } },
+        'check/url: is not an http or https URL like http://example.com/generate_204',
+      ],
+      [{ chains: [['office']], check: {} }, 'check/url: needs url'],
+      [
+        { chains: [['office']], check: { url: 'http://a/', every: 5 } },
+        'check: has a jitter that is not smaller than every',
+      ],
+      [{ chains: [['office']], unknown: 'me' }, 'unknown: is neither origin nor proxy'],
+      [{ chains: [['office']], refused: 'never' }, 'refused: is neither next nor relay'],
+      [{ chains: [['office']], buffer: '1GiB' }, 'buffer: is more than 16MiB'],
+      [
+        { chains: [1] },
+        'chains/0: is not a chain: write the names of its hops in brackets, as in [office, squid], or the name of another route',
+      ],
+    ])('%j: %s', (route, fault) => {
+      expect(told({ r: route })).toEqual([`routes/r/${fault}`]);
+    });
+
+    test('a group that is not there is told, also where a hop was meant', () => {
+      expect(told({ work: ['rest', 'office', 'wrok', 'block'] })).toEqual([
+        'routes/work/chains/0: names the route "rest", which does not exist',
+        'routes/work/chains/1: names the route "office", which does not exist (a chain of the hop is written [office])',
+        'routes/work/chains/2: names the route "wrok", which does not exist (did you mean work?)',
+        'routes/work/chains/3: cannot have "block" for a group: it has no chains',
+      ]);
+    });
+
+    test('groups that lead in a circle are told once, with the whole circle', () => {
+      expect(told({ a: ['b'], b: [['office'], 'c'], c: ['a'], d: ['a'], e: ['e'] })).toEqual([
+        'routes/c/chains/0: leads in a circle: a → b → c → a',
+        'routes/e/chains/0: leads in a circle: e → e',
+      ]);
+    });
+
+    test('at most four routes stand within one', () => {
+      const four = { r4: [['office']], r3: ['r4'], r2: ['r3'], r1: ['r2'], r0: [['squid'], 'r1'] };
+      expect(told(four)).toEqual([]);
+      expect(told({ ...four, top: [['squid'], 'r0'], over: ['top'] })).toEqual([
+        'routes/top/chains/1: leads through more than 4 routes within each other',
+      ]);
+    });
+
+    test('a thousand routes within each other are an error, not a crash', () => {
+      const long = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`r${i}`, [`r${i + 1}`]]));
+      expect(told({ ...long, r20000: [['office']] })).toEqual([
+        'routes/r19995/chains/0: leads through more than 4 routes within each other',
+      ]);
+      expect(told({ ...long, r20000: ['r0'] }).length).toBe(1);
+    });
+
+    test('with those of its groups, a route has at most 64 chains', () => {
+      const many = Object.fromEntries(Array.from({ length: 70 }, (_, i) => [`h${i}`, `http://h${i}:1`]));
+      const part = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => [`h${from + i}`]);
+      const parts = { a: part(0, 32), b: part(30, 62), c: part(60, 64) };
+      expect(told({ ...parts, all: ['a', 'b', 'c'] }, many)).toEqual([]);
+      expect(told({ ...parts, all: ['a', 'b', 'c', ['h69']] }, many)).toEqual([
+        'routes/all/chains/3: has more than 64 chains with those of its groups',
+      ]);
+    });
+
+    test('no chain stands below the floor: not by itself, not in a group, not for else or auto', () => {
+      const floor = { privacy: 1, hops: 2 };
+      expect(told({ r: { chains: [['office', 'squid'], ['office'], []], floor } })).toEqual([
+        'routes/r/chains/1: is a chain that is below the floor: it has 1 hop, and at least 2 are asked for',
+        'routes/r/chains/2: is a chain that is below the floor: it has 0 hops, and at least 2 are asked for',
+      ]);
+      expect(told({ r: { chains: ['g', 'companion'], floor }, g: [['office', 'squid'], ['squid']] })).toEqual([
+        'routes/r/chains/0: holds the chain [squid], which is below the floor: it has 1 hop, and at least 2 are asked for',
+        'routes/r/chains/1: holds the chain [], which is below the floor: it has 0 hops, and at least 2 are asked for',
+      ]);
+      expect(told({ r: { chains: [['office']], floor: { privacy: 2 } } })).toEqual([
+        'routes/r/chains/0: is a chain that is below the floor: its privacy class is 1, and at least 2 is asked for',
+      ]);
+      expect(told({ r: { chains: [['office']], floor: { hops: 1 }, else: 'companion', pick: 'auto' } })).toEqual([
+        'routes/r/pick: cannot be auto with a floor: the companion’s own connection is below it',
+        'routes/r/else: cannot go with a floor: the companion’s own connection is below it',
+      ]);
+      expect(told({ r: { chains: ['g'], floor: { hops: 1 } }, g: { chains: [['office']], pick: 'auto' } })).toEqual([
+        'routes/r/chains/0: holds the chain [], which is below the floor: it has 0 hops, and at least 1 are asked for',
+      ]);
+      expect(told({ r: { chains: [[]], floor: {}, else: 'companion' } })).toEqual([]);
+    });
   });
 });
 

@@ -13,6 +13,7 @@ import { makeOutcomeMemory } from '../../../companion/route/outcome-memory.ts';
 import { refusalOf } from '../../../companion/route/refusal.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
+import { ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 import type { Hop } from '../../../shared/config/hops.ts';
 import type { Endpoint } from '../../../shared/endpoint.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
@@ -225,7 +226,7 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
   test('a route falls from squid, which refuses, to dante with a login, which serves', async () => {
     const route = resolveRoutes({
       hops: { squid: peer('squid'), dante: peer('dante with login') },
-      routes: { work: { chains: [['squid'], ['dante']], private: false } },
+      routes: { work: { ...ROUTE_DEFAULTS, chains: [['squid'], ['dante']] } },
     }).get('work')!;
     const tryChains = makeTryChains({
       now: Date.now,

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import type { Chain, Group } from '../../../companion/rooms.ts';
 import { COMPANION_CHAIN, resolveRoutes } from '../../../companion/route/resolve.ts';
+import { ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 
 const hop = { kind: 'http', host: 'proxy.test', port: 3128 } as const;
 const hops = { a: hop, b: { ...hop, port: 1, username: 'u', password: 'p' }, companion: hop };
@@ -8,11 +10,11 @@ describe('the routes of a file', () => {
   const routes = resolveRoutes({
     hops,
     routes: {
-      work: { chains: [['a'], ['a', 'b']], private: false },
-      open: { chains: [['b']], else: 'companion', private: true },
-      direct: { chains: [[], ['a']], else: 'companion', private: false },
-      twice: { chains: [['a'], ['a']], private: false },
-      odd: { chains: [['companion']], private: false },
+      work: { ...ROUTE_DEFAULTS, chains: [['a'], ['a', 'b']] },
+      open: { ...ROUTE_DEFAULTS, chains: [['b']], else: 'companion', private: true },
+      direct: { ...ROUTE_DEFAULTS, chains: [[], ['a']], else: 'companion' },
+      twice: { ...ROUTE_DEFAULTS, chains: [['a'], ['a']] },
+      odd: { ...ROUTE_DEFAULTS, chains: [['companion']] },
     },
   });
 
@@ -49,5 +51,54 @@ describe('the routes of a file', () => {
   test('a hop that is called companion is not taken for the chain of zero hops', () => {
     expect(routes.get('odd')!.chains[0]!.key).not.toBe(COMPANION_CHAIN.key);
     expect(routes.get('odd')!.chains[0]!.hops.length).toBe(1);
+  });
+});
+
+describe('groups', () => {
+  const routes = resolveRoutes({
+    hops,
+    routes: {
+      both: { ...ROUTE_DEFAULTS, chains: [['a'], 'inner', ['a', 'b']] },
+      inner: { ...ROUTE_DEFAULTS, chains: [['b'], ['a']], pick: 'latency', tolerance: 7, else: 'companion' },
+      flat: { ...ROUTE_DEFAULTS, chains: ['work', ['a']] },
+      work: { ...ROUTE_DEFAULTS, chains: [['b']] },
+      auto: { ...ROUTE_DEFAULTS, chains: [['a'], []], pick: 'auto' },
+      direct: { ...ROUTE_DEFAULTS, chains: [['a'], 'companion'] },
+      low: { ...ROUTE_DEFAULTS, chains: [[], ['a'], ['a', 'b']], floor: { privacy: 0, hops: 2 } },
+    },
+  });
+  const keys = (name: string) => routes.get(name)!.chains.map(chain => chain.key);
+  const shape = (member: Chain | Group): unknown =>
+    'hops' in member ? member.key : [member.name, member.pick, member.tolerance, ...member.members.map(shape)];
+
+  test('bring their chains, every one once, and not what they do when these fail', () => {
+    expect(keys('both')).toEqual(['a', 'b', 'a>b']);
+    expect(keys('inner')).toEqual(['b', 'a', 'companion']);
+    expect(shape(routes.get('both')!.group!)).toEqual([
+      'both',
+      'order',
+      50,
+      'a',
+      ['inner', 'latency', 7, 'b', 'a'],
+      'a>b',
+    ]);
+    expect(shape(routes.get('inner')!.group!)).toEqual(['inner', 'latency', 7, 'b', 'a', 'companion']);
+  });
+
+  test('are nothing to keep where all of it is tried as it stands', () => {
+    expect(routes.get('flat')!.group).toBeUndefined();
+    expect(keys('flat')).toEqual(['b', 'a']);
+  });
+
+  test('auto begins with the companion’s own connection', () => {
+    expect(keys('auto')).toEqual(['companion', 'a']);
+  });
+
+  test('companion is the chain of zero hops, where it stands', () => {
+    expect(keys('direct')).toEqual(['a', 'companion']);
+  });
+
+  test('what is below the floor is not there', () => {
+    expect(keys('low')).toEqual(['a>b']);
   });
 });

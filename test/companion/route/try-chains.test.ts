@@ -8,7 +8,7 @@ import { makeOutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from '../../../compan
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { isSurvivable, makeTryChains } from '../../../companion/route/try-chains.ts';
 import type { Hop } from '../../../shared/config/hops.ts';
-import type { Route } from '../../../shared/config/routes.ts';
+import { type Route, ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
 import { Fault, FAULTS, type FaultKind } from '../../../shared/fault.ts';
 import { closedPort, startEcho, startHop } from '../../support/hop.ts';
@@ -32,7 +32,7 @@ function makeRooms({ routeTimeout = 5_000, hopTimeout = 1_000 } = {}) {
 }
 
 function routeOf(hops: Record<string, Hop>, route: Partial<Route> & Pick<Route, 'chains'>): ResolvedRoute {
-  return resolveRoutes({ hops, routes: { r: { private: false, ...route } } }).get('r')!;
+  return resolveRoutes({ hops, routes: { r: { ...ROUTE_DEFAULTS, ...route } as Route } }).get('r')!;
 }
 
 /** Opens a tunnel by the first chain that stands, and closes it again. */
