@@ -125,6 +125,9 @@ export interface Try {
   stage: Attempt['stage'];
   /** Set by the walk for a GET or HEAD without a body: the route then also survives an answer that broke off before its first byte. */
   replayable?: boolean;
+  /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */
+  verdict?: Attempt['verdict'];
+  sign?: Attempt['sign'];
 }
 
 /**

@@ -12,6 +12,10 @@ export interface HopTrace {
   readonly took: Milliseconds;
 }
 
+/** Who said what came back; and, of a failure or a no, what it looks like. */
+export type Verdict = 'proxy' | 'origin' | 'unknown';
+export type Sign = 'policy' | 'rate' | 'auth' | 'unreachable' | 'reset' | 'tls' | 'poisoned' | 'portal' | 'timeout';
+
 /** One chain tried for one exchange. */
 export interface Attempt {
   /** Names of the hops in order; empty = the companion connects itself. */
@@ -19,6 +23,10 @@ export interface Attempt {
   readonly outcome: 'ok' | FaultKind;
   /** Where it ended: connecting to a hop, greeting or logging in, asking for the tunnel, or the hop's answer to the request. */
   readonly stage: 'connect' | 'greeting' | 'tunnel' | 'response' | 'reused';
+  /** Who said no, where that has been judged. */
+  readonly verdict?: Verdict | undefined;
+  /** What the failure or the no looks like, where that is known. */
+  readonly sign?: Sign | undefined;
   /** The sentence of the fault, when there was one. */
   readonly reason?: string | undefined;
   readonly hops: readonly HopTrace[];

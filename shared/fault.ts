@@ -1,6 +1,8 @@
 // Every way an exchange can fail: its status, the side it speaks of, and the sentence a person reads.
 // Kinds are Proxy-Status error types (RFC 9209 §2.3) wherever there is one; ours begin where the RFC ends.
 import { type Endpoint, formatEndpoint } from './endpoint.ts';
+import type { Sign, Verdict } from './exchange.ts';
+import type { Milliseconds } from './units.ts';
 
 /** What a sentence may speak of. Endpoints have no place for a password. */
 export interface FaultFacts {
@@ -18,6 +20,8 @@ interface FaultRow {
   readonly status: number | null;
   /** The error type in Proxy-Status where the kind itself is not one of the RFC's. */
   readonly proxyStatus?: string;
+  /** What such a failure looks like to whoever remembers it. */
+  readonly sign?: Sign;
   readonly say: (f: FaultFacts) => string;
 }
 
@@ -28,18 +32,26 @@ export const FAULTS = {
   dns_timeout: {
     side: 'upstream',
     status: 504,
+    sign: 'timeout',
     say: f => `No answer came in time when looking up ${f.at}${because(f)}. Is the network up?`,
   },
   dns_error: {
     side: 'upstream',
     status: 502,
+    sign: 'unreachable',
     say: f =>
       `The name ${f.at} could not be found${because(f)}. Is it spelled right${f.detail ? ', and does the DNS work' : ''}?`,
   },
-  destination_not_found: { side: 'upstream', status: 500, say: f => `${atHop(f)} does not know this destination.` },
+  destination_not_found: {
+    side: 'upstream',
+    status: 500,
+    sign: 'unreachable',
+    say: f => `${atHop(f)} does not know this destination.`,
+  },
   destination_unavailable: {
     side: 'upstream',
     status: 503,
+    sign: 'unreachable',
     say: f => `${atHop(f)} cannot be used at the moment${because(f)}. Try again.`,
   },
   destination_ip_prohibited: {
@@ -51,27 +63,37 @@ export const FAULTS = {
   destination_ip_unroutable: {
     side: 'upstream',
     status: 502,
+    sign: 'unreachable',
     say: f => `There is no way from here to ${atHop(f)}${because(f)}. Is the network up?`,
   },
   connection_refused: {
     side: 'upstream',
     status: 502,
+    sign: 'unreachable',
     say: f => `${atHop(f)} refused the connection${because(f)}. Is it running?`,
   },
   connection_terminated: {
     side: 'upstream',
     status: 502,
+    sign: 'reset',
     say: f => `${atHop(f)} closed the connection before it had answered${because(f)}.`,
   },
   connection_timeout: {
     side: 'upstream',
     status: 504,
+    sign: 'timeout',
     say: f => `${atHop(f)} did not answer in time${because(f)}. Is it running and reachable?`,
   },
-  connection_read_timeout: { side: 'upstream', status: 504, say: f => `${atHop(f)} stopped sending${because(f)}.` },
+  connection_read_timeout: {
+    side: 'upstream',
+    status: 504,
+    sign: 'timeout',
+    say: f => `${atHop(f)} stopped sending${because(f)}.`,
+  },
   connection_write_timeout: {
     side: 'upstream',
     status: 504,
+    sign: 'timeout',
     say: f => `${atHop(f)} stopped taking data${because(f)}.`,
   },
   connection_limit_reached: {
@@ -82,14 +104,21 @@ export const FAULTS = {
   tls_protocol_error: {
     side: 'upstream',
     status: 502,
+    sign: 'tls',
     say: f => `No TLS connection to ${atHop(f)} could be made${because(f)}.`,
   },
   tls_certificate_error: {
     side: 'upstream',
     status: 502,
+    sign: 'tls',
     say: f => `The certificate of ${atHop(f)} is not valid${because(f)}.`,
   },
-  tls_alert_received: { side: 'upstream', status: 502, say: f => `${atHop(f)} ended the TLS handshake${because(f)}.` },
+  tls_alert_received: {
+    side: 'upstream',
+    status: 502,
+    sign: 'tls',
+    say: f => `${atHop(f)} ended the TLS handshake${because(f)}.`,
+  },
   http_request_error: {
     side: 'downstream',
     status: 400,
@@ -103,6 +132,7 @@ export const FAULTS = {
   http_response_incomplete: {
     side: 'upstream',
     status: 502,
+    sign: 'reset',
     say: f => `${atHop(f)} broke off in the middle of its answer.`,
   },
   http_response_header_section_size: {
@@ -118,6 +148,7 @@ export const FAULTS = {
   http_response_timeout: {
     side: 'upstream',
     status: 504,
+    sign: 'timeout',
     say: f => `${atHop(f)} took the request but did not answer in time.`,
   },
   http_upgrade_failed: {
@@ -150,12 +181,14 @@ export const FAULTS = {
     side: 'upstream',
     status: 502,
     proxyStatus: 'http_request_denied',
+    sign: 'policy',
     say: f => `${atHop(f)} refused to carry this request${because(f)}.`,
   },
   hop_authentication_failed: {
     side: 'upstream',
     status: 502,
     proxyStatus: 'proxy_configuration_error',
+    sign: 'auth',
     say: f => `${atHop(f)} did not accept the user name and password${because(f)}. Check them in the hops section.`,
   },
   // A hop that works, and says that the target (or the next hop) does not.
@@ -163,6 +196,7 @@ export const FAULTS = {
     side: 'upstream',
     status: 502,
     proxyStatus: 'destination_unavailable',
+    sign: 'unreachable',
     say: f => `${atHop(f)} could not reach the destination${because(f)}.`,
   },
   hop_protocol_error: {
@@ -247,6 +281,12 @@ export interface FaultOptions {
   detail?: string | undefined;
   /** The status a hop answered with (RFC 9209 §2.1.4 received-status). */
   receivedStatus?: number | undefined;
+  /** Who said so, where that has been judged; by itself it is the hop where the kind is a hop's. */
+  verdict?: Verdict | undefined;
+  /** Absent: what the kind looks like. */
+  sign?: Sign | undefined;
+  /** How long a hop asks to be left alone (Retry-After). */
+  retryAfter?: Milliseconds | undefined;
   cause?: unknown;
 }
 
@@ -257,6 +297,9 @@ export class Fault extends Error {
   readonly target: Endpoint | undefined;
   readonly detail: string | undefined;
   readonly receivedStatus: number | undefined;
+  readonly verdict: Verdict | undefined;
+  readonly sign: Sign | undefined;
+  readonly retryAfter: Milliseconds | undefined;
 
   constructor(kind: FaultKind, options: FaultOptions = {}) {
     super(sentenceOf(kind, options), options.cause === undefined ? undefined : { cause: options.cause });
@@ -266,6 +309,9 @@ export class Fault extends Error {
     this.target = options.target;
     this.detail = options.detail;
     this.receivedStatus = options.receivedStatus;
+    this.verdict = options.verdict ?? (kind.startsWith('hop_') ? 'proxy' : undefined);
+    this.sign = options.sign ?? (kind === 'hop_refused' ? signOfRefusal(options.receivedStatus) : this.row.sign);
+    this.retryAfter = options.retryAfter;
   }
 
   get row(): FaultRow {
@@ -276,6 +322,12 @@ export class Fault extends Error {
   get proxyStatusError(): string {
     return this.row.proxyStatus ?? this.kind;
   }
+}
+
+/** A no with this status (RFC 6585 §4, §6). */
+function signOfRefusal(status: number | undefined): Sign {
+  if (status === 429) return 'rate';
+  return status === 511 || (status !== undefined && status >= 300 && status < 400) ? 'portal' : 'policy';
 }
 
 /** The sentence for a person: what happened, at which hop, what to do. */

@@ -1,10 +1,11 @@
-// In which order the chains of a route are tried, which failures lead on to the next one, and what is said when none works.
+// In which order the chains of a route are tried; survive.ts says which failures lead on to the next one.
 // Closed by default: when all chains fail the request fails. A chain of zero hops is tried only where the route lists it (`else: companion`).
 import type { Attempt, HopTrace } from '../../shared/exchange.ts';
-import { calledOff, Fault, type FaultKind } from '../../shared/fault.ts';
+import { calledOff, Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainKnowledge, ResolvedRoute, Try, TryChains } from '../rooms.ts';
 import { type OutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from './outcome-memory.ts';
+import { type Failure, isSurvivable, stopAfter, summaryOf, verdictOf } from './survive.ts';
 
 export interface TryChainsOptions {
   readonly now: () => EpochMilliseconds;
@@ -17,22 +18,6 @@ export interface TryChainsOptions {
   readonly knowledge?: ChainKnowledge;
   /** The registrable domain: outcomes are remembered per site. */
   readonly siteOf: (host: string) => string;
-}
-
-/** A hop said no, rather than broke: the only faults that every route survives once the request has gone out. */
-const REFUSALS: ReadonlySet<FaultKind> = new Set(['hop_refused', 'hop_authentication_failed']);
-/** No answer came: survived after the request has gone out only where it may be sent twice (RFC 9110 §9.2.2). */
-const SILENCES: ReadonlySet<FaultKind> = new Set([
-  'connection_terminated',
-  'connection_read_timeout',
-  'http_response_timeout',
-]);
-
-/** Whether the next chain may be tried: nothing of the request has been sent, or the hop itself said that it did not carry it. */
-export function isSurvivable(fault: Fault, { stage, replayable }: Pick<Try, 'stage' | 'replayable'>): boolean {
-  if (fault.row.side !== 'upstream') return false;
-  if (stage !== 'response' && stage !== 'reused') return true;
-  return REFUSALS.has(fault.kind) || (replayable === true && SILENCES.has(fault.kind));
 }
 
 export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }: TryChainsOptions): TryChains {
@@ -50,10 +35,13 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
   }
 
   function attemptOf(one: Try, startedAt: EpochMilliseconds, error?: unknown): Attempt {
+    const fault = error instanceof Fault ? error : undefined;
     return {
       chain: namesOf(one.chain),
       outcome: error === undefined ? 'ok' : error instanceof Fault ? error.kind : 'proxy_internal_error',
       stage: one.stage,
+      verdict: fault === undefined ? one.verdict : fault.verdict,
+      sign: fault === undefined ? one.sign : fault.sign,
       reason: error instanceof Error ? error.message : undefined,
       hops: one.steps,
       took: Math.max(0, now() - startedAt),
@@ -92,7 +80,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     const site = chains.length > 1 ? siteOf(host) : host;
     const order = memory.order(site, chains);
     const began = now();
-    const faults: Fault[] = [];
+    const failures: Failure[] = [];
     let current: Try | undefined;
     limit?.start(() => current?.stage === 'response' || current?.stage === 'reused');
 
@@ -121,20 +109,23 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
           record(error);
           if (!isSurvivable(error, one)) throw error;
           if (chains.length > 1) remember(error, one.stage, site, chain);
-          faults.push(error);
+          failures.push({ chain, fault: error });
         }
         if (limit?.isOver || now() - began >= routeTimeout) {
           // An answer was waited for: that is the origin's time, and its fault says so.
-          if (one.stage === 'response') throw faults.at(-1)!;
+          const { fault } = failures.at(-1)!;
+          if (one.stage === 'response') throw fault;
           throw new Fault('connection_timeout', {
-            hop: faults.at(-1)?.hop,
-            target: faults.at(-1)?.target,
-            detail: `${routeTimeout / 1000} s over all chains of the route "${route.name}"; ${summaryOf(attempts, faults.length)}`,
-            cause: faults.at(-1),
+            hop: fault.hop,
+            target: fault.target,
+            detail: `${routeTimeout / 1000} s over all chains of the route "${route.name}"; ${summaryOf(attempts, failures.length)}`,
+            cause: fault,
           });
         }
+        const stop = failures.length < order.length ? stopAfter(failures) : null;
+        if (stop !== null) throw verdictOf(failures, attempts, stop);
       }
-      throw chains.length === 1 ? faults[0]! : verdictOf(faults, attempts);
+      throw chains.length === 1 ? failures[0]!.fault : verdictOf(failures, attempts);
     } finally {
       limit?.stop();
     }
@@ -186,33 +177,4 @@ class RouteLimit {
   stop(): void {
     clearTimeout(this.timer);
   }
-}
-
-/** How much a fault tells a person: a no by policy says more than a hop that is away. */
-function tells(fault: Fault): number {
-  if (fault.kind === 'hop_refused') return 3;
-  if (fault.kind === 'hop_authentication_failed') return 2;
-  return fault.kind === 'hop_could_not_reach' ? 1 : 0;
-}
-
-/** When every chain failed: the fault that tells most (the first of its rank), with every attempt in short. */
-function verdictOf(faults: readonly Fault[], attempts: readonly Attempt[]): Fault {
-  let best = faults[0]!;
-  for (const fault of faults) if (tells(fault) > tells(best)) best = fault;
-  const all = `all ${faults.length} chains failed: ${summaryOf(attempts, faults.length)}`;
-  return new Fault(best.kind, {
-    hop: best.hop,
-    target: best.target,
-    detail: best.detail === undefined ? all : `${best.detail}; ${all}`,
-    receivedStatus: best.receivedStatus,
-    cause: best,
-  });
-}
-
-/** `office: connection_refused, squid > dante: hop_refused`: the last `count` attempts. */
-function summaryOf(attempts: readonly Attempt[], count: number): string {
-  return attempts
-    .slice(-count)
-    .map(({ chain, outcome }) => `${chain.length === 0 ? 'companion' : chain.join(' > ')}: ${outcome}`)
-    .join(', ');
 }

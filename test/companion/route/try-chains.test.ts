@@ -6,7 +6,8 @@ import { makeAcl } from '../../../companion/guard/acl.ts';
 import type { AdmittedTarget, Chain, ResolvedRoute, Try } from '../../../companion/rooms.ts';
 import { makeOutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
-import { isSurvivable, makeTryChains } from '../../../companion/route/try-chains.ts';
+import { isSurvivable } from '../../../companion/route/survive.ts';
+import { makeTryChains } from '../../../companion/route/try-chains.ts';
 import type { Hop } from '../../../shared/config/hops.ts';
 import { type Route, ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
@@ -264,13 +265,14 @@ describe('what a route does not survive', () => {
   test('R14: once the request has gone out, anything but a no of the hop; where it may be sent twice, silence too', () => {
     const survived = (replayable: boolean) =>
       kinds.filter(kind => isSurvivable(new Fault(kind), { stage: 'response', replayable }));
-    expect(survived(false)).toEqual(['hop_refused', 'hop_authentication_failed']);
+    expect(survived(false)).toEqual(['hop_refused', 'hop_authentication_failed', 'hop_could_not_reach']);
     expect(survived(true)).toEqual([
       'connection_terminated',
       'connection_read_timeout',
       'http_response_timeout',
       'hop_refused',
       'hop_authentication_failed',
+      'hop_could_not_reach',
     ]);
   });
 
