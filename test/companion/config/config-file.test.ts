@@ -217,7 +217,7 @@ describe('a file out of order is told by line and column', () => {
     [
       'a chain without brackets',
       'hops: { office: http://a:1 }\nroutes: { work: [office] }\n',
-      ['2:18: routes.work[0]: is not a chain: write the names of its hops in brackets, as in [office, squid]'],
+      ['2:18: routes.work[0]: names the route "office", which does not exist (a chain of the hop is written [office])'],
     ],
     [
       'a route that is not there',
