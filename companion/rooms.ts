@@ -143,6 +143,28 @@ export type TryChains = <T>(
   attempt: (one: Try) => Promise<T>,
 ) => Promise<T>;
 
+/** How a try failed, as far as its outcome is to be remembered. */
+export interface FailedTry {
+  readonly fault: Fault;
+  readonly stage: Attempt['stage'];
+  /** How far it got. */
+  readonly steps: readonly HopTrace[];
+}
+
+/** The other half: what the walk finds out. `site` null: nothing was to be chosen, and only of the hops something is learned. */
+export interface ChainOutcomes extends ChainKnowledge {
+  /** A request begins to try it: where it was due for another chance, this is it, and other requests keep to what works meanwhile. */
+  trying(site: string | null, chain: Chain): void;
+  /** It stands, or has answered. `steps` empty: by a connection that stood before. */
+  worked(site: string | null, chain: Chain, took: Milliseconds, steps: readonly HopTrace[]): void;
+  failed(site: string | null, chain: Chain, failed: FailedTry): void;
+  /**
+   * The target itself has been heard by the last of these attempts: an answer's head, the first bytes of a tunnel that the client has spoken into.
+   * Where the route is `auto`, this is when something is learned of the site. Once for each exchange.
+   */
+  heard(site: string, route: ResolvedRoute, attempts: readonly Attempt[]): void;
+}
+
 // filter --------------------------------------------------------------------------------------------------------------------------
 
 /** The page that says which rule of which list blocked, and how to let it through; null for a subresource (a typed empty answer is made). */

@@ -132,7 +132,7 @@ export function makeOutbox(sendBatch: SendBatch): Outbox {
 
 /** By what later news replaces it. */
 function keyOf(news: Exclude<News, { readonly outcome: 'invalidated' }>): string {
-  return news.outcome === 'guessed'
-    ? `${news.address} ${Buffer.from(news.digest).toString('latin1')}`
-    : `${news.site} ${news.chain}`;
+  if (news.outcome === 'guessed') return `${news.address} ${Buffer.from(news.digest).toString('latin1')}`;
+  if (news.outcome === 'link-failed' || news.outcome === 'link-worked') return `> ${news.link}`;
+  return `${news.site} ${news.chain}`;
 }

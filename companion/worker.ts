@@ -29,7 +29,7 @@ import { LoginBound, makeEntrance } from './guard/entrance.ts';
 import { makeOwnerCheck } from './guard/owner.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
-import { makeOutcomeMemory, type Outcome, type OutcomeMemory } from './route/outcome-memory.ts';
+import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
 import { refusalOf } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { makeTryChains } from './route/try-chains.ts';
@@ -60,7 +60,7 @@ export interface Furnished extends InForce {
 
 /** What one worker finds out and the others should know. */
 export type News =
-  | Outcome
+  | ChainNews
   /** `url` null: whatever is cached may be out of date. */
   | { readonly outcome: 'invalidated'; readonly url: string | null }
   | { readonly outcome: 'guessed'; readonly address: string; readonly digest: Uint8Array };
@@ -148,7 +148,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     );
     return made;
   };
-  let outcomes = makeOutcomeMemory(elapsed);
+  const newKnowledge = () => makeKnowledge({ now: elapsed, wallClock: now, tell });
+  let knowledge = newKnowledge();
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
   let limits = first.config.limits;
@@ -179,7 +180,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       now: elapsed,
       routeTimeout: config.limits.routeTimeout * 1000,
       hopTimeout,
-      memory: tell ? told(outcomes, tell) : outcomes,
+      memory: knowledge,
       siteOf: siteName,
     });
     // The addresses it knows outlive a change of anything else.
@@ -283,7 +284,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       const before = furnished.config;
       const rejudged = judgedBy(next.config) !== judgedBy(before);
       // What worked and what did not is known by the names of hops, which may now mean others.
-      if (rejudged) outcomes = makeOutcomeMemory(elapsed);
+      if (rejudged) knowledge = newKnowledge();
       const isOtherCache =
         JSON.stringify(next.config.cache) !== JSON.stringify(before.cache) ||
         hasSeveralUsers(next.config) !== hasSeveralUsers(before);
@@ -314,10 +315,9 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         if (news.url === null) cache.clear();
         else cache.invalidate(news.url);
       } else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
-      else if (news.outcome === 'worked') outcomes.worked(news.site, { key: news.chain });
-      else outcomes.failed(news.site, { key: news.chain }, news.lifetime);
+      else knowledge.hear(news);
     },
-    remembered: () => outcomes.all(),
+    remembered: () => knowledge.all(),
     async close(drain) {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);
@@ -326,22 +326,6 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       owner.close();
       behind.close();
       pool.close();
-    },
-  };
-}
-
-/** The memory, with all that is new to it told on. */
-function told(memory: OutcomeMemory, tell: (news: News) => void): OutcomeMemory {
-  return {
-    ...memory,
-    failed(site, chain, lifetime) {
-      memory.failed(site, chain, lifetime);
-      tell({ outcome: 'failed', site, chain: chain.key, lifetime });
-    },
-    worked(site, chain) {
-      const isNew = memory.worked(site, chain);
-      if (isNew) tell({ outcome: 'worked', site, chain: chain.key });
-      return isNew;
     },
   };
 }

@@ -3,8 +3,8 @@
 import type { Attempt, HopTrace } from '../../shared/exchange.ts';
 import { calledOff, Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
-import type { Chain, ChainKnowledge, ResolvedRoute, Try, TryChains } from '../rooms.ts';
-import { type OutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from './outcome-memory.ts';
+import type { Chain, ResolvedRoute, Try, TryChains } from '../rooms.ts';
+import type { Knowledge } from './knowledge.ts';
 import { type Failure, isSurvivable, stopAfter, summaryOf, verdictOf } from './survive.ts';
 
 export interface TryChainsOptions {
@@ -13,9 +13,8 @@ export interface TryChainsOptions {
   readonly routeTimeout: Milliseconds;
   /** What `dial` gives each hop: a route that cannot take longer than `routeTimeout` needs no clock of its own. */
   readonly hopTimeout: Milliseconds;
-  readonly memory: OutcomeMemory;
-  /** What picks the first of the chains, where a route says more than their order. */
-  readonly knowledge?: ChainKnowledge;
+  /** What puts the chains in order, and is told how each of them fared. */
+  readonly memory: Knowledge;
   /** The registrable domain: outcomes are remembered per site. */
   readonly siteOf: (host: string) => string;
 }
@@ -26,13 +25,6 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     for (const chain of chains) hops += Math.max(1, chain.hops.length);
     return hops * hopTimeout;
   };
-
-  function remember(fault: Fault, stage: Attempt['stage'], site: string, chain: Chain): void {
-    if (fault.kind === 'hop_refused') memory.failed(site, chain, REFUSED_FOR);
-    else if (fault.kind === 'hop_authentication_failed') memory.failed(null, chain, UNREACHABLE_FOR);
-    // Not even the first hop stood: no site gets through there. Later on it may be this site that cannot be reached.
-    else memory.failed(stage === 'connect' && fault.hop !== undefined ? null : site, chain, UNREACHABLE_FOR);
-  }
 
   function attemptOf(one: Try, startedAt: EpochMilliseconds, error?: unknown): Attempt {
     const fault = error instanceof Fault ? error : undefined;
@@ -48,7 +40,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     };
   }
 
-  /** The only chain, with time enough: nothing is to be weighed and nothing to be remembered. */
+  /** The only chain, with time enough: nothing is to be weighed, and only its hops are to be learned of. */
   async function tryOnly<T>(
     chain: Chain,
     attempts: Attempt[],
@@ -59,10 +51,15 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     const one: Try = { chain, signal, steps: [], stage: 'connect', replayable: false };
     try {
       const value = await attempt(one);
-      attempts.push(attemptOf(one, startedAt));
+      const done = attemptOf(one, startedAt);
+      attempts.push(done);
+      memory.worked(null, chain, done.took, one.steps);
       return value;
     } catch (error) {
       const reason = signal.aborted ? calledOff(signal.reason) : error;
+      if (!signal.aborted && error instanceof Fault && isSurvivable(error, one)) {
+        memory.failed(null, chain, { fault: error, stage: one.stage, steps: one.steps });
+      }
       attempts.push(attemptOf(one, startedAt, reason ?? 'unknown'));
       throw reason;
     }
@@ -77,8 +74,8 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
     attempt: (one: Try) => Promise<T>,
   ): Promise<T> {
     const { chains } = route;
-    const site = chains.length > 1 ? siteOf(host) : host;
-    const order = memory.order(site, chains);
+    const site = chains.length > 1 ? siteOf(host) : null;
+    const order = site === null ? chains : memory.order(site, chains);
     const began = now();
     const failures: Failure[] = [];
     let current: Try | undefined;
@@ -91,10 +88,11 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
         const one: Try = { chain, signal: limit?.signal ?? signal, steps, stage: 'connect', replayable: false };
         current = one;
         const record = (error?: unknown) => attempts.push(attemptOf(one, startedAt, error));
+        memory.trying(site, chain);
         try {
           const value = await attempt(one);
           record();
-          if (chains.length > 1) memory.worked(site, chain);
+          memory.worked(site, chain, now() - startedAt, steps);
           return value;
         } catch (error) {
           if (signal.aborted) {
@@ -108,7 +106,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
           }
           record(error);
           if (!isSurvivable(error, one)) throw error;
-          if (chains.length > 1) remember(error, one.stage, site, chain);
+          memory.failed(site, chain, { fault: error, stage: one.stage, steps });
           failures.push({ chain, fault: error });
         }
         if (limit?.isOver || now() - began >= routeTimeout) {

@@ -91,7 +91,7 @@ test('news wait once for each thing, and too many invalid URLs become all of the
   outbox.tell({ outcome: 'worked', site: 'first.test', chain: 'one' }, 1);
   await new Promise(resolve => setTimeout(resolve, 40)); // The first batch is under way.
   for (let i = 0; i < 3; i++) outbox.tell({ outcome: 'invalidated', url: 'http://a.test/' }, 1);
-  outbox.tell({ outcome: 'failed', site: 'a.test', chain: 'one', lifetime: 1_000 }, 1);
+  outbox.tell({ outcome: 'failed', site: 'a.test', chain: 'one', reason: 'timeout', strikes: 1, lifetime: 1_000 }, 1);
   outbox.tell({ outcome: 'worked', site: 'a.test', chain: 'one' }, 2);
   const few = await goOn();
   expect(few.news.slice(1)).toEqual([

@@ -9,7 +9,7 @@ import { basicAuthorization } from '../../../companion/message/basic-authorizati
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { AdmittedTarget, Dialled } from '../../../companion/rooms.ts';
-import { makeOutcomeMemory } from '../../../companion/route/outcome-memory.ts';
+import { makeKnowledge } from '../../../companion/route/knowledge.ts';
 import { refusalOf } from '../../../companion/route/refusal.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
@@ -232,7 +232,7 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
       now: Date.now,
       routeTimeout: 20_000,
       hopTimeout: 5_000,
-      memory: makeOutcomeMemory(Date.now),
+      memory: makeKnowledge({ now: Date.now, wallClock: Date.now }),
       siteOf: host => host,
     });
     const attempts: Attempt[] = [];

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { makeDial } from '../../../companion/chain/dial.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import type { AdmittedTarget, Chain, ResolvedRoute, Try } from '../../../companion/rooms.ts';
-import { makeOutcomeMemory, REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
+import { makeKnowledge } from '../../../companion/route/knowledge.ts';
+import { REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { isSurvivable } from '../../../companion/route/survive.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
@@ -26,7 +27,7 @@ function makeRooms({ routeTimeout = 5_000, hopTimeout = 1_000 } = {}) {
     now,
     routeTimeout,
     hopTimeout,
-    memory: makeOutcomeMemory(now),
+    memory: makeKnowledge({ now, wallClock: now }),
     siteOf: host => host.split('.').slice(-2).join('.'),
   });
   return { tryChains, advance: (time: number) => (ahead += time) };
@@ -239,9 +240,11 @@ describe('closed and open', () => {
         fc.shuffledSubarray(['zero', 'a', 'b', 'c', 'd'], { minLength: 1 }),
         fc.subarray(['zero', 'a', 'b', 'c', 'd']),
         (keys, failed) => {
-          const memory = makeOutcomeMemory(() => 0);
+          const memory = makeKnowledge({ now: () => 0, wallClock: () => 0 });
           const chains = keys.map(chain);
-          for (const key of failed) memory.failed(key === 'a' ? null : 'site', chain(key), 1_000);
+          const away = new Fault('connection_refused', { hop: 'a' });
+          for (const key of failed)
+            memory.failed('site', chain(key), { fault: away, stage: key === 'a' ? 'connect' : 'tunnel', steps: [] });
           const order = memory.order('site', chains).map(one => one.key);
           expect(order.toSorted()).toEqual(keys.toSorted());
           for (const before of keys.slice(0, Math.max(0, keys.indexOf('zero'))))

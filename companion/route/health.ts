@@ -1,0 +1,250 @@
+// How the hops fare, by what traffic shows (nobody is asked): whether one can be connected to at the moment, how long it takes, what came of it lately. A hop
+// is known by the way to it ("office", "squid>tor"): what cannot be reached from one place may well be from another. What a hop says of one site is no
+// matter of its health; that is outcome-memory.ts's.
+import type { HopTrace } from '../../shared/exchange.ts';
+import type { FaultKind } from '../../shared/fault.ts';
+import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
+import type { Chain, FailedTry } from '../rooms.ts';
+
+/** A hop that cannot be connected to goes last for so long; then one request tries it again. */
+export const DOWN_FOR: Milliseconds = 30_000;
+/** That request has so long; then another gets the chance. */
+const CHANCE_FOR: Milliseconds = 20_000;
+/** Outcomes kept of each hop. */
+export const MAX_HISTORY = 32;
+/** Ways to hops, and chains, that are kept account of. */
+export const MAX_LINKS = 2_048;
+/** What one measurement weighs in the moving average. */
+const WEIGHT = 0.25;
+
+/** One connection to a hop. */
+export interface HopOutcome {
+  readonly at: EpochMilliseconds;
+  readonly outcome: 'ok' | FaultKind;
+  /** To connect and be let in; null = it failed. */
+  readonly took: Milliseconds | null;
+}
+
+/** How a hop fares, as the CLI and the popup show it. */
+export interface HopHealth {
+  /** The names of the hops on the way to it; itself the last. */
+  readonly hop: readonly string[];
+  /** open: it goes last. half-open: the next request tries it. */
+  readonly circuit: 'closed' | 'open' | 'half-open';
+  /** Until when it is open; null = it is not. */
+  readonly until: EpochMilliseconds | null;
+  /** Failures in a row. */
+  readonly failures: number;
+  readonly latency: Milliseconds | null;
+  readonly lastTook: Milliseconds | null;
+  /** Oldest first. */
+  readonly history: readonly HopOutcome[];
+}
+
+/** How long a chain takes from its first connection to its target. */
+export interface ChainHealth {
+  readonly chain: string;
+  readonly latency: Milliseconds | null;
+  readonly lastTook: Milliseconds | null;
+}
+
+export interface HealthReport {
+  readonly hops: readonly HopHealth[];
+  readonly chains: readonly ChainHealth[];
+}
+
+/** What other workers should know at once: their requests should not find it out again. */
+export type LinkNews =
+  | { readonly outcome: 'link-failed'; readonly link: string; readonly lifetime: Milliseconds }
+  | { readonly outcome: 'link-worked'; readonly link: string };
+
+interface Average {
+  latency: Milliseconds | null;
+  last: Milliseconds | null;
+}
+
+interface Link extends Average {
+  downUntil: EpochMilliseconds;
+  chanceUntil: EpochMilliseconds;
+  failures: number;
+  history: HopOutcome[];
+}
+
+export interface Health {
+  isDown(chain: Chain): boolean;
+  latency(chain: Chain): Milliseconds | null;
+  /** The chain is tried now. */
+  trying(chain: Chain): void;
+  /** So far it has come: with all its steps a chain stands. */
+  stood(chain: Chain, steps: readonly HopTrace[]): void;
+  /** The hop at this place of the chain could not be connected to, or did not let us in. */
+  failed(chain: Chain, index: number, fault: FaultKind): void;
+  hear(news: LinkNews): void;
+  /** What a new worker should know. */
+  all(): LinkNews[];
+  report(): HealthReport;
+}
+
+/** Which hop of the chain is away, for whatever site; null = none: it is this site that does not get through. */
+export function hopAway(chain: Chain, { fault, stage, steps }: FailedTry): number | null {
+  const { hops } = chain;
+  if (hops.length === 0 || stage === 'response' || stage === 'reused') return null;
+  const asked = Math.max(0, steps.length - 1);
+  if (fault.kind === 'hop_authentication_failed') return Math.min(asked, hops.length - 1);
+  // A policy's no is about what was asked for, be it the next hop.
+  if (fault.kind === 'hop_refused' || fault.sign === 'policy' || fault.sign === 'rate') return null;
+  if (stage === 'connect') return fault.hop === undefined ? null : 0;
+  if (stage === 'greeting') return Math.min(asked, hops.length - 1);
+  return steps.length < hops.length ? steps.length : null;
+}
+
+/** `now` tells spans, `wallClock` the time of day. `tell` takes on what changes. */
+export function makeHealth(
+  now: () => Milliseconds,
+  wallClock: () => EpochMilliseconds,
+  tell: (news: LinkNews) => void = () => {},
+): Health {
+  const links = new Map<string, Link>();
+  const averages = new Map<string, Average>();
+  const namesOfLinks = new WeakMap<Chain, readonly string[]>();
+  /** Links that are not closed: while there are none, nothing is asked. */
+  let troubled = 0;
+
+  const linksOf = (chain: Chain): readonly string[] => {
+    let names = namesOfLinks.get(chain);
+    if (names === undefined) {
+      names = chain.hops.map((_, i) =>
+        chain.hops
+          .slice(0, i + 1)
+          .map(hop => hop.name)
+          .join('>'),
+      );
+      namesOfLinks.set(chain, names);
+    }
+    return names;
+  };
+  const linkAt = (name: string): Link => {
+    let link = links.get(name);
+    if (link === undefined) {
+      link = { latency: null, last: null, downUntil: 0, chanceUntil: 0, failures: 0, history: [] };
+      links.set(name, link);
+      if (links.size > MAX_LINKS) {
+        const [oldest, gone] = links.entries().next().value!;
+        links.delete(oldest);
+        if (gone.failures > 0) troubled--;
+      }
+    }
+    return link;
+  };
+  const measure = (average: Average, took: Milliseconds) => {
+    average.last = took;
+    average.latency = average.latency === null ? took : average.latency + WEIGHT * (took - average.latency);
+  };
+  const note = (link: Link, outcome: HopOutcome) => {
+    if (link.history.length >= MAX_HISTORY) link.history.shift();
+    link.history.push(outcome);
+  };
+  const close = (link: Link): boolean => {
+    if (link.failures === 0) return false;
+    link.failures = 0;
+    link.downUntil = 0;
+    link.chanceUntil = 0;
+    troubled--;
+    return true;
+  };
+  const open = (name: string, lifetime: Milliseconds): Link => {
+    const link = linkAt(name);
+    if (link.failures++ === 0) troubled++;
+    link.downUntil = now() + lifetime;
+    link.chanceUntil = 0;
+    return link;
+  };
+  const reached = (name: string, took: Milliseconds) => {
+    const link = linkAt(name);
+    measure(link, took);
+    note(link, { at: wallClock(), outcome: 'ok', took });
+    if (close(link)) tell({ outcome: 'link-worked', link: name });
+  };
+
+  return {
+    isDown(chain) {
+      if (troubled === 0) return false;
+      const time = now();
+      return linksOf(chain).some(name => {
+        const link = links.get(name);
+        return link !== undefined && (time < link.downUntil || time < link.chanceUntil);
+      });
+    },
+    latency: chain => averages.get(chain.key)?.latency ?? null,
+    trying(chain) {
+      if (troubled === 0) return;
+      const time = now();
+      for (const name of linksOf(chain)) {
+        const link = links.get(name);
+        if (link !== undefined && link.failures > 0 && time >= link.downUntil && time >= link.chanceUntil)
+          link.chanceUntil = time + CHANCE_FOR;
+      }
+    },
+    stood(chain, steps) {
+      if (steps.length === 0) {
+        // By a connection that stood before: its hops are there.
+        if (troubled === 0) return;
+        for (const name of linksOf(chain)) {
+          const link = links.get(name);
+          if (link !== undefined && close(link)) tell({ outcome: 'link-worked', link: name });
+        }
+        return;
+      }
+      const names = linksOf(chain);
+      let whole = 0;
+      for (let i = 0; i < steps.length; i++) {
+        const { took } = steps[i]!;
+        whole += took;
+        if (i < names.length) reached(names[i]!, took);
+      }
+      if (steps.length <= names.length && names.length > 0) return;
+      let average = averages.get(chain.key);
+      if (average === undefined) {
+        averages.set(chain.key, (average = { latency: null, last: null }));
+        if (averages.size > MAX_LINKS) averages.delete(averages.keys().next().value!);
+      }
+      measure(average, whole);
+    },
+    failed(chain, index, fault) {
+      const name = linksOf(chain)[index];
+      if (name === undefined) return;
+      note(open(name, DOWN_FOR), { at: wallClock(), outcome: fault, took: null });
+      tell({ outcome: 'link-failed', link: name, lifetime: DOWN_FOR });
+    },
+    hear(news) {
+      if (news.outcome === 'link-failed') open(news.link, news.lifetime);
+      else {
+        const link = links.get(news.link);
+        if (link !== undefined) close(link);
+      }
+    },
+    all() {
+      if (troubled === 0) return [];
+      const time = now();
+      return [...links]
+        .filter(([, link]) => time < link.downUntil)
+        .map(([link, { downUntil }]) => ({ outcome: 'link-failed', link, lifetime: downUntil - time }));
+    },
+    report() {
+      const time = now();
+      const clock = wallClock();
+      return {
+        hops: [...links].map(([name, { downUntil, failures, latency, last, history }]) => ({
+          hop: name.split('>'),
+          circuit: failures === 0 ? 'closed' : time < downUntil ? 'open' : 'half-open',
+          until: failures > 0 && time < downUntil ? clock + (downUntil - time) : null,
+          failures,
+          latency,
+          lastTook: last,
+          history: [...history],
+        })),
+        chains: [...averages].map(([chain, { latency, last }]) => ({ chain, latency, lastTook: last })),
+      };
+    },
+  };
+}
