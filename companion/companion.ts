@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Config } from '../shared/config.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
@@ -13,6 +13,7 @@ import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint
 import { makeCacheDesk } from './cache-desk.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
+import { filesOfHops, readHops } from './chain/secrets.ts';
 import { type EditError, setCacheMode, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
@@ -94,7 +95,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const lists = makeListFiles();
   const log = new TrafficLog(initial.config.log.recent);
   let logFile: LogFile | null = null;
-  const load = ({ config, rules, document }: ParsedConfig): InForce => {
+  const load = async ({ config, rules, document }: ParsedConfig): Promise<InForce> => {
     const loaded = lists.load(config.lists, file => pathFromConfig(configFile, file));
     for (const problem of loaded.problems) warn(problem);
     if (loaded.missing.length > 0) {
@@ -103,7 +104,14 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     }
     const tls = readTls(config, configFile);
     if ('path' in tls) throw placed([tls], configFile, document);
-    return compile(config, { rules, lists: loaded.lists }, tls.pem);
+    const { hops, problems } = await readHops(config.hops, {
+      pathOf: file => pathFromConfig(configFile, file),
+      folder: dirname(resolve(configFile)),
+      env: process.env,
+      warn,
+    });
+    if (problems.length > 0) throw placed(problems, configFile, document);
+    return compile(config, { rules, lists: loaded.lists }, tls.pem, hops);
   };
   let door: ControlServer | null = null;
   const record: Pick<WorkerParts, 'opened' | 'moved' | 'ended'> = {
@@ -119,7 +127,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const openIntake = makeIntakes({ ...record, now });
   const mark = makeLoopMark();
   const cacheFolder = join(folder, 'cache');
-  const worker = makeWorker(load(initial), {
+  const worker = makeWorker(await load(initial), {
     ...(count === 1 ? record : openIntake()),
     at: () => at,
     mark,
@@ -172,7 +180,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const live: LiveConfig = followConfig(store, initial, {
     async onConfig(parsed) {
       const before = worker.furnished.config;
-      const next = load(parsed);
+      const next = await load(parsed);
       await workers?.putInForce(next);
       worker.putInForce(next);
       steering = null;
@@ -190,6 +198,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       revision++;
       door?.changed();
     },
+    otherFiles: config => filesOfHops(config.hops),
     onProblem(error) {
       if (error) warn(`${error.message}\nThe last good file stays in force.`);
       else say('The file is in order again.', 'news');

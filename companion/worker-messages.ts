@@ -14,6 +14,7 @@ export interface SentConfig {
   readonly revision: number;
   readonly config: Config;
   readonly tls: InForce['tls'];
+  readonly hops: InForce['hops'];
   readonly rules: readonly Rule[];
   readonly lists: readonly (Omit<RuleList, 'entries'> & { readonly entries: readonly ListEntry[] | number })[];
 }
@@ -72,14 +73,14 @@ export type FromWorker =
 /** How `next` travels to a worker that has `before`. */
 export function pack(
   revision: number,
-  { config, source, tls }: Omit<InForce, 'matcher'>,
+  { config, source, tls, hops }: Omit<InForce, 'matcher'>,
   before: RuleSource | null,
 ): SentConfig {
   const lists = source.lists.map(list => {
     const place = before === null ? -1 : before.lists.findIndex(({ entries }) => entries === list.entries);
     return { ...list, entries: place < 0 ? list.entries : place };
   });
-  return { revision, config, tls, rules: source.rules, lists };
+  return { revision, config, tls, hops, rules: source.rules, lists };
 }
 
 /** What has travelled, put together again with what was there before. */

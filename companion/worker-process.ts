@@ -44,7 +44,7 @@ function begin({
   let { revision } = sent;
   const here = reachableAt(at);
   const outbox = makeOutbox((batch, missed, taken) => say({ type: 'happened', batch, missed }, undefined, taken));
-  const worker: Worker = makeWorker(compile(sent.config, unpack(sent, null), sent.tls), {
+  const worker: Worker = makeWorker(compile(sent.config, unpack(sent, null), sent.tls, sent.hops), {
     at: () => at,
     mark: makeLoopMark(pseudonym),
     control: controlElsewhere(hostsOf(here.host, here.port)),
@@ -75,7 +75,12 @@ function begin({
     switch (message.type) {
       case 'put-in-force':
         worker.putInForce(
-          compile(message.sent.config, unpack(message.sent, worker.furnished.source), message.sent.tls),
+          compile(
+            message.sent.config,
+            unpack(message.sent, worker.furnished.source),
+            message.sent.tls,
+            message.sent.hops,
+          ),
         );
         ({ revision } = message.sent);
         say({ type: 'in-force', revision });

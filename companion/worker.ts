@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
+import type { Hop } from '../shared/config/hops.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
 import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
@@ -45,10 +46,12 @@ export interface InForce {
   readonly matcher: CompiledMatcher;
   /** The listener's certificate and key as text (PEM); null = it has none. */
   readonly tls: { readonly cert: string; readonly key: string } | null;
+  /** The hops of the file with all that it only points to. */
+  readonly hops: Readonly<Record<string, Hop>>;
 }
 
-export function compile(config: Config, source: RuleSource, tls: InForce['tls']): InForce {
-  return { config, source, matcher: compileMatcher(source), tls };
+export function compile(config: Config, source: RuleSource, tls: InForce['tls'], hops: InForce['hops']): InForce {
+  return { config, source, matcher: compileMatcher(source), tls, hops };
 }
 
 /** What one configuration makes. */
@@ -166,8 +169,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const { opened, moved, ended } = parts;
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
 
-  const furnish = ({ config, source, matcher, tls }: InForce): Furnished => {
-    const routes = resolveRoutes(config);
+  const furnish = ({ config, source, matcher, tls, hops }: InForce): Furnished => {
+    const routes = resolveRoutes({ hops, routes: config.routes });
     const acl = makeAcl({
       guard: config.guard,
       listeners: () => {
@@ -184,7 +187,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       siteOf: siteName,
     });
     // The addresses it knows outlive a change of anything else.
-    const madeFor = `${judgedBy(config)} ${hopTimeout}`;
+    const madeFor = `${judgedBy({ config, hops })} ${hopTimeout}`;
     if (names?.madeFor !== madeFor) {
       const resolver = makeNameLookup({
         dns: config.dns,
@@ -221,7 +224,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       now,
       era: {},
     };
-    return { config, source, matcher, tls, routes, rooms, context: tls && secureContext(tls) };
+    return { config, source, matcher, tls, hops, routes, rooms, context: tls && secureContext(tls) };
   };
   furnished = furnish(first);
   const receives = {
@@ -282,7 +285,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     cacheOffice: makeCacheOffice({ inventory: () => cache.inventory, judge }),
     putInForce(next) {
       const before = furnished.config;
-      const rejudged = judgedBy(next.config) !== judgedBy(before);
+      const rejudged = judgedBy(next) !== judgedBy(furnished);
       // What worked and what did not is known by the names of hops, which may now mean others.
       if (rejudged) knowledge = newKnowledge();
       const isOtherCache =
@@ -336,8 +339,8 @@ function hasSeveralUsers({ guard }: Config): boolean {
 }
 
 /** Everything by which a connection upstream was judged and named. */
-function judgedBy({ hops, routes, guard, dns }: Config): string {
-  return JSON.stringify([hops, routes, guard, dns]);
+function judgedBy({ config, hops }: Pick<InForce, 'config' | 'hops'>): string {
+  return JSON.stringify([hops, config.routes, config.guard, config.dns]);
 }
 
 /** Throws Node's error where they do not go together. Node's TLS is loaded where there is a certificate: it costs a start 3 ms. */

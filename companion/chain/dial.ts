@@ -1,6 +1,7 @@
 // Folds a chain of hops into one socket: connect to the first, then ask each in turn for a tunnel to the next, through what stands already.
 // Here are the sockets and the clocks of that; what is said to a hop is in the file of its kind, names are resolver.ts's. Foreign errors become faults here.
 import { connect as connectNode } from 'node:net';
+import type { HopKind } from '../../shared/config/hops.ts';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { calledOff, Fault, type FaultKind, type FaultOptions } from '../../shared/fault.ts';
 import type { Milliseconds } from '../../shared/units.ts';
@@ -9,6 +10,7 @@ import type { Socket } from '../sockets/socket.ts';
 import type { Acl, Dial, NamedHop } from '../rooms.ts';
 import { endpointOf, type Handshake, hopFault } from './handshake.ts';
 import { connectHandshake } from './http-connect.ts';
+import type { Layer, LayerWork, Standing } from './layer.ts';
 import { type Lookup, LookupFailed } from './resolver.ts';
 import { socks5Handshake } from './socks5.ts';
 import { makeSystemAsk } from './system-lookup.ts';
@@ -86,15 +88,12 @@ export function makeDial(options: ChainOptions): Dial {
     );
   }
 
-  /** The conversation with one hop; gives back what came behind its yes. */
+  /** The conversation with one hop; what came behind its yes is the rest. */
   function converse(
-    socket: Socket,
+    { socket, rest: early }: Standing,
     handshake: Handshake,
-    early: Buffer,
-    hop: NamedHop,
-    deadline: Milliseconds,
-    signal: AbortSignal,
-  ): Promise<Buffer> {
+    { hop, deadline, signal }: Pick<LayerWork, 'hop' | 'deadline' | 'signal'>,
+  ): Promise<Standing> {
     const late = () =>
       hopFault(
         'connection_timeout',
@@ -112,7 +111,7 @@ export function makeDial(options: ChainOptions): Dial {
             if (step.send) socket.write(step.send);
             if (!step.stands) continue;
             stop();
-            return succeed(pending);
+            return succeed({ socket, rest: pending });
           }
         } catch (error) {
           fail(faultOf(error, { hop: hop.name, target: endpointOf(hop) }));
@@ -146,44 +145,101 @@ export function makeDial(options: ChainOptions): Dial {
   }
 
   return async function dial(one, target, absolute) {
-    const { signal, steps } = one;
-    const { hops } = one.chain;
+    const { signal, steps, chain } = one;
+    const { hops } = chain;
     let since = now();
-    const stands = (hop: string | null, at: Endpoint) => {
-      const at_ = now();
-      steps.push({ hop, at: formatEndpoint(at), took: Math.round((at_ - since) * 1000) / 1000 });
-      since = at_;
+    const stood = (place: number) => {
+      const hop = hops[place];
+      const at = now();
+      const took = Math.round((at - since) * 1000) / 1000;
+      steps.push({ hop: hop?.name ?? null, at: formatEndpoint(hop ?? target), took });
+      since = at;
     };
+    /** What lies behind the hop at this place. */
+    const beyond = (place: number): Endpoint => {
+      const next = hops[place + 1];
+      return next ? endpointOf(next) : target;
+    };
+    const workAt = (place: number, deadline: Milliseconds): LayerWork => {
+      const hop = hops[place]!;
+      const work: LayerWork = {
+        hop,
+        chain,
+        place,
+        deadline,
+        now,
+        signal,
+        via,
+        one,
+        async converse(over, handshake) {
+          one.stage = handshake.stage;
+          try {
+            return await converse(over, handshake, work);
+          } finally {
+            one.stage = handshake.stage;
+          }
+        },
+      };
+      return work;
+    };
+
     let deadline = since + hopTimeout;
     one.stage = 'connect';
-    const first = hops[0];
-    const socket = await connectTo(first ? endpointOf(first) : target, first, deadline, signal);
+    let standing: Standing | null = null;
+    // Where the way begins: at a hop that something stands to already, else here.
+    let place = hops.length - 1;
+    for (; place >= 0 && standing === null; place--) {
+      if (absolute && place === hops.length - 1) continue;
+      standing = (await LAYERS[hops[place]!.kind].shared?.(beyond(place), workAt(place, deadline))) ?? null;
+      if (standing !== null) break;
+    }
+    if (standing === null) {
+      const first = hops[0];
+      const socket = await connectTo(first ? endpointOf(first) : target, first, deadline, signal);
+      standing = { socket, rest: NOTHING };
+      place = -1;
+    }
+    const { socket } = standing;
     try {
-      if (first) stands(first.name, endpointOf(first));
-      else stands(null, target);
-      let rest: Buffer = NOTHING;
-      for (let i = 0; i < hops.length; i++) {
-        const hop = hops[i]!;
-        const next = hops[i + 1];
-        if (absolute && !next) break;
-        const wanted: Endpoint = next ? endpointOf(next) : target;
+      stood(place + 1);
+      for (let i = place + 1; i < hops.length; i++) {
         if (i > 0) deadline = now() + hopTimeout;
-        const handshake = hop.kind === 'socks5' ? socks5Handshake(hop, wanted) : connectHandshake(hop, wanted, via);
-        one.stage = handshake.stage;
-        try {
-          rest = await converse(socket, handshake, rest, hop, deadline, signal);
-        } finally {
-          one.stage = handshake.stage;
-        }
-        stands(next?.name ?? null, wanted);
+        const work = workAt(i, deadline);
+        const layer = LAYERS[work.hop.kind];
+        if (layer.enter) standing = await layer.enter(standing, work);
+        if (absolute && i === hops.length - 1) break;
+        standing = await layer.reach(standing, beyond(i), work);
+        stood(i + 1);
       }
-      return { socket, rest, hops: steps };
+      return { ...standing, hops: steps };
     } catch (error) {
       socket.destroy();
+      standing.socket.destroy();
       throw error;
     }
   };
 }
+
+const socks5Layer: Layer = {
+  reach: (over, wanted, work) => work.converse(over, socks5Handshake(work.hop, wanted)),
+};
+/** The schema of the file refuses it. */
+const notYet: Layer = {
+  reach: (_over, _wanted, { hop }) =>
+    Promise.reject(
+      new Fault('proxy_configuration_error', { hop: hop.name, detail: `hops of kind ${hop.kind} cannot be used yet` }),
+    ),
+};
+
+/** What is done with a hop of each kind. */
+const LAYERS: Readonly<Record<HopKind, Layer>> = {
+  http: { reach: (over, wanted, work) => work.converse(over, connectHandshake(work.hop, wanted, work.via)) },
+  https: notYet,
+  socks4a: notYet,
+  socks5: socks5Layer,
+  ssh: notYet,
+  tor: socks5Layer,
+};
 
 function systemLookup(timeout: Milliseconds): Lookup {
   const ask = makeSystemAsk(timeout);

@@ -3,6 +3,7 @@
 import { type FSWatcher, watch } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { dirname } from 'node:path';
+import type { Config } from '../../shared/config.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { ConfigError } from './config-error.ts';
 import type { ParsedConfig } from './config-file.ts';
@@ -20,6 +21,8 @@ export interface LiveConfigOptions {
   readonly onConfig: (parsed: ParsedConfig, change: ConfigChange) => void | Promise<void>;
   /** The file is not in order (once for each state of it), or in order again (null) with what is in force already. */
   readonly onProblem: (error: ConfigError | null) => void;
+  /** Files beside the lists that a configuration is made from, as written: a change of one counts as one of a list. */
+  readonly otherFiles?: (config: Config) => readonly string[];
   /** Events come in bunches: so long after the last one the file is read. */
   readonly settle?: Milliseconds;
   /** How often is looked without an event. */
@@ -40,7 +43,7 @@ export interface LiveConfig {
 
 /** Follows a file that was read as `initial`. */
 export function followConfig(store: ConfigStore, initial: ParsedConfig, options: LiveConfigOptions): LiveConfig {
-  const { onConfig, onProblem, settle = 100, pollInterval = 2_000 } = options;
+  const { onConfig, onProblem, otherFiles = () => [], settle = 100, pollInterval = 2_000 } = options;
   let current = initial;
   let problem: ConfigError | null = null;
   let closed = false;
@@ -59,7 +62,10 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
     return done;
   };
 
-  const listPaths = () => current.config.lists.map(({ file }) => pathFromConfig(store.path, file));
+  const listPaths = () =>
+    [...current.config.lists.map(({ file }) => file), ...otherFiles(current.config)].map(file =>
+      pathFromConfig(store.path, file),
+    );
 
   const report = (error: ConfigError | null) => {
     if (error?.message === problem?.message) return;

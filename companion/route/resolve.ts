@@ -1,5 +1,5 @@
 // The routes of the file, with their hops in place of names.
-import type { Config } from '../../shared/config.ts';
+import type { Hop } from '../../shared/config/hops.ts';
 import type { RouteName } from '../../shared/decision/rule.ts';
 import { isBelow, privacyOf, type Route } from '../../shared/config/routes.ts';
 import type { Chain, Group, NamedHop, ResolvedRoute } from '../rooms.ts';
@@ -50,7 +50,7 @@ export function resolveRoutes(config: RoutesOfFile): ReadonlyMap<RouteName, Reso
 
 /** The part of the file that routes are made of. */
 export interface RoutesOfFile {
-  readonly hops: Config['hops'];
+  readonly hops: Readonly<Record<string, Hop>>;
   readonly routes: Readonly<Record<string, Route>>;
 }
 

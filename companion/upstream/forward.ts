@@ -1,4 +1,5 @@
 // Request out, answer back: on a pooled connection where one waits, else on a fresh one that is dialled for it. Foreign errors become faults here.
+import { takesAbsolute } from '../../shared/config/hops.ts';
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
 import { letGo, type Answer, type Body, type RequestHead, type ResponseHead } from '../message/message.ts';
@@ -66,7 +67,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
   const { head, target, body, upgrade } = outgoing;
   const { chain } = one;
   const last = chain.hops.at(-1);
-  const hop = last !== undefined && last.kind === 'http' && upgrade === null ? last : null;
+  const hop = last !== undefined && upgrade === null && takesAbsolute(last) ? last : null;
   const key = hop === null ? `${chain.key} ${target.host}:${target.port}` : chain.key;
   const streamed = body !== null && !Buffer.isBuffer(body);
   const replayable = !streamed && IDEMPOTENT.has(head.method);

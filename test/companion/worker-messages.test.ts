@@ -20,14 +20,14 @@ test('a list travels once: later it is known by its place, also where it has mov
   });
   const travel = <T>(value: T): T => deserialize(serialize(value)) as T;
   const first = { rules: [], lists: [list('a', 'a.test'), list('b', 'b.test')] };
-  const sent = travel(pack(1, { config, source: first, tls: null }, null));
+  const sent = travel(pack(1, { config, source: first, tls: null, hops: {} }, null));
   expect(sent.config).toEqual(config);
   const arrived = unpack(sent, null);
   expect(arrived).toEqual(first);
 
   const [a, b] = first.lists as [RuleList, RuleList];
   const second = { rules: [], lists: [list('new', 'c.test'), { ...b, rank: 3 }, a] };
-  const again = travel(pack(2, { config, source: second, tls: null }, first));
+  const again = travel(pack(2, { config, source: second, tls: null, hops: {} }, first));
   expect(again.lists.map(({ entries }) => entries)).toEqual([second.lists[0]!.entries, 1, 0]);
   const arrivedAgain = unpack(again, arrived);
   expect(arrivedAgain).toEqual(second);

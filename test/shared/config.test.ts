@@ -140,7 +140,7 @@ describe('hops', () => {
 
   test.each([
     ['gw.example:1080', 'is not a proxy URL: write it like socks5://user:password@host:1080'],
-    ['ftp://gw.example:1080', '"ftp" is not a kind of hop: http or socks5'],
+    ['ftp://gw.example:1080', '"ftp" is not a kind of hop: http, https, socks4a, socks5, ssh or tor'],
     ['socks5://gw.example:70000', '"70000" is not a port: ports go from 1 to 65535'],
     ['socks5://gw.example:0', '"0" is not a port: ports go from 1 to 65535'],
     ['socks5://gw.example:', 'has no port after the colon'],
