@@ -4,6 +4,7 @@
 import * as v from 'valibot';
 import { HopSchema } from './config/hops.ts';
 import { BUILT_IN_ROUTES, checkRoutes, type Route, RouteSchema } from './config/routes.ts';
+import { SignaturesSchema } from './config/signatures.ts';
 import { type ConfigRule, ListSchema, type ListSource, RuleSchema, type Site, SiteSchema } from './config/rules.ts';
 import {
   bytes,
@@ -312,6 +313,10 @@ const Shape = strict(
     listen: v.optional(described(endpoint, 'Where the companion listens.'), '127.0.0.1:8228'),
     hops: v.nullish(described(mapOf(name, HopSchema, 'hops'), 'One proxy each.'), {}),
     routes: v.nullish(described(mapOf(name, RouteSchema, 'routes'), 'Named ways out.'), {}),
+    signatures: v.nullish(
+      described(SignaturesSchema, 'How the no of a proxy looks that Detour does not know. See docs/refusals.md.'),
+      [],
+    ),
     sites: v.nullish(described(mapOf(text(), SiteSchema, 'sites'), 'What the popup turns on.'), {}),
     rules: v.nullish(
       described(v.array(RuleSchema, 'is not a list of rules'), 'Rules by hand: block, allow, route.'),
