@@ -14,11 +14,12 @@ import { makeCacheDesk } from './cache-desk.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
 import { filesOfHops, readHops } from './chain/secrets.ts';
-import { type EditError, setCacheMode, setLocal, setSite } from './config/config-edit.ts';
+import { setCacheMode, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
 import { openConfigStore } from './config/config-store.ts';
 import { followConfig, type LiveConfig } from './config/config-watch.ts';
+import type { EditError } from './config/editing.ts';
 import { pathFromConfig } from './config/places.ts';
 import { type ControlServer, makeControlServer } from './control/control-server.ts';
 import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from './control/state-folder.ts';
@@ -32,6 +33,7 @@ import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
 import { compile, type InForce, makeWorker, secureContext, siteName, type WorkerParts } from './worker.ts';
+import { makeWaysDesk } from './ways-desk.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
 
@@ -298,6 +300,17 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         since: startedAt,
         siteOf: siteName,
         isShared: () => worker.furnished.config.cache.disk > 0,
+      }),
+      ways: makeWaysDesk({
+        current: () => live.current,
+        revision: () => revision,
+        routes: () => worker.furnished.routes,
+        hops: () => worker.furnished.hops,
+        rooms: () => worker.furnished.rooms,
+        edit: change => live.edit(change),
+        routeTimeout: () => worker.furnished.config.limits.routeTimeout * 1000,
+        knowledge: {},
+        now,
       }),
       follow: (recent, deliver) => log.follow(recent, deliver),
       newCode: () => pairing.newCode(),

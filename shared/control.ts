@@ -6,6 +6,7 @@ import type { CacheMode, Decision } from './decision/rule.ts';
 import type { Exchange, SiteCounts } from './exchange.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Bytes, EpochMilliseconds, Seconds } from './units.ts';
+import { HopForm, RouteForm, type SiteWay, type WaysState, type WaysTest } from './ways.ts';
 
 export const PROTOCOL_VERSION = 1;
 /** The subprotocol that both sides name; a token or a pairing code rides beside it and is never echoed. */
@@ -37,6 +38,8 @@ const id = v.pipe(v.number(), v.integer(), v.minValue(0));
 const text = (bytes: number) => v.pipe(v.string(), v.maxLength(bytes));
 
 const url = text(8192);
+const name = text(64);
+const names = v.pipe(v.array(name), v.maxLength(16));
 /** Which stored answers are meant: those of a URL, of all that begin so, of a site with its subdomains, or all. */
 const Stored = v.union([
   v.strictObject({ url }),
@@ -77,6 +80,65 @@ export const ClientMessage = v.variant('type', [
   v.strictObject({ type: v.literal('explain'), id, url: text(8192) }),
   /** Keeps the link awake. No reply. */
   v.strictObject({ type: v.literal('alive'), id }),
+  /** The hops and routes of the file, without secrets. Reply: `ways`. */
+  v.strictObject({ type: v.literal('ways'), id }),
+  /**
+   * Tries the chains of a route, or one of them, past pins and what is remembered, and remembers nothing of it. With `url` that is asked for, by GET;
+   * else `check.url` of the route; where there is none the chains are built, and nobody beyond them is spoken to. Reply: `tested`.
+   */
+  v.strictObject({
+    type: v.literal('test-route'),
+    id,
+    route: name,
+    url: v.optional(url),
+    chain: v.optional(names),
+  }),
+  /** The same for the chain of one hop: one of the file by its name, or a one-line URL. Reply: `tested`. */
+  v.strictObject({ type: v.literal('test-hop'), id, hop: text(2048), url: v.optional(url) }),
+  /** This chain of the route first, for so many seconds (null: until the companion ends). Reply: `done`. */
+  v.strictObject({
+    type: v.literal('pin-route'),
+    id,
+    route: name,
+    chain: names,
+    for: v.nullable(v.pipe(v.number(), v.minValue(1), v.maxValue(31_536_000))),
+  }),
+  v.strictObject({ type: v.literal('unpin-route'), id, route: name }),
+  /** What the `pick: auto` routes have learnt of sites. Reply: `site-ways`. */
+  v.strictObject({ type: v.literal('site-ways'), id }),
+  /** Sets what is known of a site; null: forgets it. `route` absent: for every such route. Reply: `done`. */
+  v.strictObject({
+    type: v.literal('set-site-way'),
+    id,
+    site: text(260),
+    route: v.optional(name),
+    way: v.nullable(v.picklist(['direct', 'chains'])),
+  }),
+  // Edits of the file. Reply: `done`, once they are in force. `revision`: of the state that the change was made from; where the file has another by now
+  // the change is refused.
+  /** Adds a hop, or changes the one of this name. `isNew`: refused where there is one. */
+  v.strictObject({
+    type: v.literal('set-hop'),
+    id,
+    name,
+    hop: v.union([text(2048), HopForm]),
+    isNew: v.optional(v.boolean(), false),
+    revision: v.optional(v.number()),
+  }),
+  v.strictObject({ type: v.literal('remove-hop'), id, name, revision: v.optional(v.number()) }),
+  /** The routes that name it go along. */
+  v.strictObject({ type: v.literal('rename-hop'), id, name, to: name, revision: v.optional(v.number()) }),
+  v.strictObject({
+    type: v.literal('set-route'),
+    id,
+    name,
+    route: RouteForm,
+    isNew: v.optional(v.boolean(), false),
+    revision: v.optional(v.number()),
+  }),
+  v.strictObject({ type: v.literal('remove-route'), id, name, revision: v.optional(v.number()) }),
+  /** All that names it goes along. */
+  v.strictObject({ type: v.literal('rename-route'), id, name, to: name, revision: v.optional(v.number()) }),
   // The CLI's own:
   v.strictObject({ type: v.literal('pair'), id }),
   v.strictObject({ type: v.literal('clients'), id }),
@@ -190,8 +252,9 @@ export interface StoredAnswer {
   readonly verdict?: string | undefined;
 }
 
+type ClientInput = v.InferInput<typeof ClientMessage>;
 /** A request before the client has counted it. */
-export type ClientRequest = ClientMessage extends infer M ? (M extends ClientMessage ? Omit<M, 'id'> : never) : never;
+export type ClientRequest = ClientInput extends infer M ? (M extends ClientInput ? Omit<M, 'id'> : never) : never;
 
 /** Events and replies of the companion. */
 export type CompanionMessage =
@@ -215,7 +278,13 @@ export type CompanionMessage =
   | { readonly type: 'alive' }
   // Replies
   | { readonly type: 'done'; readonly id: number }
-  | { readonly type: 'refused'; readonly id: number; readonly message: string }
+  /** `problems`: what is wrong with which field of what was asked for; '' = with all of it. */
+  | {
+      readonly type: 'refused';
+      readonly id: number;
+      readonly message: string;
+      readonly problems?: readonly { readonly field: string; readonly message: string }[] | undefined;
+    }
   | { readonly type: 'site'; readonly id: number; readonly answer: SiteAnswer }
   | { readonly type: 'explained'; readonly id: number; readonly explanation: Explanation }
   | { readonly type: 'code'; readonly id: number; readonly code: string; readonly expiresAt: EpochMilliseconds }
@@ -228,6 +297,9 @@ export type CompanionMessage =
       readonly answers: readonly StoredAnswer[];
       readonly more: boolean;
     }
+  | { readonly type: 'ways'; readonly id: number; readonly ways: WaysState }
+  | { readonly type: 'tested'; readonly id: number; readonly test: WaysTest }
+  | { readonly type: 'site-ways'; readonly id: number; readonly sites: readonly SiteWay[] }
   /** How many stored answers it concerned. */
   | { readonly type: 'cache-changed'; readonly id: number; readonly count: number };
 

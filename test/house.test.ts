@@ -20,6 +20,8 @@ const COMPANION_FILES = new Set([
   'companion.ts',
   'cache-desk.ts',
   'explain.ts',
+  'way-test.ts',
+  'ways-desk.ts',
   'worker.ts',
   'workers.ts',
   'worker-process.ts',

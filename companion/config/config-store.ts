@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { EditError } from './config-edit.ts';
+import { EditError } from './editing.ts';
 import { ConfigError } from './config-error.ts';
 import { type Judge, judgeConfig, type ParsedConfig, parseConfig } from './config-file.ts';
 import { DEFAULT_CONFIG_TEXT } from './default-text.ts';

@@ -13,7 +13,8 @@ import type {
 } from '../../shared/control.ts';
 import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Exchange } from '../../shared/exchange.ts';
-import type { EpochMilliseconds } from '../../shared/units.ts';
+import type { EpochMilliseconds, Seconds } from '../../shared/units.ts';
+import type { HopForm, RouteForm, SiteWay, WaysState, WaysTest } from '../../shared/ways.ts';
 
 /** One link, as the commands see it. */
 export interface Link {
@@ -45,6 +46,7 @@ export interface Desk {
   setCacheMode(site: string, mode: CacheMode): Promise<void>;
   site(host: string): SiteAnswer;
   readonly cache: CacheDesk;
+  readonly ways: WaysDesk;
   explain(url: string): Promise<Explanation>;
   /** The last `recent` exchanges, then all that follow; gives back how to stop. */
   follow(recent: number, deliver: (batch: readonly Exchange[]) => Promise<void>): () => void;
@@ -70,13 +72,47 @@ export interface CacheDesk {
   pin(which: Stored, pinned: boolean): Promise<number>;
 }
 
+/** Hops and routes. What cannot be done rejects with an error whose message is a sentence for a person, and which may name `problems`. */
+export interface WaysDesk {
+  state(): WaysState;
+  /** `chain` by the names of its hops; absent: all of the route. */
+  testRoute(route: string, url: string | undefined, chain: Names | undefined, signal: AbortSignal): Promise<WaysTest>;
+  /** A hop of the file, or a one-line URL. */
+  testHop(hop: string, url: string | undefined, signal: AbortSignal): Promise<WaysTest>;
+  /** `lifetime` null: until the companion ends. */
+  pin(route: string, chain: Names, lifetime: Seconds | null): Promise<void>;
+  unpin(route: string): Promise<void>;
+  siteWays(): Promise<readonly SiteWay[]>;
+  /** `route` undefined: every route that remembers; `way` null: forgets. */
+  setSiteWay(site: string, route: string | undefined, way: SiteWay['way'] | null): Promise<void>;
+  // Edits of the file; fulfilled when they are in force. `revision`: refused where the file has another by now.
+  setHop(name: string, hop: string | HopForm, isNew: boolean, revision?: number): Promise<void>;
+  removeHop(name: string, revision?: number): Promise<void>;
+  renameHop(name: string, to: string, revision?: number): Promise<void>;
+  setRoute(name: string, route: RouteForm, isNew: boolean, revision?: number): Promise<void>;
+  removeRoute(name: string, revision?: number): Promise<void>;
+  renameRoute(name: string, to: string, revision?: number): Promise<void>;
+}
+type Names = readonly string[];
+
+/** What a refusal may say beyond its sentence. */
+interface Refusal extends Error {
+  readonly problems?: readonly { readonly field: string; readonly message: string }[];
+}
+
 /** Does what a client asks and replies. Never rejects. */
 export async function obey(message: ClientMessage, link: Link, desk: Desk): Promise<void> {
   try {
     const reply = await (COMMANDS[message.type] as Command<ClientMessage>)(message, link, desk);
     if (reply) link.send(reply);
   } catch (error) {
-    link.send({ type: 'refused', id: message.id, message: error instanceof Error ? error.message : String(error) });
+    const { message: sentence, problems }: Refusal = error instanceof Error ? error : new Error(String(error));
+    link.send({
+      type: 'refused',
+      id: message.id,
+      message: sentence,
+      problems: problems?.length ? problems : undefined,
+    });
   }
 }
 
@@ -100,6 +136,19 @@ const COMMANDS: Commands = {
   site,
   follow,
   explain,
+  ways,
+  'test-route': testRoute,
+  'test-hop': testHop,
+  'pin-route': pinRoute,
+  'unpin-route': unpinRoute,
+  'site-ways': siteWays,
+  'set-site-way': setSiteWay,
+  'set-hop': setHop,
+  'remove-hop': removeHop,
+  'rename-hop': renameHop,
+  'set-route': setRoute,
+  'remove-route': removeRoute,
+  'rename-route': renameRoute,
   alive,
   pair,
   clients,
@@ -152,6 +201,84 @@ async function cachePurge({ id, which }: Of<'cache-purge'>, link: Link, desk: De
 async function cachePin({ id, which, pinned }: Of<'cache-pin'>, link: Link, desk: Desk): Promise<CompanionMessage> {
   fromTerminal(link);
   return { type: 'cache-changed', id, count: await desk.cache.pin(which, pinned) };
+}
+
+function ways({ id }: Of<'ways'>, _link: Link, desk: Desk): CompanionMessage {
+  return { type: 'ways', id, ways: desk.ways.state() };
+}
+
+/** Nobody waits for a test whose link has ended. */
+async function tested(
+  link: Link,
+  id: number,
+  test: (signal: AbortSignal) => Promise<WaysTest>,
+): Promise<CompanionMessage> {
+  const controller = new AbortController();
+  const end = () => controller.abort();
+  link.atEnd.push(end);
+  try {
+    return { type: 'tested', id, test: await test(controller.signal) };
+  } finally {
+    const at = link.atEnd.indexOf(end);
+    if (at >= 0) link.atEnd.splice(at, 1);
+  }
+}
+
+function testRoute({ id, route, url, chain }: Of<'test-route'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  return tested(link, id, signal => desk.ways.testRoute(route, url, chain, signal));
+}
+
+function testHop({ id, hop, url }: Of<'test-hop'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  return tested(link, id, signal => desk.ways.testHop(hop, url, signal));
+}
+
+async function done(id: number, work: Promise<void>): Promise<CompanionMessage> {
+  await work;
+  return { type: 'done', id };
+}
+
+function pinRoute(message: Of<'pin-route'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(message.id, desk.ways.pin(message.route, message.chain, message.for));
+}
+
+function unpinRoute({ id, route }: Of<'unpin-route'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.unpin(route));
+}
+
+async function siteWays({ id }: Of<'site-ways'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return { type: 'site-ways', id, sites: await desk.ways.siteWays() };
+}
+
+function setSiteWay({ id, site, route, way }: Of<'set-site-way'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.setSiteWay(site, route, way));
+}
+
+function setHop({ id, name, hop, isNew, revision }: Of<'set-hop'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.setHop(name, hop, isNew, revision));
+}
+
+function removeHop({ id, name, revision }: Of<'remove-hop'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.removeHop(name, revision));
+}
+
+function renameHop({ id, name, to, revision }: Of<'rename-hop'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.renameHop(name, to, revision));
+}
+
+function setRoute(message: Of<'set-route'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(message.id, desk.ways.setRoute(message.name, message.route, message.isNew, message.revision));
+}
+
+function removeRoute({ id, name, revision }: Of<'remove-route'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
+  return done(id, desk.ways.removeRoute(name, revision));
+}
+
+function renameRoute(
+  { id, name, to, revision }: Of<'rename-route'>,
+  _link: Link,
+  desk: Desk,
+): Promise<CompanionMessage> {
+  return done(id, desk.ways.renameRoute(name, to, revision));
 }
 
 function site({ id, host }: Of<'site'>, _link: Link, desk: Desk): CompanionMessage {

@@ -1,15 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ConfigError } from '../../../companion/config/config-error.ts';
-import {
-  addAllowRule,
-  EditError,
-  formatScalar,
-  routeOfSite,
-  setCacheMode,
-  setLocal,
-  setSite,
-} from '../../../companion/config/config-edit.ts';
+import { addAllowRule, routeOfSite, setCacheMode, setLocal, setSite } from '../../../companion/config/config-edit.ts';
+import { EditError, formatScalar } from '../../../companion/config/editing.ts';
 import { parseConfig } from '../../../companion/config/config-file.ts';
 import type { CacheMode } from '../../../shared/decision/rule.ts';
 import { compileMatcher, decide } from '../../../shared/decision/decide.ts';
