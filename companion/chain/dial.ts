@@ -12,8 +12,10 @@ import { endpointOf, type Handshake, hopFault } from './handshake.ts';
 import { connectHandshake } from './http-connect.ts';
 import type { Layer, LayerWork, Standing } from './layer.ts';
 import { type Lookup, LookupFailed } from './resolver.ts';
+import { socks4aHandshake } from './socks4a.ts';
 import { socks5Handshake } from './socks5.ts';
 import { makeSystemAsk } from './system-lookup.ts';
+import { beginTls, tlsFaultOf } from './tls-hop.ts';
 
 export interface ChainOptions {
   readonly acl: Acl;
@@ -201,16 +203,16 @@ export function makeDial(options: ChainOptions): Dial {
     }
     const { socket } = standing;
     try {
-      stood(place + 1);
       for (let i = place + 1; i < hops.length; i++) {
         if (i > 0) deadline = now() + hopTimeout;
         const work = workAt(i, deadline);
         const layer = LAYERS[work.hop.kind];
         if (layer.enter) standing = await layer.enter(standing, work);
+        stood(i);
         if (absolute && i === hops.length - 1) break;
         standing = await layer.reach(standing, beyond(i), work);
-        stood(i + 1);
       }
+      if (!absolute || hops.length === 0) stood(hops.length);
       return { ...standing, hops: steps };
     } catch (error) {
       socket.destroy();
@@ -218,6 +220,25 @@ export function makeDial(options: ChainOptions): Dial {
       throw error;
     }
   };
+}
+
+const httpLayer: Layer = {
+  reach: (over, wanted, work) => work.converse(over, connectHandshake(work.hop, wanted, work.via)),
+};
+
+/** TLS to the hop, by its deadline. */
+async function secured(
+  { socket, rest }: Standing,
+  { hop, place, deadline, now, signal, one }: LayerWork,
+): Promise<Standing> {
+  one.stage = place === 0 ? 'connect' : 'greeting';
+  // Whoever speaks first here does not speak TLS.
+  if (rest.length > 0) throw hopFault('tls_protocol_error', hop, 'it does not speak TLS there');
+  const late = () => hopFault('connection_timeout', hop, 'in the TLS handshake');
+  const secure = await bounded<Socket>(deadline - now(), signal, late, (succeed, fail) =>
+    beginTls(socket, hop, now(), succeed, fail),
+  );
+  return { socket: secure, rest: NOTHING };
 }
 
 const socks5Layer: Layer = {
@@ -233,9 +254,9 @@ const notYet: Layer = {
 
 /** What is done with a hop of each kind. */
 const LAYERS: Readonly<Record<HopKind, Layer>> = {
-  http: { reach: (over, wanted, work) => work.converse(over, connectHandshake(work.hop, wanted, work.via)) },
-  https: notYet,
-  socks4a: notYet,
+  http: httpLayer,
+  https: { ...httpLayer, enter: secured },
+  socks4a: { reach: async (over, wanted, work) => work.converse(over, socks4aHandshake(work.hop, wanted)) },
   socks5: socks5Layer,
   ssh: notYet,
   tor: socks5Layer,
@@ -361,5 +382,7 @@ export function faultOf(error: unknown, blame: FaultOptions): Fault {
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
   const known = code === undefined ? undefined : SYSTEM_ERRORS[code];
   if (known) return new Fault(known[0], { ...blame, detail: known[1], cause: error });
+  const tls = tlsFaultOf(error, blame);
+  if (tls !== null) return tls;
   return new Fault('destination_unavailable', { ...blame, detail: code, cause: error });
 }

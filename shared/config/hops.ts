@@ -28,7 +28,7 @@ const SCHEMES: Readonly<Record<string, HopKind>> = {
 };
 const TOR_HOST = '127.0.0.1';
 /** Kinds that the schema knows and `dial` does not carry yet. */
-const NOT_YET: ReadonlySet<HopKind> = new Set(['https', 'socks4a', 'ssh']);
+const NOT_YET: ReadonlySet<HopKind> = new Set(['ssh']);
 
 /** A secret in the file: the text itself, or where it is kept. */
 export type Secret =

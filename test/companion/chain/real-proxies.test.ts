@@ -137,6 +137,21 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
     expect(dialled.hops.map(step => step.hop)).toEqual(['hop1', 'hop2', null]);
   });
 
+  test.each([
+    ['alone', []],
+    ['behind squid', ['squid']],
+  ])(
+    'dante, which has SOCKS4 without names, %s: addresses go to it, and its no is a refusal',
+    async (_where, before) => {
+      const hop = `hop${before.length + 1}`;
+      const chain: Hop[] = [...before.map(peer), { ...peer('dante'), kind: 'socks4a', username: 'me' }];
+      const dialled = await dialTo(chain, { host: '127.0.0.1', port });
+      expect(await ask(dialled, 'GET / HTTP/1.1\r\nHost: a')).toContain('served a');
+      expect(await faultFrom(chain, { host: '127.0.0.9', port })).toMatchObject({ kind: 'hop_refused', hop });
+      expect(await faultFrom(chain, { host: '::1', port })).toMatchObject({ kind: 'hop_could_not_reach', hop });
+    },
+  );
+
   test('four in a row', async () => {
     await servedBy('squid with login', 'dante with login', 'tinyproxy', 'microsocks with login');
   });
