@@ -23,6 +23,7 @@ import type { EditError } from './config/editing.ts';
 import { pathFromConfig } from './config/places.ts';
 import { type ControlServer, makeControlServer } from './control/control-server.ts';
 import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from './control/state-folder.ts';
+import { openSitesFile } from './control/sites-file.ts';
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
@@ -32,7 +33,7 @@ import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } fr
 import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
-import { compile, type InForce, makeWorker, secureContext, siteName, type WorkerParts } from './worker.ts';
+import { compile, type InForce, makeWorker, secureContext, siteName, type Worker, type WorkerParts } from './worker.ts';
 import { makeWaysDesk } from './ways-desk.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
@@ -129,7 +130,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const openIntake = makeIntakes({ ...record, now });
   const mark = makeLoopMark();
   const cacheFolder = join(folder, 'cache');
-  const worker = makeWorker(await load(initial), {
+  const sitesFile = openSitesFile(folder, () => worker.knownSites.list(), warn);
+  opened.defer(() => sitesFile.close());
+  let workers: Workers | null = null;
+  const worker: Worker = makeWorker(await load(initial), {
     ...(count === 1 ? record : openIntake()),
     at: () => at,
     mark,
@@ -140,6 +144,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     warn,
     now,
     cacheFolder,
+    knownSites: sitesFile.saved,
+    sitesChanged: sitesFile.changed,
+    // What is found out here, by a person's word or by asking a hop, and not by a worker.
+    tell: count === 1 ? undefined : news => workers?.tell(news),
   });
   opened.defer(() => worker.close(0));
   openLog(initial.config);
@@ -157,7 +165,6 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   at = listening;
   const here = reachableAt(listening);
   const open = Promise.withResolvers<void>();
-  let workers: Workers | null = null;
   if (processes !== null) {
     workers = await processes.startWorkers(worker.furnished, {
       count,

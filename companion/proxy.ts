@@ -16,6 +16,7 @@ import type {
   Ask,
   BlockAnswer,
   Cache,
+  ChainOutcomes,
   Dial,
   Entrance,
   Dialled,
@@ -41,6 +42,7 @@ export interface Rooms extends Era {
   readonly blockAnswer: BlockAnswer;
   readonly cache: Cache;
   readonly tryChains: TryChains;
+  readonly heard: ChainOutcomes['heard'];
   readonly dial: Dial;
   readonly refusalOf: RefusalOf;
   readonly pool: ConnectionPool;
@@ -157,6 +159,7 @@ async function goUpstream(
   let answer: Answer | null = null;
   try {
     ({ answer } = await send(outgoing, rooms, draft, notes.route, incoming.signal));
+    rooms.heard(draft.site, notes.route, draft.attempts);
   } catch (error) {
     const stale = rooms.cache.failed(ask, faultOf(error), rooms.now());
     if (stale === null) throw error;
@@ -270,7 +273,8 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   const { socket, rest } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
     dialTunnel(one, target, rooms),
   );
-  await pipe(incoming, rooms, draft, 200, () => tunnelStands(incoming), socket, rest);
+  const heard = () => rooms.heard(draft.site, route, draft.attempts);
+  await pipe(incoming, rooms, draft, 200, () => tunnelStands(incoming), socket, rest, heard);
 }
 
 /** WebSocket and the like on plain http: sent on, always by a tunnel of its own, and a blind pipe after the 101 (RFC 9110 §7.8). */
@@ -292,7 +296,7 @@ async function openUpgrade(
   await pipe(incoming, rooms, draft, 101, change, upgraded, answer.body as Buffer | null);
 }
 
-/** Joins both ends until either is done, once the client has been told (`tell`) that they are. `early` is what upstream has sent already. */
+/** Joins both ends until either is done, once the client has been told (`tell`) that they are. `early` is what upstream has sent already; `heard` is called at its first byte. */
 async function pipe(
   incoming: Incoming,
   rooms: Rooms,
@@ -301,6 +305,7 @@ async function pipe(
   tell: () => void,
   upstream: Socket,
   early: Buffer | null,
+  heard: (() => void) | null = null,
 ): Promise<void> {
   try {
     tell();
@@ -316,6 +321,7 @@ async function pipe(
     idle: rooms.limits.tunnelIdleTimeout * 1000,
     deadlines: rooms.pool.deadlines,
     running: draft,
+    heard,
   });
 }
 

@@ -115,6 +115,11 @@ export interface ChainKnowledge {
   isDown(chain: Chain): boolean;
   /** The key of the chain that an `auto` route has found out to be needed for this site; null = none. */
   preferred(site: string, route: string): string | null;
+  /**
+   * `auto`: how long the companion's own connection may try alone before a chain joins in, where it is a question which of them the site needs; null = it is
+   * none, or `preferred` answers it.
+   */
+  headStart?(site: string): Milliseconds | null;
 }
 
 /** One try on one chain. Throws a Fault; resolves with what the walk goes on with. `stage` is set as the try gets on. */
@@ -158,6 +163,11 @@ export interface ChainOutcomes extends ChainKnowledge {
   /** It stands, or has answered. `steps` empty: by a connection that stood before. */
   worked(site: string | null, chain: Chain, took: Milliseconds, steps: readonly HopTrace[]): void;
   failed(site: string | null, chain: Chain, failed: FailedTry): void;
+  /**
+   * The fault, or what it is for a route that is `auto`: where the DNS names a private address for a public name, the guard refuses it, and the chains,
+   * which do not ask this DNS, may be tried.
+   */
+  seenThrough(fault: Fault, chain: Chain, route: ResolvedRoute): Fault;
   /**
    * The target itself has been heard by the last of these attempts: an answer's head, the first bytes of a tunnel that the client has spoken into.
    * Where the route is `auto`, this is when something is learned of the site. Once for each exchange.

@@ -7,6 +7,7 @@ import type { Endpoint } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import type { Milliseconds } from '../shared/units.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
+import type { HealthReport } from './route/health.ts';
 import type { InForce, News } from './worker.ts';
 
 /** What is to be in force, as it travels. Of a list that the worker has already, only its place among the lists it was sent before. */
@@ -25,17 +26,24 @@ export interface DatedNews {
   readonly news: News;
 }
 
+/** Whether it is of use whatever file is in force: a way to a site, unlike a chain, has its name from no file. */
+export function holdsAlways({ outcome }: News): boolean {
+  return outcome === 'invalidated' || outcome === 'guessed' || outcome === 'site';
+}
+
 /** Whether it is of use where `revision` is in force. */
 export function holdsUnder(dated: DatedNews, revision: number): boolean {
   return dated.revision === null || dated.revision === revision;
 }
 
 /** What a worker is asked. */
-export type Question = CacheQuestion | { readonly ask: 'explain'; readonly url: string };
+export type Question = CacheQuestion | { readonly ask: 'explain'; readonly url: string } | { readonly ask: 'health' };
 /** What it answers. */
 export interface Answers extends CacheAnswers {
   /** Null: the question makes no sense, as the companion finds, too. */
   explain: Explanation | null;
+  /** Of its own traffic: every worker connects for itself. */
+  health: HealthReport;
 }
 
 export type ToWorker =

@@ -1,6 +1,6 @@
 // What a worker's process has to tell the companion's, until that takes it: in batches, bounded, and so that nothing is left out which others rely on: the
 // end of a tunnel that was shown, and news. Of news only the last word on each thing waits.
-import type { DatedNews, Happening } from './worker-messages.ts';
+import { type DatedNews, type Happening, holdsAlways } from './worker-messages.ts';
 import type { News } from './worker.ts';
 
 /** What happened waits so long for company, in milliseconds … */
@@ -117,7 +117,7 @@ export function makeOutbox(sendBatch: SendBatch): Outbox {
       } else {
         const key = keyOf(news);
         others.delete(key);
-        others.set(key, { revision: news.outcome === 'guessed' ? null : revision, news });
+        others.set(key, { revision: holdsAlways(news) ? null : revision, news });
         if (others.size > MAX_NEWS) others.delete(others.keys().next().value!);
       }
       sendSoon();
@@ -133,6 +133,7 @@ export function makeOutbox(sendBatch: SendBatch): Outbox {
 /** By what later news replaces it. */
 function keyOf(news: Exclude<News, { readonly outcome: 'invalidated' }>): string {
   if (news.outcome === 'guessed') return `${news.address} ${Buffer.from(news.digest).toString('latin1')}`;
+  if (news.outcome === 'site') return `= ${news.site}`;
   if (news.outcome === 'link-failed' || news.outcome === 'link-worked') return `> ${news.link}`;
   return `${news.site} ${news.chain}`;
 }

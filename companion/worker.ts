@@ -11,6 +11,7 @@ import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../sha
 import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
+import type { KnownSite } from '../shared/known-site.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import { createCache, type SharedCache } from './cache/cache.ts';
@@ -30,9 +31,11 @@ import { LoginBound, makeEntrance } from './guard/entrance.ts';
 import { makeOwnerCheck } from './guard/owner.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
+import type { HealthReport } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
 import { refusalOf } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
+import { type KnownSites, makeSiteMemory, type SiteNews } from './route/site-memory.ts';
 import { makeTryChains } from './route/try-chains.ts';
 import type { ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
 import { Behind } from './upstream/behind.ts';
@@ -83,6 +86,10 @@ export interface WorkerParts {
   readonly tell?: ((news: News) => void) | undefined;
   readonly warn: (message: string) => void;
   readonly now: () => EpochMilliseconds;
+  /** What `auto` routes knew of sites when the companion last ran. */
+  readonly knownSites?: readonly KnownSite[] | undefined;
+  /** They know something new, found out here or by a person's word. */
+  readonly sitesChanged?: ((news: SiteNews) => void) | undefined;
   /** Where the cache keeps what is to outlive it; without, it is in memory only. */
   readonly cacheFolder?: string | undefined;
 }
@@ -91,6 +98,10 @@ export interface Worker {
   readonly furnished: Furnished;
   /** What may be asked of its cache. */
   readonly cacheOffice: CacheOffice;
+  /** What `auto` routes know of sites, for a person to see and to change. */
+  readonly knownSites: KnownSites;
+  /** How hops and chains fare here. */
+  health(): HealthReport;
   /** The next request walks through rooms furnished by it. */
   putInForce(next: InForce): void;
   /** Opens the port (0 = any free one) and gives back the real one. Rejects with the system's error. */
@@ -151,7 +162,16 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     );
     return made;
   };
-  const newKnowledge = () => makeKnowledge({ now: elapsed, wallClock: now, tell });
+  const sites = makeSiteMemory({
+    now,
+    saved: parts.knownSites ?? [],
+    changed(news) {
+      tell?.(news);
+      parts.sitesChanged?.(news);
+    },
+  });
+  const routeOf = (name: string) => furnished.routes.get(name);
+  const newKnowledge = () => makeKnowledge({ now: elapsed, wallClock: now, sites, routeOf, tell });
   let knowledge = newKnowledge();
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
@@ -211,6 +231,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       blockAnswer,
       cache,
       tryChains,
+      heard: (site, route, attempts) => knowledge.heard(site, route, attempts),
       dial: (one, target, absolute) => dial(one, target, absolute).catch(whenDialFailed),
       refusalOf,
       pool,
@@ -282,6 +303,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     get furnished() {
       return furnished;
     },
+    knownSites: sites,
+    health: () => knowledge.report(),
     cacheOffice: makeCacheOffice({ inventory: () => cache.inventory, judge }),
     putInForce(next) {
       const before = furnished.config;
@@ -318,9 +341,15 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         if (news.url === null) cache.clear();
         else cache.invalidate(news.url);
       } else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
-      else knowledge.hear(news);
+      else if (news.outcome === 'site') {
+        sites.hear(news);
+        parts.sitesChanged?.(news);
+      } else knowledge.hear(news);
     },
-    remembered: () => knowledge.all(),
+    remembered: () => [
+      ...knowledge.all(),
+      ...sites.list().map(known => ({ outcome: 'site', site: known.site, known }) as const),
+    ],
     async close(drain) {
       closed = true;
       await Promise.all([listener?.close(drain), reception?.close(drain)]);

@@ -10,6 +10,7 @@ import {
   type Answers,
   type DatedNews,
   type FromWorker,
+  holdsAlways,
   holdsUnder,
   pack,
   type Question,
@@ -52,6 +53,8 @@ export interface WorkersParts {
 export interface Workers {
   /** Fulfilled when all of them go by it. One that does not obey in time is ended first. */
   putInForce(next: InForce): Promise<void>;
+  /** The companion has found something out itself. */
+  tell(news: News): void;
   /** What each of them says to it. One that does not answer in time is left out; where the question changes something it is ended as in putInForce. */
   ask<A extends Question['ask']>(question: Extract<Question, { ask: A }>): Promise<Answers[A][]>;
   /** Lets exchanges end within `drain`; then the processes end. */
@@ -151,6 +154,10 @@ export async function startWorkers(first: InForce, parts: WorkersParts): Promise
       const sent = pack(++revision, next, current.source);
       current = next;
       await Promise.all([...members].map(member => member.putInForce(sent)));
+    },
+    tell(news) {
+      const dated = { revision: holdsAlways(news) ? null : revision, news };
+      for (const member of members) member.send({ type: 'news', all: [dated] });
     },
     async ask<A extends Question['ask']>(question: Extract<Question, { ask: A }>) {
       const id = ++lastQuestion;

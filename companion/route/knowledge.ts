@@ -1,20 +1,24 @@
 // What is known of chains and sites, put together for whoever puts chains in order, and what the walk finds out, taken apart again: hops (health.ts), one
-// site by one chain (outcome-memory.ts).
+// site by one chain (outcome-memory.ts), sites that the companion's own connection does not reach (site-memory.ts).
+import { isAddress } from '../../shared/endpoint.ts';
+import type { Attempt } from '../../shared/exchange.ts';
+import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
-import type { Chain, ChainOutcomes } from '../rooms.ts';
+import type { Chain, ChainOutcomes, Group, ResolvedRoute } from '../rooms.ts';
 import { type HealthReport, hopAway, type LinkNews, makeHealth } from './health.ts';
 import { makeOutcomeMemory, type Outcome } from './outcome-memory.ts';
+import type { SiteMemory, SiteNews } from './site-memory.ts';
 
-/** What one worker finds out of chains and the others should know. */
-export type ChainNews = Outcome | LinkNews;
+/** What one worker finds out of chains and sites and the others should know. */
+export type ChainNews = Outcome | LinkNews | SiteNews;
 
 export interface Knowledge extends ChainOutcomes {
   /** The chains in the order to try them: all of them, always. */
   order(site: string, chains: readonly Chain[]): readonly Chain[];
   /** Another worker has found it out. */
-  hear(news: ChainNews): void;
+  hear(news: Outcome | LinkNews): void;
   /** What a new worker should know. */
-  all(): ChainNews[];
+  all(): (Outcome | LinkNews)[];
   report(): HealthReport;
 }
 
@@ -22,11 +26,14 @@ export interface KnowledgeParts {
   /** Tells spans. */
   readonly now: () => Milliseconds;
   readonly wallClock: () => EpochMilliseconds;
+  readonly sites: SiteMemory;
+  /** The route that has this name. */
+  readonly routeOf: (name: string) => ResolvedRoute | undefined;
   /** Takes what is new to the others. */
-  readonly tell?: ((news: ChainNews) => void) | undefined;
+  readonly tell?: ((news: Outcome | LinkNews) => void) | undefined;
 }
 
-export function makeKnowledge({ now, wallClock, tell = () => {} }: KnowledgeParts): Knowledge {
+export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} }: KnowledgeParts): Knowledge {
   const outcomes = makeOutcomeMemory(now);
   const health = makeHealth(now, wallClock, tell);
   const isLast = (site: string, chain: Chain) => outcomes.isLast(site, chain);
@@ -36,10 +43,22 @@ export function makeKnowledge({ now, wallClock, tell = () => {} }: KnowledgePart
     isLast,
     isDown,
     latency: chain => health.latency(chain),
-    preferred: () => null,
+    preferred(site, name) {
+      const way = sites.way(site);
+      if (way === null) return null;
+      const chains = routeOf(name)?.chains ?? [];
+      const isIts = (chain: Chain) => (chain.hops.length === 0) === (way === 'direct');
+      const found =
+        chains.find(chain => isIts(chain) && !isLast(site, chain) && !isDown(chain)) ??
+        chains.find(chain => isIts(chain));
+      return found?.key ?? null;
+    },
+    headStart: site => sites.headStart(site),
     trying(site, chain) {
       health.trying(chain);
-      if (site !== null) outcomes.trying(site, chain);
+      if (site === null) return;
+      outcomes.trying(site, chain);
+      if (chain.hops.length === 0) sites.trying(site);
     },
     worked(site, chain, _took, steps) {
       health.stood(chain, steps);
@@ -52,7 +71,24 @@ export function makeKnowledge({ now, wallClock, tell = () => {} }: KnowledgePart
       const { sign = 'unreachable', retryAfter } = failed.fault;
       tell(outcomes.failed(site, chain, sign, retryAfter));
     },
-    heard: () => {},
+    seenThrough(fault, chain, route) {
+      if (chain.hops.length > 0 || fault.kind !== 'destination_ip_prohibited' || !isAuto(route)) return fault;
+      const { target } = fault;
+      // A name of one label is this network's own, and so may be its address.
+      if (target === undefined || isAddress(target.host) || !target.host.includes('.')) return fault;
+      const detail = `the DNS names an address of this machine or its network${fault.detail === undefined ? '' : `, ${fault.detail}`}`;
+      return new Fault('dns_error', { target, detail, sign: 'poisoned', cause: fault });
+    },
+    heard(site, route, attempts) {
+      const last = attempts.at(-1);
+      // With a sign it is an answer that looks like a no.
+      if (last === undefined || last.outcome !== 'ok' || last.sign !== undefined) return;
+      const isOwn = last.chain.length === 0;
+      if (!isAuto(route)) return isOwn ? sites.ownWorks(site) : undefined;
+      if (isOwn) return sites.worked(site);
+      const sign = signOfOwn(attempts);
+      if (sign !== null) sites.blocked(site, sign);
+    },
     order(site, chains) {
       if (chains.length < 2) return chains;
       const goesLast = (chain: Chain) => isLast(site, chain) || isDown(chain);
@@ -68,6 +104,30 @@ export function makeKnowledge({ now, wallClock, tell = () => {} }: KnowledgePart
     all: () => [...outcomes.all(), ...health.all()],
     report: () => health.report(),
   };
+}
+
+/** What the companion's own connection looked like before another got through; null = it was not tried, or did not fail. */
+function signOfOwn(attempts: readonly Attempt[]): NonNullable<Attempt['sign']> | null {
+  for (let i = attempts.length - 2; i >= 0; i--) {
+    const { chain, outcome, sign } = attempts[i]!;
+    // The chains find the name that the own DNS does not know.
+    if (chain.length === 0 && sign !== undefined) return outcome === 'dns_error' ? 'poisoned' : sign;
+  }
+  return null;
+}
+
+const autoRoutes = new WeakMap<ResolvedRoute, boolean>();
+
+/** Whether the companion's own connection is tried first, and its failing teaches something of the site. */
+function isAuto(route: ResolvedRoute): boolean {
+  if (route.group === undefined) return false;
+  let known = autoRoutes.get(route);
+  if (known === undefined) autoRoutes.set(route, (known = hasAuto(route.group)));
+  return known;
+}
+
+function hasAuto({ pick, members }: Group): boolean {
+  return pick === 'auto' || members.some(member => 'members' in member && hasAuto(member));
 }
 
 /** The chain of zero hops never overtakes a chain that the file puts before it: a failing hop must not quietly turn into going direct. */

@@ -94,16 +94,17 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
           record();
           memory.worked(site, chain, now() - startedAt, steps);
           return value;
-        } catch (error) {
+        } catch (caught) {
           if (signal.aborted) {
             const gone = calledOff(signal.reason);
             record(gone);
             throw gone;
           }
-          if (!(error instanceof Fault)) {
-            record(error ?? 'unknown');
-            throw error;
+          if (!(caught instanceof Fault)) {
+            record(caught ?? 'unknown');
+            throw caught;
           }
+          const error = memory.seenThrough(caught, chain, route);
           record(error);
           if (!isSurvivable(error, one)) throw error;
           memory.failed(site, chain, { fault: error, stage: one.stage, steps });

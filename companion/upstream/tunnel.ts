@@ -11,6 +11,8 @@ export interface TunnelOptions {
   readonly deadlines: Deadlines;
   /** Counts along while the bytes move. */
   readonly running: { bytesUp: Bytes; bytesDown: Bytes };
+  /** Called once, when upstream sends its first byte. */
+  readonly heard?: (() => void) | null;
 }
 
 /**
@@ -36,12 +38,14 @@ class Tunnel implements Waiting {
   private readonly options: TunnelOptions;
   private readonly done: () => void;
   private open = 2;
+  private unheard: (() => void) | null;
 
   constructor(downstream: Socket, upstream: Socket, options: TunnelOptions, done: () => void) {
     this.downstream = downstream;
     this.upstream = upstream;
     this.options = options;
     this.done = done;
+    this.unheard = options.heard ?? null;
     this.deadline = options.deadlines.in(options.idle);
   }
 
@@ -58,6 +62,7 @@ class Tunnel implements Waiting {
     }
     if (upstreamFirst !== null && upstreamFirst.length > 0) {
       running.bytesDown += upstreamFirst.length;
+      this.hear();
       downstream.write(upstreamFirst);
     }
     this.join(downstream, upstream, bytes => {
@@ -65,7 +70,14 @@ class Tunnel implements Waiting {
     });
     this.join(upstream, downstream, bytes => {
       running.bytesDown += bytes;
+      if (this.unheard !== null) this.hear();
     });
+  }
+
+  private hear(): void {
+    const { unheard } = this;
+    this.unheard = null;
+    unheard?.();
   }
 
   onDeadline(): void {

@@ -111,6 +111,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
   const pool = new ConnectionPool(() => limits, interval);
   const rooms: Rooms = {
     entrance: { mayEnter: () => true, logIn: null, demand: null },
+    heard: () => {},
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
     decide: () => steered('off'),
     routeOf: () => ({ name: 'companion', chains: [DIRECT], behindHops: false, route: null }),

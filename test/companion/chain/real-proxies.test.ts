@@ -9,7 +9,6 @@ import { basicAuthorization } from '../../../companion/message/basic-authorizati
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { AdmittedTarget, Dialled } from '../../../companion/rooms.ts';
-import { makeKnowledge } from '../../../companion/route/knowledge.ts';
 import { refusalOf } from '../../../companion/route/refusal.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
@@ -18,6 +17,7 @@ import type { Hop } from '../../../shared/config/hops.ts';
 import type { Endpoint } from '../../../shared/endpoint.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
 import type { Fault } from '../../../shared/fault.ts';
+import { knowledgeOf } from '../../support/knowledge.ts';
 import { havePeers, type Peer, startDante, startMicrosocks, startSquid, startTinyproxy } from '../../support/peers.ts';
 
 const mark = makeLoopMark();
@@ -247,7 +247,7 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
       now: Date.now,
       routeTimeout: 20_000,
       hopTimeout: 5_000,
-      memory: makeKnowledge({ now: Date.now, wallClock: Date.now }),
+      memory: knowledgeOf(Date.now),
       siteOf: host => host,
     });
     const attempts: Attempt[] = [];

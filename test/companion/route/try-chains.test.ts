@@ -4,7 +4,6 @@ import { describe, expect, test } from 'vitest';
 import { makeDial } from '../../../companion/chain/dial.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import type { AdmittedTarget, Chain, ResolvedRoute, Try } from '../../../companion/rooms.ts';
-import { makeKnowledge } from '../../../companion/route/knowledge.ts';
 import { REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { isSurvivable } from '../../../companion/route/survive.ts';
@@ -14,6 +13,7 @@ import { type Route, ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 import type { Attempt } from '../../../shared/exchange.ts';
 import { Fault, FAULTS, type FaultKind } from '../../../shared/fault.ts';
 import { closedPort, startEcho, startHop } from '../../support/hop.ts';
+import { knowledgeOf } from '../../support/knowledge.ts';
 
 const dial = makeDial({
   acl: makeAcl({ guard: { allow: [{ address: '127.0.0.0', prefix: 8 }], connectPorts: [] }, listeners: () => [] }),
@@ -27,7 +27,7 @@ function makeRooms({ routeTimeout = 5_000, hopTimeout = 1_000 } = {}) {
     now,
     routeTimeout,
     hopTimeout,
-    memory: makeKnowledge({ now, wallClock: now }),
+    memory: knowledgeOf(now),
     siteOf: host => host.split('.').slice(-2).join('.'),
   });
   return { tryChains, advance: (time: number) => (ahead += time) };
@@ -240,7 +240,7 @@ describe('closed and open', () => {
         fc.shuffledSubarray(['zero', 'a', 'b', 'c', 'd'], { minLength: 1 }),
         fc.subarray(['zero', 'a', 'b', 'c', 'd']),
         (keys, failed) => {
-          const memory = makeKnowledge({ now: () => 0, wallClock: () => 0 });
+          const memory = knowledgeOf(() => 0);
           const chains = keys.map(chain);
           const away = new Fault('connection_refused', { hop: 'a' });
           for (const key of failed)
