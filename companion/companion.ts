@@ -34,6 +34,7 @@ import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
 import { compile, type InForce, makeWorker, secureContext, siteName, type Worker, type WorkerParts } from './worker.ts';
+import { makeSiteWays } from './site-ways.ts';
 import { makeWaysDesk } from './ways-desk.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
@@ -127,7 +128,19 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   };
   // One worker is at home here. With more, each is a process, and the one at home walks what they hand over.
   const count = initial.config.workers === 'auto' ? availableParallelism() : initial.config.workers;
-  const openIntake = makeIntakes({ ...record, now });
+  const openIntake = makeIntakes({
+    opened(exchange) {
+      worker.observe(exchange);
+      record.opened(exchange);
+    },
+    moved: record.moved,
+    ended(exchange) {
+      // A tunnel that stood has been told of when it opened.
+      if (exchange.kind === 'http' || exchange.attempts.at(-1)?.outcome !== 'ok') worker.observe(exchange);
+      record.ended(exchange);
+    },
+    now,
+  });
   const mark = makeLoopMark();
   const cacheFolder = join(folder, 'cache');
   const sitesFile = openSitesFile(folder, () => worker.knownSites.list(), warn);
@@ -316,7 +329,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         rooms: () => worker.furnished.rooms,
         edit: change => live.edit(change),
         routeTimeout: () => worker.furnished.config.limits.routeTimeout * 1000,
-        knowledge: {},
+        knowledge: {
+          health: route =>
+            route.chains.map(chain => ({ chain: chain.hops.map(hop => hop.name), ...worker.healthOf(chain) })),
+          ...makeSiteWays(worker.knownSites, () => worker.furnished.routes, siteName),
+        },
         now,
       }),
       follow: (recent, deliver) => log.follow(recent, deliver),

@@ -7,7 +7,6 @@ import type { Endpoint } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import type { Milliseconds } from '../shared/units.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
-import type { HealthReport } from './route/health.ts';
 import type { InForce, News } from './worker.ts';
 
 /** What is to be in force, as it travels. Of a list that the worker has already, only its place among the lists it was sent before. */
@@ -37,13 +36,11 @@ export function holdsUnder(dated: DatedNews, revision: number): boolean {
 }
 
 /** What a worker is asked. */
-export type Question = CacheQuestion | { readonly ask: 'explain'; readonly url: string } | { readonly ask: 'health' };
+export type Question = CacheQuestion | { readonly ask: 'explain'; readonly url: string };
 /** What it answers. */
 export interface Answers extends CacheAnswers {
   /** Null: the question makes no sense, as the companion finds, too. */
   explain: Explanation | null;
-  /** Of its own traffic: every worker connects for itself. */
-  health: HealthReport;
 }
 
 export type ToWorker =

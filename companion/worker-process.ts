@@ -63,7 +63,6 @@ function begin({
   );
 
   const answer = async (question: Question) => {
-    if (question.ask === 'health') return worker.health();
     if (question.ask !== 'explain') return worker.cacheOffice.answer(question, Date.now());
     try {
       return explain(question.url, worker.furnished, here, Date.now());

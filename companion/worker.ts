@@ -31,13 +31,13 @@ import { LoginBound, makeEntrance } from './guard/entrance.ts';
 import { makeOwnerCheck } from './guard/owner.ts';
 import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
-import type { HealthReport } from './route/health.ts';
+import type { ChainHealth, HopHealth } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
 import { refusalOf } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { type KnownSites, makeSiteMemory, type SiteNews } from './route/site-memory.ts';
 import { makeTryChains } from './route/try-chains.ts';
-import type { ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
+import type { Chain, ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
 import { Behind } from './upstream/behind.ts';
 import { ConnectionPool } from './upstream/connection-pool.ts';
 import { IdenticalHeads } from './upstream/identical-heads.ts';
@@ -100,8 +100,11 @@ export interface Worker {
   readonly cacheOffice: CacheOffice;
   /** What `auto` routes know of sites, for a person to see and to change. */
   readonly knownSites: KnownSites;
-  /** How hops and chains fare here. */
-  health(): HealthReport;
+  /** How a chain fares, as far as this process knows. */
+  healthOf(chain: Chain): ChainHealth;
+  healthOfHops(): HopHealth[];
+  /** Another worker's exchange: what it shows of hops. */
+  observe(exchange: Exchange): void;
   /** The next request walks through rooms furnished by it. */
   putInForce(next: InForce): void;
   /** Opens the port (0 = any free one) and gives back the real one. Rejects with the system's error. */
@@ -304,7 +307,20 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       return furnished;
     },
     knownSites: sites,
-    health: () => knowledge.report(),
+    healthOf: chain => knowledge.healthOf(chain),
+    healthOfHops: () => knowledge.healthOfHops(),
+    observe({ route, attempts }) {
+      const chains = furnished.routes.get(route)?.chains;
+      if (chains === undefined) return;
+      for (const attempt of attempts) {
+        const { chain: names, outcome, hops } = attempt;
+        if (outcome === 'ok' && hops.length === 0) continue;
+        const chain = chains.find(
+          one => one.hops.length === names.length && one.hops.every((hop, i) => hop.name === names[i]),
+        );
+        if (chain !== undefined) knowledge.observe(chain, attempt);
+      }
+    },
     cacheOffice: makeCacheOffice({ inventory: () => cache.inventory, judge }),
     putInForce(next) {
       const before = furnished.config;

@@ -1,8 +1,8 @@
 // How the hops fare, by what traffic shows (nobody is asked): whether one can be connected to at the moment, how long it takes, what came of it lately. A hop
 // is known by the way to it ("office", "squid>tor"): what cannot be reached from one place may well be from another. What a hop says of one site is no
 // matter of its health; that is outcome-memory.ts's.
-import type { HopTrace } from '../../shared/exchange.ts';
-import type { FaultKind } from '../../shared/fault.ts';
+import type { Attempt, HopTrace } from '../../shared/exchange.ts';
+import type { Fault, FaultKind } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, FailedTry } from '../rooms.ts';
 
@@ -41,16 +41,17 @@ export interface HopHealth {
   readonly history: readonly HopOutcome[];
 }
 
-/** How long a chain takes from its first connection to its target. */
+/** How a chain fares: as its worst hop. */
 export interface ChainHealth {
-  readonly chain: string;
+  /** probing: a hop was down, and the next request tries it. */
+  readonly state: 'up' | 'down' | 'probing' | 'unknown';
+  /** From the first connection to the target. */
   readonly latency: Milliseconds | null;
-  readonly lastTook: Milliseconds | null;
-}
-
-export interface HealthReport {
-  readonly hops: readonly HopHealth[];
-  readonly chains: readonly ChainHealth[];
+  /** Failures in a row. */
+  readonly failures: number;
+  readonly failedAt?: EpochMilliseconds | undefined;
+  /** The sentence of the last failure. */
+  readonly reason?: string | undefined;
 }
 
 /** What other workers should know at once: their requests should not find it out again. */
@@ -67,6 +68,9 @@ interface Link extends Average {
   downUntil: EpochMilliseconds;
   chanceUntil: EpochMilliseconds;
   failures: number;
+  /** The last failure's. */
+  failedAt: EpochMilliseconds;
+  reason: string | undefined;
   history: HopOutcome[];
 }
 
@@ -78,23 +82,37 @@ export interface Health {
   /** So far it has come: with all its steps a chain stands. */
   stood(chain: Chain, steps: readonly HopTrace[]): void;
   /** The hop at this place of the chain could not be connected to, or did not let us in. */
-  failed(chain: Chain, index: number, fault: FaultKind): void;
+  failed(chain: Chain, index: number, fault: Pick<Fault, 'kind' | 'message'>): void;
+  /** What another worker's traffic shows: it goes into the account, while circuits are told of by themselves. */
+  observe(chain: Chain, attempt: Attempt): void;
   hear(news: LinkNews): void;
   /** What a new worker should know. */
   all(): LinkNews[];
-  report(): HealthReport;
+  of(chain: Chain): ChainHealth;
+  /** Every hop that was met. */
+  hops(): HopHealth[];
 }
 
 /** Which hop of the chain is away, for whatever site; null = none: it is this site that does not get through. */
 export function hopAway(chain: Chain, { fault, stage, steps }: FailedTry): number | null {
-  const { hops } = chain;
-  if (hops.length === 0 || stage === 'response' || stage === 'reused') return null;
-  const asked = Math.max(0, steps.length - 1);
-  if (fault.kind === 'hop_authentication_failed') return Math.min(asked, hops.length - 1);
+  return awayOf(chain, fault.kind, stage, steps, fault.sign, fault.hop !== undefined);
+}
+
+function awayOf(
+  { hops }: Chain,
+  outcome: Attempt['outcome'],
+  stage: Attempt['stage'],
+  steps: readonly HopTrace[],
+  sign: Attempt['sign'],
+  isHops: boolean,
+): number | null {
+  if (hops.length === 0 || stage === 'response' || stage === 'reused' || sign === undefined) return null;
+  const asked = Math.min(Math.max(0, steps.length - 1), hops.length - 1);
+  if (outcome === 'hop_authentication_failed') return asked;
   // A policy's no is about what was asked for, be it the next hop.
-  if (fault.kind === 'hop_refused' || fault.sign === 'policy' || fault.sign === 'rate') return null;
-  if (stage === 'connect') return fault.hop === undefined ? null : 0;
-  if (stage === 'greeting') return Math.min(asked, hops.length - 1);
+  if (outcome === 'hop_refused' || sign === 'policy' || sign === 'rate') return null;
+  if (stage === 'connect') return isHops ? 0 : null;
+  if (stage === 'greeting') return asked;
   return steps.length < hops.length ? steps.length : null;
 }
 
@@ -126,7 +144,16 @@ export function makeHealth(
   const linkAt = (name: string): Link => {
     let link = links.get(name);
     if (link === undefined) {
-      link = { latency: null, last: null, downUntil: 0, chanceUntil: 0, failures: 0, history: [] };
+      link = {
+        latency: null,
+        last: null,
+        downUntil: 0,
+        chanceUntil: 0,
+        failures: 0,
+        failedAt: 0,
+        reason: undefined,
+        history: [],
+      };
       links.set(name, link);
       if (links.size > MAX_LINKS) {
         const [oldest, gone] = links.entries().next().value!;
@@ -159,11 +186,38 @@ export function makeHealth(
     link.chanceUntil = 0;
     return link;
   };
-  const reached = (name: string, took: Milliseconds) => {
-    const link = linkAt(name);
-    measure(link, took);
-    note(link, { at: wallClock(), outcome: 'ok', took });
-    if (close(link)) tell({ outcome: 'link-worked', link: name });
+  const noteFailure = (link: Link, outcome: FaultKind, reason: string | undefined) => {
+    link.failedAt = wallClock();
+    link.reason = reason;
+    note(link, { at: link.failedAt, outcome, took: null });
+  };
+  /** Measures every step, and the whole where the chain stands. Gives back the links that were met. */
+  const measureAll = (chain: Chain, steps: readonly HopTrace[]): readonly string[] => {
+    const names = linksOf(chain);
+    let whole = 0;
+    for (let i = 0; i < steps.length; i++) {
+      const { took } = steps[i]!;
+      whole += took;
+      if (i >= names.length) continue;
+      const link = linkAt(names[i]!);
+      measure(link, took);
+      note(link, { at: wallClock(), outcome: 'ok', took });
+    }
+    if (steps.length <= names.length) return names.slice(0, steps.length);
+    let average = averages.get(chain.key);
+    if (average === undefined) {
+      averages.set(chain.key, (average = { latency: null, last: null }));
+      if (averages.size > MAX_LINKS) averages.delete(averages.keys().next().value!);
+    }
+    measure(average, whole);
+    return names;
+  };
+  const closeAll = (names: readonly string[]) => {
+    if (troubled === 0) return;
+    for (const name of names) {
+      const link = links.get(name);
+      if (link !== undefined && close(link)) tell({ outcome: 'link-worked', link: name });
+    }
   };
 
   return {
@@ -186,35 +240,24 @@ export function makeHealth(
       }
     },
     stood(chain, steps) {
-      if (steps.length === 0) {
-        // By a connection that stood before: its hops are there.
-        if (troubled === 0) return;
-        for (const name of linksOf(chain)) {
-          const link = links.get(name);
-          if (link !== undefined && close(link)) tell({ outcome: 'link-worked', link: name });
-        }
-        return;
-      }
-      const names = linksOf(chain);
-      let whole = 0;
-      for (let i = 0; i < steps.length; i++) {
-        const { took } = steps[i]!;
-        whole += took;
-        if (i < names.length) reached(names[i]!, took);
-      }
-      if (steps.length <= names.length && names.length > 0) return;
-      let average = averages.get(chain.key);
-      if (average === undefined) {
-        averages.set(chain.key, (average = { latency: null, last: null }));
-        if (averages.size > MAX_LINKS) averages.delete(averages.keys().next().value!);
-      }
-      measure(average, whole);
+      // Without steps by a connection that stood before: its hops are there.
+      if (steps.length > 0) closeAll(measureAll(chain, steps));
+      else if (troubled > 0) closeAll(linksOf(chain));
     },
-    failed(chain, index, fault) {
+    failed(chain, index, { kind, message }) {
       const name = linksOf(chain)[index];
       if (name === undefined) return;
-      note(open(name, DOWN_FOR), { at: wallClock(), outcome: fault, took: null });
+      noteFailure(open(name, DOWN_FOR), kind, message);
       tell({ outcome: 'link-failed', link: name, lifetime: DOWN_FOR });
+    },
+    observe(chain, { outcome, stage, hops, sign, reason }) {
+      if (outcome === 'ok') {
+        if (hops.length > 0) measureAll(chain, hops);
+        return;
+      }
+      const away = awayOf(chain, outcome, stage, hops, sign, true);
+      const name = away === null ? undefined : linksOf(chain)[away];
+      if (name !== undefined) noteFailure(linkAt(name), outcome as FaultKind, reason);
     },
     hear(news) {
       if (news.outcome === 'link-failed') open(news.link, news.lifetime);
@@ -230,21 +273,38 @@ export function makeHealth(
         .filter(([, link]) => time < link.downUntil)
         .map(([link, { downUntil }]) => ({ outcome: 'link-failed', link, lifetime: downUntil - time }));
     },
-    report() {
+    of(chain) {
+      const time = now();
+      let state: ChainHealth['state'] = averages.has(chain.key) ? 'up' : 'unknown';
+      let failures = 0;
+      let last: Link | undefined;
+      for (const name of linksOf(chain)) {
+        const link = links.get(name);
+        if (link === undefined) continue;
+        if (link.failedAt > (last?.failedAt ?? 0)) last = link;
+        failures = Math.max(failures, link.failures);
+        if (link.failures > 0 && state !== 'down') state = time < link.downUntil ? 'down' : 'probing';
+      }
+      return {
+        state,
+        latency: averages.get(chain.key)?.latency ?? null,
+        failures,
+        failedAt: last?.failedAt,
+        reason: last?.reason,
+      };
+    },
+    hops() {
       const time = now();
       const clock = wallClock();
-      return {
-        hops: [...links].map(([name, { downUntil, failures, latency, last, history }]) => ({
-          hop: name.split('>'),
-          circuit: failures === 0 ? 'closed' : time < downUntil ? 'open' : 'half-open',
-          until: failures > 0 && time < downUntil ? clock + (downUntil - time) : null,
-          failures,
-          latency,
-          lastTook: last,
-          history: [...history],
-        })),
-        chains: [...averages].map(([chain, { latency, last }]) => ({ chain, latency, lastTook: last })),
-      };
+      return [...links].map(([name, { downUntil, failures, latency, last, history }]) => ({
+        hop: name.split('>'),
+        circuit: failures === 0 ? 'closed' : time < downUntil ? 'open' : 'half-open',
+        until: failures > 0 && time < downUntil ? clock + (downUntil - time) : null,
+        failures,
+        latency,
+        lastTook: last,
+        history: [...history],
+      }));
     },
   };
 }

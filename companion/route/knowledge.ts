@@ -5,7 +5,7 @@ import type { Attempt } from '../../shared/exchange.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainOutcomes, Group, ResolvedRoute } from '../rooms.ts';
-import { type HealthReport, hopAway, type LinkNews, makeHealth } from './health.ts';
+import { type ChainHealth, hopAway, type HopHealth, type LinkNews, makeHealth } from './health.ts';
 import { makeOutcomeMemory, type Outcome } from './outcome-memory.ts';
 import type { SiteMemory, SiteNews } from './site-memory.ts';
 
@@ -19,7 +19,11 @@ export interface Knowledge extends ChainOutcomes {
   hear(news: Outcome | LinkNews): void;
   /** What a new worker should know. */
   all(): (Outcome | LinkNews)[];
-  report(): HealthReport;
+  /** How a chain fares for whatever site. */
+  healthOf(chain: Chain): ChainHealth;
+  healthOfHops(): HopHealth[];
+  /** What another worker's exchange shows of hops. */
+  observe(chain: Chain, attempt: Attempt): void;
 }
 
 export interface KnowledgeParts {
@@ -66,7 +70,7 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
     },
     failed(site, chain, failed) {
       const away = hopAway(chain, failed);
-      if (away !== null) return health.failed(chain, away, failed.fault.kind);
+      if (away !== null) return health.failed(chain, away, failed.fault);
       if (site === null) return;
       const { sign = 'unreachable', retryAfter } = failed.fault;
       tell(outcomes.failed(site, chain, sign, retryAfter));
@@ -102,7 +106,9 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
       else outcomes.hear(news);
     },
     all: () => [...outcomes.all(), ...health.all()],
-    report: () => health.report(),
+    healthOf: chain => health.of(chain),
+    healthOfHops: () => health.hops(),
+    observe: (chain, attempt) => health.observe(chain, attempt),
   };
 }
 
