@@ -191,6 +191,20 @@ export const FAULTS = {
     sign: 'auth',
     say: f => `${atHop(f)} did not accept the user name and password${because(f)}. Check them in the hops section.`,
   },
+  // An ssh hop whose host key is not the pinned one: nothing of ours was shown to it.
+  hop_not_trusted: {
+    side: 'upstream',
+    status: 502,
+    proxyStatus: 'proxy_configuration_error',
+    say: f => `${atHop(f)} did not prove to be the server that is meant${because(f)}.`,
+  },
+  // A key file, an agent or a file of host keys that cannot be used as it is.
+  hop_login_unusable: {
+    side: 'upstream',
+    status: 502,
+    proxyStatus: 'proxy_configuration_error',
+    say: f => `There is no way to log in at ${f.hop ? `the hop "${f.hop}" (${f.at})` : f.at}${because(f)}.`,
+  },
   // A hop that works, and says that the target (or the next hop) does not.
   hop_could_not_reach: {
     side: 'upstream',

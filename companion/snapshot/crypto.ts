@@ -28,5 +28,6 @@ export function randomBytes(count: number): Buffer {
 }
 
 export const createHash: typeof Crypto.createHash = (...args) => real().createHash(...args);
+export const createHmac: typeof Crypto.createHmac = (...args) => real().createHmac(...args);
 export const hash = ((...args: Parameters<typeof Crypto.hash>) => real().hash(...args)) as typeof Crypto.hash;
 export const timingSafeEqual: typeof Crypto.timingSafeEqual = (...args) => real().timingSafeEqual(...args);
