@@ -44,4 +44,20 @@ export default defineConfig([
       legalComments: 'inline',
     },
   },
+  // By itself too: only who has an ssh hop loads it, and it is large.
+  {
+    input: { 'ssh-library': 'companion/chain/ssh-library.ts' },
+    platform: 'node',
+    // Native helpers that are not built here: it does without them.
+    external: [/\.node$/, 'cpu-features'],
+    transform: { target: 'node22.19' },
+    output: {
+      dir: '.output/companion',
+      format: 'cjs',
+      entryFileNames: '[name].cjs',
+      sourcemap: true,
+      cleanDir: false,
+      legalComments: 'inline',
+    },
+  },
 ]);

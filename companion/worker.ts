@@ -21,6 +21,7 @@ import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
 import type { Resolver } from './chain/resolver.ts';
+import { makeSshHops } from './chain/ssh-hop.ts';
 import { fitToOpenFiles, openFilesAllowed } from './config/open-files.ts';
 import { plainGet } from './explain.ts';
 import type { Incoming } from './downstream/connection.ts';
@@ -188,6 +189,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   loginBound.whenReached = address =>
     parts.warn(`${address} has given too many wrong passwords, and is not listened to for a minute.`);
   const identical = new IdenticalHeads(() => limits.identical);
+  const ssh = makeSshHops();
   const behind = new Behind();
   const { opened, moved, ended } = parts;
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
@@ -220,12 +222,13 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         tryChains,
         routeOf: route => routes.get(route)!,
         connections: pool,
+        ssh,
         wallClock: now,
       });
       names = { resolver, madeFor };
     }
     const { lookup } = names.resolver;
-    const dial = makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via });
+    const dial = makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh });
     const rooms: Rooms = {
       entrance: makeEntrance(config.guard, loginBound),
       acl,
@@ -374,6 +377,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       owner.close();
       behind.close();
       pool.close();
+      ssh.close();
     },
   };
 }

@@ -10,6 +10,7 @@ import { couldNotLoad, hasSnapshots, makeSnapshot, withoutCodeOfNode } from '../
 import { startDnsServer } from './support/dns-server.ts';
 import { startOrigin } from './support/origin.ts';
 import { connectRaw } from './support/raw-client.ts';
+import { haveSshd, startSshd } from './support/sshd.ts';
 import { makePlace, type Place, runDetour, type Running, spawnDetour } from './support/with-companion.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
@@ -125,6 +126,23 @@ describe.runIf(hasSnapshots(process.platform))('from a snapshot', { timeout: 30_
     await using running = startThere(place);
     const { port } = await listening(running);
     expect((await ask(port, `http://named.test:${origin.port}/`)).status).toBe(200);
+  });
+
+  test.runIf(haveSshd())('an ssh hop: what it needs is loaded from a file beside it', async () => {
+    await using origin = await startOrigin();
+    await using sshd = await startSshd();
+    using place = makePlace();
+    const ssh = `{ key: ${sshd.keyFile}, hostKey: "${sshd.fingerprints[0]}" }`;
+    const hop = `{ kind: ssh, host: 127.0.0.1, port: ${sshd.port}, username: ${sshd.username}, ssh: ${ssh} }`;
+    const route = '{ chains: [[gate]], private: true }';
+    writeFileSync(
+      place.configFile,
+      `hops: { gate: ${hop} }\nroutes: { far: ${route} }\ndefault: far\nguard: { allow: [127.0.0.0/8] }\n`,
+      { mode: 0o600 },
+    );
+    await using running = startThere(place);
+    const { port } = await listening(running);
+    expect((await ask(port, `http://127.0.0.1:${origin.port}/`)).status).toBe(200);
   });
 
   test('the owner of a connection is read on a thread', async () => {

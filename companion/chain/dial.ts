@@ -14,6 +14,7 @@ import type { Layer, LayerWork, Standing } from './layer.ts';
 import { type Lookup, LookupFailed } from './resolver.ts';
 import { socks4aHandshake } from './socks4a.ts';
 import { socks5Handshake } from './socks5.ts';
+import { makeSshHops, type SshHops, sshLayer } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
 import { beginTls, tlsFaultOf } from './tls-hop.ts';
 
@@ -27,6 +28,8 @@ export interface ChainOptions {
   readonly hosts?: Readonly<Record<string, string>>;
   /** The Via member of our CONNECT requests (LoopMark); null = none. */
   readonly via?: string | null;
+  /** The SSH connections that are kept; absent: some of its own. */
+  readonly ssh?: SshHops | undefined;
   readonly now?: () => Milliseconds;
 }
 
@@ -44,6 +47,7 @@ const nothing = () => {};
 /** Puts chains together; see Dial in rooms.ts for what it throws. The socket comes with no listener that reads, and not flowing. */
 export function makeDial(options: ChainOptions): Dial {
   const { acl, hopTimeout, lookup = systemLookup(hopTimeout), via = null, now = () => performance.now() } = options;
+  const layers: Readonly<Record<HopKind, Layer>> = { ...LAYERS, ssh: sshLayer(options.ssh ?? makeSshHops()) };
   const hosts = new Map<string, string>();
   for (const [name, address] of Object.entries(options.hosts ?? {})) {
     const host = normalizeHost(name);
@@ -151,21 +155,17 @@ export function makeDial(options: ChainOptions): Dial {
     const { hops } = chain;
     let since = now();
     const stood = (place: number) => {
+      // Who has left learns nothing more, though others may wait for the same.
+      if (signal.aborted) return;
       const hop = hops[place];
       const at = now();
       const took = Math.round((at - since) * 1000) / 1000;
       steps.push({ hop: hop?.name ?? null, at: formatEndpoint(hop ?? target), took });
       since = at;
     };
-    /** What lies behind the hop at this place. */
-    const beyond = (place: number): Endpoint => {
-      const next = hops[place + 1];
-      return next ? endpointOf(next) : target;
-    };
-    const workAt = (place: number, deadline: Milliseconds): LayerWork => {
-      const hop = hops[place]!;
+    const workAt = (place: number, deadline: Milliseconds, signal: AbortSignal): LayerWork => {
       const work: LayerWork = {
-        hop,
+        hop: hops[place]!,
         chain,
         place,
         deadline,
@@ -173,6 +173,7 @@ export function makeDial(options: ChainOptions): Dial {
         signal,
         via,
         one,
+        way: shared => connectionTo(place, shared),
         async converse(over, handshake) {
           one.stage = handshake.stage;
           try {
@@ -185,40 +186,59 @@ export function makeDial(options: ChainOptions): Dial {
       return work;
     };
 
-    let deadline = since + hopTimeout;
-    one.stage = 'connect';
-    let standing: Standing | null = null;
-    // Where the way begins: at a hop that something stands to already, else here.
-    let place = hops.length - 1;
-    for (; place >= 0 && standing === null; place--) {
-      if (absolute && place === hops.length - 1) continue;
-      standing = (await LAYERS[hops[place]!.kind].shared?.(beyond(place), workAt(place, deadline))) ?? null;
-      if (standing !== null) break;
-    }
-    if (standing === null) {
-      const first = hops[0];
-      const socket = await connectTo(first ? endpointOf(first) : target, first, deadline, signal);
-      standing = { socket, rest: NOTHING };
-      place = -1;
-    }
-    const { socket } = standing;
-    try {
-      for (let i = place + 1; i < hops.length; i++) {
-        if (i > 0) deadline = now() + hopTimeout;
-        const work = workAt(i, deadline);
-        const layer = LAYERS[work.hop.kind];
-        if (layer.enter) standing = await layer.enter(standing, work);
-        stood(i);
-        if (absolute && i === hops.length - 1) break;
-        standing = await layer.reach(standing, beyond(i), work);
+    /** A connection to the hop at this place, or behind the last one to the target, through all hops before. */
+    async function connectionTo(place: number, signal: AbortSignal): Promise<Standing> {
+      const wanted = place < hops.length ? endpointOf(hops[place]!) : target;
+      let from = place - 1;
+      while (from >= 0 && layers[hops[from]!.kind].shared === undefined) from--;
+      let deadline = now() + hopTimeout;
+      let standing: Standing;
+      if (from >= 0) {
+        const next = from + 1 === place ? wanted : endpointOf(hops[from + 1]!);
+        standing = await layers[hops[from]!.kind].shared!(next, workAt(from, deadline, signal));
+        stood(from);
+      } else {
+        const first = hops[0];
+        standing = {
+          socket: await connectTo(first ? endpointOf(first) : wanted, first, deadline, signal),
+          rest: NOTHING,
+        };
       }
-      if (!absolute || hops.length === 0) stood(hops.length);
-      return { ...standing, hops: steps };
-    } catch (error) {
-      socket.destroy();
-      standing.socket.destroy();
-      throw error;
+      const { socket } = standing;
+      try {
+        for (let i = from + 1; i < place; i++) {
+          if (i > 0) deadline = now() + hopTimeout;
+          const work = workAt(i, deadline, signal);
+          const layer = layers[work.hop.kind];
+          if (layer.enter) standing = await layer.enter(standing, work);
+          stood(i);
+          standing = await layer.reach!(standing, i + 1 === place ? wanted : endpointOf(hops[i + 1]!), work);
+        }
+        return standing;
+      } catch (error) {
+        socket.destroy();
+        standing.socket.destroy();
+        throw error;
+      }
     }
+
+    one.stage = 'connect';
+    // In absolute-form the last hop is not asked for anything.
+    const last = absolute ? hops.length - 1 : hops.length;
+    let standing = await connectionTo(last, signal);
+    if (last < hops.length) {
+      const work = workAt(last, now() + hopTimeout, signal);
+      const { enter } = layers[work.hop.kind];
+      const below = standing.socket;
+      try {
+        if (enter) standing = await enter(standing, work);
+      } catch (error) {
+        below.destroy();
+        throw error;
+      }
+    }
+    stood(last);
+    return { ...standing, hops: steps };
   };
 }
 
@@ -244,21 +264,12 @@ async function secured(
 const socks5Layer: Layer = {
   reach: (over, wanted, work) => work.converse(over, socks5Handshake(work.hop, wanted)),
 };
-/** The schema of the file refuses it. */
-const notYet: Layer = {
-  reach: (_over, _wanted, { hop }) =>
-    Promise.reject(
-      new Fault('proxy_configuration_error', { hop: hop.name, detail: `hops of kind ${hop.kind} cannot be used yet` }),
-    ),
-};
-
 /** What is done with a hop of each kind. */
-const LAYERS: Readonly<Record<HopKind, Layer>> = {
+const LAYERS: Readonly<Record<Exclude<HopKind, 'ssh'>, Layer>> = {
   http: httpLayer,
   https: { ...httpLayer, enter: secured },
   socks4a: { reach: async (over, wanted, work) => work.converse(over, socks4aHandshake(work.hop, wanted)) },
   socks5: socks5Layer,
-  ssh: notYet,
   tor: socks5Layer,
 };
 

@@ -27,6 +27,8 @@ export interface LayerWork {
   readonly via: string | null;
   /** How far the try is: a layer sets it before each step that may fail. */
   readonly one: Pick<Try, 'stage'>;
+  /** Dials what comes before the hop: a connection to it, for as long as the signal (that of all who wait for it) does not call it off. */
+  way(signal: AbortSignal): Promise<Standing>;
   /** Carries a conversation out on a connection. Throws the fault of the hop, late or not. */
   converse(over: Standing, handshake: Handshake): Promise<Standing>;
 }
@@ -39,10 +41,10 @@ export interface Layer {
   /** Done before the hop is asked anything, also where it only takes requests in absolute-form; absent = nothing. */
   readonly enter?: (over: Standing, work: LayerWork) => Promise<Standing>;
   /** Asks the hop for `wanted`. */
-  readonly reach: (over: Standing, wanted: Endpoint, work: LayerWork) => Promise<Standing>;
+  readonly reach?: (over: Standing, wanted: Endpoint, work: LayerWork) => Promise<Standing>;
   /**
-   * A way to `wanted` through what stands already between this hop and us (a session that carries many connections); null = there is none, and the chain
-   * is dialled from its beginning. Asked of the last hops first.
+   * Instead of these two: a way to `wanted` through a session with the hop that carries many connections. It keeps sessions, and makes one by `way` where
+   * none stands. Asked of the last hops first.
    */
-  readonly shared?: (wanted: Endpoint, work: LayerWork) => Promise<Standing> | null;
+  readonly shared?: (wanted: Endpoint, work: LayerWork) => Promise<Standing>;
 }

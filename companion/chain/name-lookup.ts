@@ -8,6 +8,7 @@ import type { Acl, AdmittedTarget, Dial, ResolvedRoute, TryChains } from '../roo
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
 import { type AskDns, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
+import type { SshHops } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
 
 export interface NameLookupOptions {
@@ -18,6 +19,8 @@ export interface NameLookupOptions {
   readonly tryChains: TryChains;
   readonly routeOf: (name: string) => ResolvedRoute;
   readonly connections: DnsOverHttpsOptions['connections'];
+  /** For chains with ssh hops; absent: some of its own. */
+  readonly ssh?: SshHops | undefined;
   readonly wallClock: () => EpochMilliseconds;
 }
 
@@ -64,7 +67,7 @@ function later(make: () => Promise<AskDns>): AskDns {
 }
 
 async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: NameLookupOptions): Promise<AskDns> {
-  const { dns, acl, hopTimeout, via, tryChains, routeOf, connections, wallClock } = options;
+  const { dns, acl, hopTimeout, via, tryChains, routeOf, connections, ssh, wallClock } = options;
   const { makeDnsOverHttps } = await import('./dns-over-https.ts');
   // The server's own name, and that of a route's first hop, cannot be asked of the server.
   const bootstrap = makeResolver({
@@ -82,6 +85,7 @@ async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: N
     hosts: dns.hosts,
     lookup: bootstrap.lookup,
     via,
+    ssh,
   });
   const target = { host: server.host, port: server.port } as AdmittedTarget;
   return makeDnsOverHttps({

@@ -1,7 +1,7 @@
 // One SSH connection to a hop, over a socket that stands: who the server is, who we are, and then any number of channels (RFC 4254 §7.2) through it.
 // ssh2 does the protocol; here are what is asked of it, and its errors in our words.
-import { createRequire } from 'node:module';
 import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { AnyAuthMethod, Client, ClientChannel } from 'ssh2';
 import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
 import { Fault, type FaultKind } from '../../shared/fault.ts';
@@ -26,16 +26,17 @@ export interface SshPlace extends Endpoint {
 /** How we log in. At least one of key, agent and password. */
 export interface SshLogin {
   readonly username: string;
-  readonly key: { readonly text: Buffer; readonly passphrase: string | undefined } | null;
+  readonly key: { readonly text: string; readonly passphrase: string | undefined } | null;
   /** The agent's socket. */
   readonly agent: string | null;
   readonly password: string | undefined;
 }
 
+const LIBRARY = new URL(`./ssh-library${extname(import.meta.url)}`, import.meta.url);
 let library: typeof Library | null = null;
-/** Loaded by require, also from the start snapshot, where nothing else can load a file. */
+/** ssh2, loaded at the first call: 16 MB. By require, for from a start snapshot nothing is imported. */
 export function sshLibrary(): typeof Library {
-  library ??= createRequire(import.meta.url)(`./ssh-library${extname(import.meta.url)}`) as typeof Library;
+  library ??= process.getBuiltinModule('node:module').createRequire(LIBRARY)(fileURLToPath(LIBRARY)) as typeof Library;
   return library;
 }
 

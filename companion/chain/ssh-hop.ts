@@ -1,48 +1,35 @@
 // Hops of kind ssh: one SSH connection is kept for each hop and each way to it, and every tunnel is a channel of it. It is made when it is first needed,
 // shared by whoever asks meanwhile, closed when it has been idle, and made anew after it broke.
+import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { Endpoint } from '../../shared/endpoint.ts';
 import { calledOff, type Fault } from '../../shared/fault.ts';
-import type { Milliseconds } from '../../shared/units.ts';
+import type { Bytes, Milliseconds } from '../../shared/units.ts';
+import type { Chain, NamedHop } from '../rooms.ts';
 import type { Socket } from '../sockets/socket.ts';
-import { logIn, type SshConnection, sshFault, sshLibrary, type SshLogin, type SshPlace } from './ssh-connection.ts';
+import type { Layer } from './layer.ts';
+import { logIn, type SshConnection, sshFault, sshLibrary, type SshLogin } from './ssh-connection.ts';
 import { type HostKeyTrust, keysFor } from './ssh-known-hosts.ts';
 
 /** A connection without a channel is closed after so long. */
 const IDLE_FOR: Milliseconds = 60_000;
 /** Kept connections of all hops; when it is reached, the one that has been idle for longest goes. */
 const MAX_CONNECTIONS = 64;
-/** Larger key files and known_hosts files than this are not read. */
-const MAX_KEY_FILE = 64 * 1024;
-const MAX_KNOWN_HOSTS = 4 * 1024 * 1024;
-
-/** What the file says of an ssh hop, with its secrets found and its paths absolute. */
-export interface SshHop extends SshPlace {
-  readonly username: string;
-  readonly password?: string | undefined;
-  readonly ssh?: SshSettings | undefined;
-}
-export interface SshSettings {
-  /** A private key file. */
-  readonly key?: string | undefined;
-  readonly passphrase?: string | undefined;
-  /** The agent at SSH_AUTH_SOCK. */
-  readonly agent?: boolean | undefined;
-  readonly knownHosts?: string | undefined;
-  /** Fingerprints, `SHA256:…`. */
-  readonly hostKey?: string | readonly string[] | undefined;
-}
+/** A larger known_hosts file of the user is not read. */
+const MAX_KNOWN_HOSTS: Bytes = 1024 * 1024;
 
 /** One tunnel, asked for. */
 export interface SshAsk {
   /** Names the way to the hop, the hop and its login: who asks with the same key shares a connection. */
   readonly key: string;
-  readonly hop: SshHop;
+  readonly hop: NamedHop;
   readonly wanted: Endpoint;
   /** Makes a socket to the hop; called where no connection stands. Its signal is not that of one asker: others may wait for it too. */
   readonly reach: (signal: AbortSignal) => Promise<{ readonly socket: Socket; readonly rest: Buffer }>;
+  /** Heard when the hop is asked for the tunnel. */
+  readonly asks?: () => void;
   /** For the login, and then for the channel. */
   readonly timeout: Milliseconds;
   readonly signal: AbortSignal;
@@ -54,6 +41,40 @@ export interface SshHops {
   /** Connections that stand or are being made. */
   readonly size: number;
   close(): void;
+}
+
+/** Names the hops up to a place of a chain with all that the file says of them, the same for every chain that begins so. */
+const keys = new WeakMap<Chain, string[]>();
+function keyOf(chain: Chain, place: number): string {
+  let known = keys.get(chain);
+  if (!known) keys.set(chain, (known = []));
+  known[place] ??= createHash('sha256')
+    .update(JSON.stringify(chain.hops.slice(0, place + 1)))
+    .digest('base64');
+  return known[place];
+}
+
+/** Hops of kind ssh, for `dial`. */
+export function sshLayer(hops: SshHops): Layer {
+  return {
+    async shared(wanted, { chain, place, hop, one, deadline, now, signal, way }) {
+      one.stage = 'connect';
+      const socket = await hops.open({
+        key: keyOf(chain, place),
+        hop,
+        wanted,
+        timeout: deadline - now(),
+        signal,
+        reach: async shared => {
+          const standing = await way(shared);
+          one.stage = 'greeting';
+          return standing;
+        },
+        asks: () => (one.stage = 'tunnel'),
+      });
+      return { socket, rest: Buffer.alloc(0) };
+    },
+  };
 }
 
 interface Kept {
@@ -91,7 +112,8 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
     const controller = new AbortController();
     const { signal } = controller;
     const connect = async () => {
-      const [login, trust] = await Promise.all([loginOf(hop, env), trustOf(hop, env)]);
+      const login = loginOf(hop, env);
+      const trust = await trustOf(hop, env);
       const { socket, rest } = await reach(signal);
       const connection = await logIn(socket, rest, hop, login, trust, timeout, signal);
       connection.whenGone = () => forget(key, one);
@@ -147,6 +169,7 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
         }
         const connection = one.connection ?? (await madeFor(one, signal));
         clearTimeout(one.idleTimer);
+        ask.asks?.();
         try {
           return await connection.open(wanted, timeout, signal);
         } catch (error) {
@@ -167,57 +190,46 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
 }
 
 /** The key, the agent and the password that the file names, ready for use; without a word in it, the agent. Throws hop_login_unusable. */
-async function loginOf(hop: SshHop, env: NodeJS.ProcessEnv): Promise<SshLogin> {
-  const { username, password, ssh = {} } = hop;
+function loginOf(hop: NamedHop, env: NodeJS.ProcessEnv): SshLogin {
+  const { username = userInfo().username, password, ssh = {} } = hop;
+  const unusable = (what: string, cause?: unknown) => sshFault('hop_login_unusable', hop, what, cause);
   let key: SshLogin['key'] = null;
   if (ssh.key !== undefined) {
-    const text = await fileOf(hop, 'ssh.key', ssh.key, MAX_KEY_FILE);
-    const passphrase = ssh.passphrase;
-    const parsed = sshLibrary().utils.parseKey(text, passphrase);
+    const { passphrase } = ssh;
+    const parsed = sshLibrary().utils.parseKey(ssh.key, passphrase);
     if (parsed instanceof Error) {
-      const why = /encrypted|passphrase|integrity/i.test(parsed.message)
-        ? passphrase === undefined
-          ? 'it is encrypted, and the file gives no ssh.passphrase'
-          : 'ssh.passphrase does not open it'
-        : 'it is no private key that can be read here';
-      throw sshFault('hop_login_unusable', hop, `ssh.key ${ssh.key}: ${why}`, parsed);
+      const isLocked = /encrypted|passphrase|integrity/i.test(parsed.message);
+      if (!isLocked) throw unusable('ssh.key is no private key that can be read here', parsed);
+      if (passphrase === undefined) throw unusable('ssh.key is locked, and the file has no ssh.passphrase', parsed);
+      throw unusable('ssh.passphrase does not open ssh.key', parsed);
     }
     if (!(Array.isArray(parsed) ? parsed[0] : parsed)?.isPrivateKey())
-      throw sshFault(
-        'hop_login_unusable',
-        hop,
-        `ssh.key ${ssh.key}: it is a public key, and the private one is needed`,
-      );
-    key = { text, passphrase };
+      throw unusable('ssh.key is a public key, and the private one is needed');
+    key = { text: ssh.key, passphrase };
   }
-  const wantsAgent = ssh.agent ?? (ssh.key === undefined && password === undefined);
-  const agent = wantsAgent ? (env['SSH_AUTH_SOCK'] ?? '') : null;
+  const asksAgent = ssh.agent ?? (ssh.key === undefined && password === undefined);
+  const agent = asksAgent ? (env['SSH_AUTH_SOCK'] ?? '') : null;
   if (agent === '') {
-    const what = ssh.agent ? 'ssh.agent is on' : 'it has no ssh.key and no password, so the agent is asked';
-    throw sshFault('hop_login_unusable', hop, `${what}, and SSH_AUTH_SOCK names no agent`);
+    const why = ssh.agent ? 'ssh.agent is on' : 'it has neither ssh.key nor password, so that the agent is asked';
+    throw unusable(`${why}, and SSH_AUTH_SOCK names no agent`);
   }
   return { username, key, agent, password };
 }
 
-/** What the server has to show. Without a word in the file, the user's own known_hosts. Throws hop_login_unusable. */
-async function trustOf(hop: SshHop, env: NodeJS.ProcessEnv): Promise<HostKeyTrust> {
+/** What the server has to show. Without a word in the file, the user's own known_hosts counts. Throws hop_login_unusable. */
+async function trustOf(hop: NamedHop, env: NodeJS.ProcessEnv): Promise<HostKeyTrust> {
+  const { host, port } = hop;
   const { hostKey, knownHosts } = hop.ssh ?? {};
-  if (hostKey !== undefined) return { pins: typeof hostKey === 'string' ? [hostKey] : hostKey };
-  const file = knownHosts ?? join(env['HOME'] || homedir(), '.ssh', 'known_hosts');
-  const text = await fileOf(hop, 'ssh.knownHosts', file, MAX_KNOWN_HOSTS);
-  return { file, keys: keysFor(text.toString('utf8'), hop.host, hop.port), host: hop.host, port: hop.port };
-}
-
-async function fileOf(hop: SshHop, field: string, path: string, limit: number): Promise<Buffer> {
+  if (hostKey !== undefined) return { pins: [hostKey] };
+  if (knownHosts !== undefined) return { file: 'ssh.knownHosts', keys: keysFor(knownHosts, host, port), host, port };
+  const file = join(env['HOME'] || homedir(), '.ssh', 'known_hosts');
   try {
-    const { size } = await stat(path);
-    if (size > limit)
-      throw sshFault('hop_login_unusable', hop, `${field} ${path}: it is larger than ${limit / 1024} KiB`);
-    return await readFile(path);
+    if ((await stat(file)).size > MAX_KNOWN_HOSTS) throw new Error('it is larger than 1 MiB');
+    return { file, keys: keysFor(await readFile(file, 'utf8'), host, port), host, port };
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === undefined) throw error;
-    const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'it may not be read' : code;
-    throw sshFault('hop_login_unusable', hop, `${field} ${path}: ${why}`, error);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? 'there is none' : (code ?? message);
+    const what = `it has neither ssh.hostKey nor ssh.knownHosts, so that ${file} counts, and that cannot be read: ${why}`;
+    throw sshFault('hop_login_unusable', hop, what, error);
   }
 }

@@ -27,8 +27,6 @@ const SCHEMES: Readonly<Record<string, HopKind>> = {
   tor: 'tor',
 };
 const TOR_HOST = '127.0.0.1';
-/** Kinds that the schema knows and `dial` does not carry yet. */
-const NOT_YET: ReadonlySet<HopKind> = new Set(['ssh']);
 
 /** A secret in the file: the text itself, or where it is kept. */
 export type Secret =
@@ -258,7 +256,6 @@ const LongHop = v.pipe(
     if (hop.host === undefined && kind !== 'tor') complain('host', 'needs host');
     if (hop.password !== undefined && hop.username === undefined && kind !== 'socks4a')
       complain('password', 'has no username beside it');
-    if (NOT_YET.has(kind)) complain('kind', notYet(kind));
     if (kind === 'socks4a' && hop.username?.includes('\0')) complain('username', 'has a character that ends it');
   }),
   v.transform((written): WrittenHop => ({
@@ -268,18 +265,15 @@ const LongHop = v.pipe(
   })),
 );
 
-const notYet = (kind: HopKind) => `hops of kind ${kind} cannot be used yet`;
-
 const HopUrl = v.pipe(
   text(),
   v.rawTransform<string, WrittenHop>(({ dataset, addIssue, NEVER }) => {
     const parsed = parseHopUrl(dataset.value);
-    const message = typeof parsed === 'string' ? parsed : NOT_YET.has(parsed.kind) ? notYet(parsed.kind) : null;
-    if (message !== null) {
-      addIssue({ message });
+    if (typeof parsed === 'string') {
+      addIssue({ message: parsed });
       return NEVER;
     }
-    return parsed as Hop;
+    return parsed;
   }),
 );
 

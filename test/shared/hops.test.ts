@@ -117,11 +117,10 @@ describe('at length', () => {
     ]);
   });
 
-  test('what cannot be carried yet says so, in either form', () => {
-    expect(faults({ kind: 'ssh', host: 'a.example', username: 'me' })).toEqual([
-      'kind: hops of kind ssh cannot be used yet',
-    ]);
-    expect(faults('ssh://me@a.example')).toEqual([': hops of kind ssh cannot be used yet']);
+  test('a hop of kind ssh needs no more than its host', () => {
+    expect(faults({ kind: 'ssh', host: 'a.example' })).toEqual([]);
+    expect(faults('ssh://me@a.example')).toEqual([]);
+    expect(faults({ kind: 'ssh', host: 'a.example', ssh: { hostKey: 'SHA256:x' } })[0]).toMatch(/not a fingerprint/);
     expect(faults({ kind: 'https', host: 'a.example', tls: { pin: PIN } })).toEqual([]);
   });
 });

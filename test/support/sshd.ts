@@ -23,8 +23,9 @@ export interface SshdOptions {
 export interface Sshd extends AsyncDisposable {
   readonly port: number;
   readonly username: string;
-  /** The private key that it lets in. */
+  /** The private key that it lets in, as a file and as text. */
   readonly keyFile: string;
+  readonly key: string;
   /** `TYPE BASE64` of its host keys, and their fingerprints as OpenSSH writes them. */
   readonly hostKeys: readonly string[];
   readonly fingerprints: readonly string[];
@@ -140,13 +141,14 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
       port,
       username,
       keyFile,
+      key: readFileSync(keyFile, 'utf8'),
       hostKeys,
       fingerprints: kinds.map(kind => fingerprintOf(join(folder, `host_${kind}.pub`))),
       knownHosts,
       folder,
       log,
       get logins() {
-        return log().match(/^Accepted /gm)?.length ?? 0;
+        return log().match(/^Accepted publickey/gm)?.length ?? 0;
       },
       cutConnections() {
         // Its children are the connections; in its own process namespace they have other numbers, so they are found by their parent.

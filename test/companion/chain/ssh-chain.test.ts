@@ -1,0 +1,107 @@
+// An ssh hop among others, dialled as the companion dials: behind a proxy, before a proxy, kept over dials.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { makeDial } from '../../../companion/chain/dial.ts';
+import { makeSshHops } from '../../../companion/chain/ssh-hop.ts';
+import type { Acl, AdmittedTarget, Chain, NamedHop, Try } from '../../../companion/rooms.ts';
+import { Fault } from '../../../shared/fault.ts';
+import { closedPort, startHop } from '../../support/hop.ts';
+import { startOrigin } from '../../support/origin.ts';
+import { haveSshd, type Sshd, startSshd } from '../../support/sshd.ts';
+
+describe.runIf(haveSshd())('with a real sshd', { timeout: 30_000 }, () => {
+  let sshd: Sshd;
+  let gate: NamedHop;
+  beforeAll(async () => {
+    sshd = await startSshd({ hosts: { 'origin.test': '127.0.0.1' } });
+    const ssh = { key: sshd.key, hostKey: sshd.fingerprints[0]! };
+    gate = { name: 'gate', kind: 'ssh', host: '127.0.0.1', port: sshd.port, username: sshd.username, ssh };
+  });
+  afterAll(async () => sshd[Symbol.asyncDispose]());
+
+  const acl = { admitsAddress: () => null, admitsHopAddress: () => null } as unknown as Acl;
+  const tryOf = (hops: readonly NamedHop[]): Try => {
+    const chain: Chain = { key: hops.map(hop => hop.name).join('>'), hops };
+    return { chain, signal: new AbortController().signal, steps: [], stage: 'connect' };
+  };
+  const dialling = () => {
+    const ssh = makeSshHops();
+    const dial = makeDial({ acl, hopTimeout: 10_000, ssh });
+    return { dial, ssh, [Symbol.dispose]: () => ssh.close() };
+  };
+  /** GET through a dialled connection, to its end. */
+  const get = async (made: ReturnType<typeof dialling>, one: Try, target: { host: string; port: number }) => {
+    const { socket, rest } = await made.dial(one, target as AdmittedTarget, false);
+    let text = rest.toString();
+    socket.write(`GET / HTTP/1.1\r\nHost: ${target.host}\r\nConnection: close\r\n\r\n`);
+    await new Promise((resolve, reject) => {
+      socket
+        .on('data', chunk => (text += chunk.toString()))
+        .on('end', resolve)
+        .on('error', reject);
+      socket.resume();
+    });
+    return text;
+  };
+
+  test('http, then ssh, then socks5: the ssh connection is made once, and every hop sees the next one only', async () => {
+    await using origin = await startOrigin();
+    await using first = await startHop({ kind: 'http' });
+    await using last = await startHop({ kind: 'socks5', hosts: { 'origin.test': '127.0.0.1' } });
+    using made = dialling();
+    const hops = [{ ...first.hop, name: 'first' }, gate, { ...last.hop, name: 'last' }];
+    const target = { host: 'origin.test', port: origin.port };
+    const before = sshd.logins;
+    const tries = [tryOf(hops), tryOf(hops), tryOf(hops)];
+    const told = await Promise.all(tries.map(one => get(made, one, target)));
+    for (const text of told) expect(text).toMatch(/^HTTP\/1\.1 200/);
+    expect(first.connections).toBe(1);
+    expect(first.requests[0]).toMatch(new RegExp(`^CONNECT 127\\.0\\.0\\.1:${sshd.port} `));
+    expect(sshd.logins).toBe(before + 1);
+    expect(last.requests).toEqual(Array(3).fill(`socks5 origin.test:${origin.port}`));
+    // Who made it went every step, the others began at what stood.
+    const steps = tries.map(one => one.steps.map(step => step.hop)).sort((a, b) => b.length - a.length);
+    expect(steps).toEqual([
+      ['first', 'gate', 'last', null],
+      ['gate', 'last', null],
+      ['gate', 'last', null],
+    ]);
+  });
+
+  test('two ssh hops behind each other', async () => {
+    await using origin = await startOrigin();
+    await using other = await startSshd({ hosts: { 'origin.test': '127.0.0.1' } });
+    using made = dialling();
+    const inner = {
+      ...gate,
+      name: 'inner',
+      port: other.port,
+      ssh: { key: other.key, knownHosts: `[127.0.0.1]:${other.port} ${other.hostKeys[0]}\n` },
+    };
+    expect(await get(made, tryOf([gate, inner]), { host: 'origin.test', port: origin.port })).toMatch(
+      /^HTTP\/1\.1 200/,
+    );
+    expect(made.ssh.size).toBe(2);
+  });
+
+  test('what is wrong before the ssh hop is blamed on what is before it', async () => {
+    using made = dialling();
+    const away = { name: 'away', kind: 'socks5', host: '127.0.0.1', port: await closedPort() } as const;
+    const one = tryOf([away, gate]);
+    const error = await made.dial(one, { host: 'a.test', port: 80 } as AdmittedTarget, false).catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(Fault);
+    expect([(error as Fault).kind, (error as Fault).hop]).toEqual(['connection_refused', 'away']);
+    expect(one.stage).toBe('connect');
+    expect(made.ssh.size).toBe(0);
+  });
+
+  test('two chains that begin alike share the connection; with another login there is another', async () => {
+    await using origin = await startOrigin();
+    using made = dialling();
+    const target = { host: 'origin.test', port: origin.port };
+    await get(made, tryOf([gate]), target);
+    await get(made, tryOf([{ ...gate }]), target);
+    expect(made.ssh.size).toBe(1);
+    await get(made, tryOf([{ ...gate, ssh: { ...gate.ssh, passphrase: 'unused' } }]), target);
+    expect(made.ssh.size).toBe(2);
+  });
+});
