@@ -117,7 +117,7 @@ export function logIn(
         ];
         return sshFault('hop_authentication_failed', at, words.join('; '), error);
       }
-      if (error.level === 'client-socket' || /^Connection lost/.test(error.message))
+      if (error.level === 'client-socket' || error.message.startsWith('Connection lost'))
         return sshFault('connection_terminated', at, 'while logging in by SSH', error);
       return sshFault('hop_protocol_error', at, quotable(error.message), error);
     }

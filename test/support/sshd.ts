@@ -127,8 +127,9 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
       await exited;
     };
     const giveUpAt = Date.now() + 20_000;
-    while (ended === null && Date.now() < giveUpAt && !(await accepts(port)));
-    if (ended !== null || !(await accepts(port))) {
+    let listens = await accepts(port);
+    while (!listens && child.exitCode === null && Date.now() < giveUpAt) listens = await accepts(port);
+    if (!listens || child.exitCode !== null) {
       const said = log();
       await stop();
       if (options.port === undefined && tries > 1) continue;
