@@ -121,7 +121,7 @@ export const ClientMessage = v.variant('type', [
     type: v.literal('set-hop'),
     id,
     name,
-    hop: v.union([text(2048), HopForm]),
+    hop: v.lazy(input => (typeof input === 'string' ? text(2048) : HopForm)) as v.GenericSchema<string | HopForm>,
     isNew: v.optional(v.boolean(), false),
     revision: v.optional(v.number()),
   }),
