@@ -172,16 +172,14 @@ export function makeWaysDesk(parts: WaysDeskParts): WaysDesk {
     },
     async unpin(name) {
       const route = routeOf(name);
-      if (knowledge.pin === undefined) throw notThere('Pins');
       if (pinOf(route) === null) throw new Error(`Nothing is pinned on the route "${name}".`);
-      knowledge.pin(name, null, null);
+      knowledge.pin?.(name, null, null);
     },
 
     siteWays: async () => (await knowledge.siteWays?.()) ?? [],
     async setSiteWay(site, route, way) {
       if (route !== undefined) routeOf(route);
-      if (knowledge.setSiteWay === undefined) throw notThere('Ways of sites');
-      const found = await knowledge.setSiteWay(site, route, way);
+      const found = (await knowledge.setSiteWay?.(site, route, way)) ?? false;
       if (!found)
         throw new Error(way === null ? `Nothing is remembered of ${site}.` : 'No route of the file says pick: auto.');
     },

@@ -1,5 +1,6 @@
 // `detour log`: the traffic as it goes by, a line an exchange, with the ladder below where more than one way was tried.
 import type { Exchange } from '../../shared/exchange.ts';
+import { ladderText } from '../../shared/ladder.ts';
 import type { ControlLink } from './ask.ts';
 import { style } from './style.ts';
 
@@ -41,12 +42,7 @@ export function logLines(exchange: Exchange): string {
   ].filter(Boolean);
   let text = `${style('dim', time)} ${shown} ${exchange.method.padEnd(7)} ${plain(exchange.url)} ${style('dim', details.join(' · '))}\n`;
   if (exchange.sentence !== undefined) text += `         ${plain(exchange.sentence)}\n`;
-  if (attempts.length > 1) {
-    for (const attempt of attempts) {
-      const mark = attempt.outcome === 'ok' ? style('green', '✓') : style('red', '✗');
-      text += `         ${mark} ${attempt.chain.join(' > ') || 'companion'}: ${attempt.outcome} (${attempt.stage}, ${Math.round(attempt.took)} ms)\n`;
-    }
-  }
+  if (attempts.length > 1) text += `         ${plain(ladderText(attempts))}\n`;
   return text;
 }
 

@@ -1,4 +1,5 @@
 // What the command line asks for, and where it goes. What a command does is in the file of its name; each is loaded only when it is asked for.
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { locateConfig } from '../config/places.ts';
 import { stateFolderOf } from '../config/state-dir.ts';
@@ -14,6 +15,13 @@ const HELP = `detour: choose, site by site, how your browser reaches the web
   detour unpair NAME     take a browser's key away, at once
   detour log             follow the traffic         -n N: the last N first, --json
   detour explain URL     say what would happen to a URL, and why
+  detour route ls        the routes of the file, with their chains
+  detour route test      try each chain: NAME [URL]; times, exit address   --json
+  detour route pin       a chain first: NAME "squid > tor" [--for 2h]; unpin NAME
+  detour route memory    what auto routes have learnt: ls, forget SITE, set SITE direct|chains
+  detour hop ls          the hops of the file, without passwords
+  detour hop test        try one: its NAME or a proxy URL, [CHECK_URL]
+  detour hop add         NAME and a proxy URL, socks5://me:pass@host:1080; - reads the URL
   detour cache stats     what the cache holds and has saved
   detour cache ls        what is stored             [SITE or URL prefix] --limit N
   detour cache show URL  all that is stored of it, and why it would be used or not
@@ -45,6 +53,7 @@ export async function run(args: string[]): Promise<number> {
         site: { type: 'string' },
         all: { type: 'boolean' },
         limit: { type: 'string' },
+        for: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'v' },
       },
@@ -71,7 +80,8 @@ export async function run(args: string[]): Promise<number> {
   if (values.config === '') return complain('--config needs the name of a file.');
   if (values.port !== undefined && command !== 'start') return complain('--port goes with start.');
   if (values.lines !== undefined && command !== 'log') return complain('-n goes with log.');
-  if (values.json && command !== 'log' && command !== 'cache') return complain('--json goes with log and cache.');
+  if (values.json && !TELLS_JSON.has(command)) return complain('--json goes with log, cache, route and hop.');
+  if (values.for !== undefined && command !== 'route') return complain('--for goes with route pin.');
   const { prefix, site, all = false, limit, json = false } = values;
   if ((prefix !== undefined || site !== undefined || all || limit !== undefined) && command !== 'cache')
     return complain('--prefix, --site, --all and --limit go with cache.');
@@ -106,6 +116,15 @@ export async function run(args: string[]): Promise<number> {
         const asked = cacheCommand({ words: rest, prefix, site, all, limit, json });
         return typeof asked === 'string' ? complain(asked) : await asked(await link());
       }
+      case 'route':
+      case 'hop': {
+        const { hopCommand, routeCommand } = await import('./ways.ts');
+        // A password on a command line is for every other program to read: with - the URL comes by standard input.
+        const words = rest.map(word => (word === '-' ? firstLineOfInput() : word));
+        const given = { words, span: values.for, json };
+        const asked = command === 'route' ? routeCommand(given) : hopCommand(given);
+        return typeof asked === 'string' ? complain(asked) : await asked(await link());
+      }
       case 'explain':
         return await (await import('./explain.ts')).explainUrl(await link(), rest[0]!);
       default:
@@ -130,8 +149,16 @@ const ARGUMENTS: Record<string, readonly [least: number, most: number, what: str
   log: [0, 0, ''],
   explain: [1, 1, 'a URL'],
   cache: [0, 3, ''],
+  route: [0, 4, ''],
+  hop: [0, 4, ''],
   env: [0, 0, ''],
 };
+
+function firstLineOfInput(): string {
+  return /^[^\r\n]*/.exec(readFileSync(0, 'utf8'))![0];
+}
+
+const TELLS_JSON = new Set(['log', 'cache', 'route', 'hop']);
 
 function nearest(word: string): string {
   const found = Object.keys(ARGUMENTS).find(name => name.startsWith(word.slice(0, 2)));

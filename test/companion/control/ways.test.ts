@@ -165,6 +165,19 @@ describe('a paired client', () => {
     });
   });
 
+  test('is told what cannot be tested, pinned or forgotten', async () => {
+    await using all = await startAll();
+    for (const [message, said] of [
+      [{ type: 'test-route', route: 'nobody' }, 'There is no route "nobody"'],
+      [{ type: 'test-route', route: 'work', chain: ['good', 'bad'] }, 'has no chain good > bad. It has bad, good.'],
+      [{ type: 'pin-route', route: 'work', chain: ['none'], for: 60 }, 'has no chain none'],
+      [{ type: 'unpin-route', route: 'work' }, 'Nothing is pinned on the route "work"'],
+      [{ type: 'set-site-way', site: 'nobody.test', way: null }, 'Nothing is remembered of nobody.test'],
+    ] as const)
+      expect(await all.link.ask(message)).toMatchObject({ type: 'refused', message: expect.stringContaining(said) });
+    expect(await all.link.ask({ type: 'site-ways' })).toMatchObject({ type: 'site-ways', sites: [] });
+  });
+
   test('learns nothing and remembers nothing by a test', async () => {
     await using all = await startAll();
     await all.link.ask({ type: 'follow', recent: 0 });
