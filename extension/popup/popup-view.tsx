@@ -2,6 +2,7 @@
 import { useState } from 'preact/hooks';
 import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Attempt } from '../../shared/exchange.ts';
+import { chainText, ladderText, outcomeText, STAGES, whoText } from '../../shared/ladder.ts';
 import { formatBytes } from '../../shared/units.ts';
 import type { Answer, View, Wish } from '../control/messages.ts';
 import type { Incident } from '../tabs/tab-traffic.ts';
@@ -328,18 +329,8 @@ function Incidents({ incidents }: { incidents: readonly Incident[] }) {
       {tried.length > 0 && (
         <section class="list" data-testid="ladder" aria-label="Ways that were tried">
           <h2>Ways tried</h2>
-          {tried.slice(0, 3).map(incident => (
-            <div key={incident.host + incident.sentence}>
-              <p>
-                <b>{incident.host}</b>
-                {incident.sentence !== undefined && <> {incident.sentence}</>}
-              </p>
-              <ol>
-                {incident.attempts.map((attempt, i) => (
-                  <Rung key={i} attempt={attempt} />
-                ))}
-              </ol>
-            </div>
+          {tried.slice(0, 3).map((incident, i) => (
+            <Ladder key={incident.host + incident.sentence} incident={incident} open={i === 0} />
           ))}
         </section>
       )}
@@ -347,13 +338,39 @@ function Incidents({ incidents }: { incidents: readonly Incident[] }) {
   );
 }
 
+/** One exchange that did not get through at once: every chain that was tried, and what came of it. */
+function Ladder({ incident, open }: { incident: Incident; open: boolean }) {
+  const { host, sentence, attempts } = incident;
+  return (
+    <details open={open}>
+      <summary>
+        <b>{host}</b>
+        <span>{attempts.length === 0 ? 'not sent' : ladderText(attempts)}</span>
+      </summary>
+      {sentence !== undefined && <p>{sentence}</p>}
+      <ol>
+        {attempts.map((attempt, i) => (
+          <Rung key={i} attempt={attempt} />
+        ))}
+      </ol>
+    </details>
+  );
+}
+
 function Rung({ attempt }: { attempt: Attempt }) {
-  const isOk = attempt.outcome === 'ok';
+  const { chain, outcome, stage, verdict, reason, took } = attempt;
+  const isOk = outcome === 'ok';
+  const about = [
+    outcomeText(attempt),
+    !isOk && (STAGES[stage] ?? stage),
+    !isOk && verdict !== undefined && `a no ${whoText(verdict)}`,
+  ].filter(Boolean);
   return (
     <li class={isOk ? 'ok' : 'no'}>
-      <span>{attempt.chain.length === 0 ? 'companion' : attempt.chain.join(' → ')}</span>
-      <span title={attempt.reason}>{isOk ? 'worked' : attempt.outcome.replaceAll('_', ' ')}</span>
-      <span>{Math.round(attempt.took)} ms</span>
+      <span>{chainText(chain, ' → ')}</span>
+      <span>{Math.round(took)} ms</span>
+      <small>{about.join(' · ')}</small>
+      {reason !== undefined && <small class="reason">{reason}</small>}
     </li>
   );
 }

@@ -1,5 +1,5 @@
 // `detour route` and `detour hop` as a person types them; good and bad input, and no companion.
-import { createServer } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -21,7 +21,7 @@ const listening = async (server: {
 async function startAll() {
   const stack = new AsyncDisposableStack();
   const authority = await makeTestAuthority();
-  const answer = (_request: unknown, response: import('node:http').ServerResponse) =>
+  const answer = (_request: unknown, response: ServerResponse) =>
     response.setHeader('Content-Type', 'application/json').end('{"ip":"192.0.2.44"}');
   const plain = stack.use(createServer(answer));
   const secure = stack.use(createTlsServer(await authority.issue('origin.test'), answer));
