@@ -8,7 +8,7 @@ import type { Incoming } from './downstream/connection.ts';
 import { answeredHere } from './downstream/duties.ts';
 import { proxyStatusOf } from './downstream/fault-page.ts';
 import { respond, respondFault, respondInterim, switchProtocols, tunnelStands } from './downstream/respond.ts';
-import type { Answer, RequestHead } from './message/message.ts';
+import type { Answer, Body, RequestHead } from './message/message.ts';
 import { type Era, type Notes, notesOf, type SteeredDecision } from './notes.ts';
 import type {
   Acl,
@@ -24,6 +24,7 @@ import type {
   Follow,
   Hit,
   Recorder,
+  Refusals,
   ResolvedRoute,
   Try,
   TryChains,
@@ -31,8 +32,9 @@ import type {
 import type { Socket } from './sockets/socket.ts';
 import { type Behind, drain, type Turn } from './upstream/behind.ts';
 import type { ConnectionPool } from './upstream/connection-pool.ts';
-import { forward, type Forwarded, type Outgoing, type RefusalOf } from './upstream/forward.ts';
+import { forward, type Forwarded, type Outgoing } from './upstream/forward.ts';
 import type { IdenticalHeads } from './upstream/identical-heads.ts';
+import { ReplayBody } from './upstream/replay-body.ts';
 import { tunnel } from './upstream/tunnel.ts';
 
 /** The furnished rooms. A changed configuration furnishes new ones; an exchange keeps those it entered. */
@@ -44,7 +46,7 @@ export interface Rooms extends Era {
   readonly tryChains: TryChains;
   readonly heard: ChainOutcomes['heard'];
   readonly dial: Dial;
-  readonly refusalOf: RefusalOf;
+  readonly refusals: Refusals;
   readonly pool: ConnectionPool;
   readonly identical: IdenticalHeads;
   /** What is asked for though no client waits for it. */
@@ -215,6 +217,9 @@ async function walkBehind(
     interim: null,
     client,
     connection: null,
+    route: notes.route,
+    tried: 0,
+    opinions: null,
     spent: null,
   };
   turn.whenOver = fault => outgoing.connection?.abort(fault);
@@ -344,15 +349,24 @@ function outgoingOf(incoming: Incoming, head: RequestHead, target: AdmittedTarge
     head,
     target,
     path: notes.path,
-    body: incoming.body,
+    body: bodyOf(incoming, notes.route),
     upgrade: notes.upgrade,
     interim: interim => respondInterim(incoming, interim),
     client: incoming.connection,
     connection: null,
+    route: notes.route,
+    tried: 0,
+    opinions: null,
     spent: null,
   };
   incoming.whenGone = fault => outgoing.connection?.abort(fault);
   return outgoing;
+}
+
+/** A body that streams is kept, up to a bound, where there is another chain that it may have to go out by. */
+function bodyOf({ body }: Incoming, { chains, route }: ResolvedRoute): Body {
+  if (body === null || Buffer.isBuffer(body) || chains.length < 2) return body;
+  return new ReplayBody(body, route?.buffer ?? 0);
 }
 
 /** Out by the chains of the route, and back with the head of the answer. */
@@ -363,7 +377,9 @@ function send(
   route: ResolvedRoute,
   signal: AbortSignal,
 ): Promise<Forwarded> {
-  return rooms.tryChains(route, draft.host, draft.attempts, signal, one => forward(outgoing, one, rooms));
+  const going = rooms.tryChains(route, draft.host, draft.attempts, signal, one => forward(outgoing, one, rooms));
+  const { body } = outgoing;
+  return body instanceof ReplayBody ? going.finally(() => body.settle()) : going;
 }
 
 async function dialTunnel(one: Try, target: AdmittedTarget, rooms: Rooms): Promise<Dialled> {

@@ -8,7 +8,7 @@ import type { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop } from '../shared/config/hops.ts';
 import type { Pick as PickOf, Route } from '../shared/config/routes.ts';
-import type { Answer, RequestHead } from './message/message.ts';
+import type { Answer, RequestHead, ResponseHead } from './message/message.ts';
 import type { Socket } from './sockets/socket.ts';
 
 // guard ---------------------------------------------------------------------------------------------------------------------------
@@ -128,11 +128,50 @@ export interface Try {
   readonly signal: AbortSignal;
   readonly steps: HopTrace[];
   stage: Attempt['stage'];
-  /** Set by the walk for a GET or HEAD without a body: the route then also survives an answer that broke off before its first byte. */
+  /** Set by the walk where the request may be sent twice: the route then also survives an answer that broke off before its first byte. */
   replayable?: boolean;
   /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */
   verdict?: Attempt['verdict'];
   sign?: Attempt['sign'];
+}
+
+/** What has become of a request by the time an answer to it comes. */
+export interface Sent {
+  readonly method: string;
+  /** Every byte of its body that has gone out is still here, or it has none. */
+  readonly isKept: boolean;
+  /** Its body has come, all of it. */
+  readonly isWhole: boolean;
+  /** It has a body, of which no byte has gone out (Expect: 100-continue, RFC 9110 §10.1.1). */
+  readonly isUnsent: boolean;
+}
+
+/** An answer that a chain gave, and that was taken for a no though nobody says whose. */
+export interface Opinion {
+  readonly status: number;
+  readonly chain: Chain;
+}
+
+/** Whose no may an answer be, and what is to become of it? */
+export interface Question {
+  /** The verdict is noted here where the answer is passed on. */
+  readonly one: Try;
+  /** The hop that was asked in absolute-form; null = the answer came through a tunnel, or by a leg of our own. */
+  readonly hop: NamedHop | null;
+  readonly target: AdmittedTarget;
+  readonly route: ResolvedRoute;
+  readonly sent: Sent;
+  /** How many chains have been tried, with this one. */
+  readonly tried: number;
+  /** What was said before, and taken for a no. This answer joins them where it is. */
+  readonly opinions: Opinion[];
+}
+
+/** What an answer is taken for: null = it is passed on as it is; a fault = it is a no, and the route is to survive it; 'page' = its body would tell. */
+export interface Refusals {
+  ofAnswer(head: ResponseHead, question: Question, page: string | null): Fault | 'page' | null;
+  /** Learns how a hop forwards from an answer below 400 that it gave. */
+  learn(head: ResponseHead, hop: NamedHop): void;
 }
 
 /**

@@ -48,7 +48,7 @@ export function readCheck(written: string): Check | string {
 }
 
 /** What testing needs of the rooms in force. */
-export type TestRooms = Pick<Rooms, 'acl' | 'dial' | 'refusalOf' | 'identical'>;
+export type TestRooms = Pick<Rooms, 'acl' | 'dial' | 'refusals' | 'identical'>;
 
 /** Tests a chain; `check` null: it is built as far as its last hop. Ends within `timeout`. Never rejects: what went wrong is the outcome. */
 export async function testChain(
@@ -127,6 +127,9 @@ async function askPlain(
     interim: null,
     client: { pin: '' },
     connection: null as { abort(fault: Fault): void } | null,
+    route: { name: 'test', chains: [one.chain], behindHops: one.chain.hops.length > 0, route: null },
+    tried: 0,
+    opinions: null,
     spent: null,
   };
   const onAbort = () => outgoing.connection?.abort(calledOff(one.signal.reason));

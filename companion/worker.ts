@@ -34,7 +34,7 @@ import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
 import type { ChainHealth, HopHealth } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
-import { refusalOf } from './route/refusal.ts';
+import { makeRefusals } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { type KnownSites, makeSiteMemory, type SiteNews } from './route/site-memory.ts';
 import { makeTryChains } from './route/try-chains.ts';
@@ -239,7 +239,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       tryChains,
       heard: (site, route, attempts) => knowledge.heard(site, route, attempts),
       dial: (one, target, absolute) => dial(one, target, absolute).catch(whenDialFailed),
-      refusalOf,
+      refusals: makeRefusals(config.signatures),
       pool,
       identical,
       behind,

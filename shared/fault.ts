@@ -182,7 +182,10 @@ export const FAULTS = {
     status: 502,
     proxyStatus: 'http_request_denied',
     sign: 'policy',
-    say: f => `${atHop(f)} refused to carry this request${because(f)}.`,
+    say: f =>
+      f.hop === undefined
+        ? `Something on the way to ${f.at} answered in its place${because(f)}.`
+        : `${atHop(f)} refused to carry this request${because(f)}.`,
   },
   hop_authentication_failed: {
     side: 'upstream',

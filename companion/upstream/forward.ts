@@ -3,10 +3,22 @@ import { takesAbsolute } from '../../shared/config/hops.ts';
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
 import { letGo, type Answer, type Body, type RequestHead, type ResponseHead } from '../message/message.ts';
-import type { AdmittedTarget, Dial, NamedHop, Try } from '../rooms.ts';
+import type {
+  AdmittedTarget,
+  Dial,
+  NamedHop,
+  Opinion,
+  Question,
+  Refusals,
+  ResolvedRoute,
+  Sent,
+  Try,
+} from '../rooms.ts';
 import type { Socket } from '../sockets/socket.ts';
 import type { ConnectionPool } from './connection-pool.ts';
+import { holdPage, PAGE_HELD, PAGE_WITHIN } from './held-page.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
+import { ReplayBody } from './replay-body.ts';
 import { requestHead } from './request-head.ts';
 import { type Client, logsConnectionIn, type SentRequest, type UpstreamConnection } from './upstream-connection.ts';
 
@@ -23,18 +35,21 @@ export interface Outgoing {
   readonly client: Client;
   /** The connection that works on it, while one does. */
   connection: UpstreamConnection | null;
+  /** By which it goes out. */
+  readonly route: ResolvedRoute;
+  /** Chains that it has been tried on. */
+  tried: number;
+  /** What was taken for a no though nobody says whose; null = nothing. */
+  opinions: Opinion[] | null;
   /** Why its streamed body cannot be sent again, once a try has taken it. */
   spent: Fault | null;
 }
-
-/** Is this answer a hop's no? See route/refusal.ts. */
-export type RefusalOf = (head: ResponseHead, method: string, hop: NamedHop) => Fault | null;
 
 /** The skills of other rooms that forwarding needs. */
 export interface Ways {
   readonly pool: ConnectionPool;
   readonly dial: Dial;
-  readonly refusalOf: RefusalOf;
+  readonly refusals: Refusals;
   readonly identical: IdenticalHeads;
 }
 
@@ -71,7 +86,8 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
   const key = hop === null ? `${chain.key} ${target.host}:${target.port}` : chain.key;
   const streamed = body !== null && !Buffer.isBuffer(body);
   const replayable = !streamed && IDEMPOTENT.has(head.method);
-  one.replayable = body === null && (head.method === 'GET' || head.method === 'HEAD');
+  one.replayable = replayable;
+  outgoing.tried++;
   try {
     // His own first: whatever it has waited, only there he is logged in.
     const own =
@@ -80,7 +96,8 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     if (waiting !== null) {
       one.stage = 'reused';
       try {
-        return received(await ask(outgoing, waiting, hop, last, ways), outgoing, waiting, hop, last, ways);
+        const reused = received(await ask(outgoing, waiting, hop, last, ways), outgoing, waiting, hop, one, ways);
+        return reused instanceof Promise ? await reused : reused;
       } catch (error) {
         // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
         if (!replayable || waiting.answered || !(error instanceof Fault) || error.kind !== 'connection_terminated')
@@ -90,10 +107,12 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     const dialled = await ways.dial(one, target, hop !== null);
     one.stage = 'response';
     const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
-    return received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, last, ways);
+    const fresh = received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, one, ways);
+    return fresh instanceof Promise ? await fresh : fresh;
   } catch (error) {
     if (streamed && outgoing.connection !== null) {
-      outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
+      if (body instanceof ReplayBody && body.isKept) one.replayable = body.isWhole && IDEMPOTENT.has(head.method);
+      else outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
     }
     throw error;
   } finally {
@@ -154,35 +173,62 @@ function received(
   outgoing: Outgoing,
   connection: UpstreamConnection,
   hop: NamedHop | null,
-  last: NamedHop | undefined,
+  one: Try,
   ways: Ways,
-): Forwarded {
-  if (answer.head.status === 101) return { answer, upgraded: connection.takeOver() };
-  const refusal = refusalIn(answer.head, outgoing.head.method, hop, last, outgoing.target, ways);
-  if (refusal !== null) {
-    letGo(answer.body);
-    throw refusal;
-  }
+): Forwarded | Promise<Forwarded> {
+  const { status } = answer.head;
+  if (status === 101) return { answer, upgraded: connection.takeOver() };
+  const isOnly = outgoing.route.chains.length === 1;
+  if (status < 400) {
+    if (isOnly) return passedOn(answer);
+    if (hop !== null) ways.refusals.learn(answer.head, hop);
+  } else if (isOnly && hop === null && status !== 407) return passedOn(answer);
+  return judged(answer, outgoing, hop, one, ways);
+}
+
+/** The beginning of the body is looked at where it may tell who speaks, and only there. */
+function judged(
+  answer: Answer,
+  outgoing: Outgoing,
+  hop: NamedHop | null,
+  one: Try,
+  ways: Ways,
+): Forwarded | Promise<Forwarded> {
+  const { route, target, tried } = outgoing;
+  const question: Question = {
+    one,
+    hop,
+    target,
+    route,
+    tried,
+    sent: sentOf(outgoing),
+    opinions: (outgoing.opinions ??= []),
+  };
+  const { head, body } = answer;
+  const verdict = ways.refusals.ofAnswer(head, question, null);
+  if (verdict !== 'page') return concluded(answer, verdict);
+  const read = (page: Buffer) => ways.refusals.ofAnswer(head, question, page.toString('latin1')) as Fault | null;
+  if (body === null || Buffer.isBuffer(body)) return concluded(answer, read((body ?? NOTHING).subarray(0, PAGE_HELD)));
+  return holdPage(body, PAGE_HELD, PAGE_WITHIN).then(held => concluded({ head, body: held.body }, read(held.page)));
+}
+
+function concluded(answer: Answer, refusal: Fault | null): Forwarded {
+  if (refusal === null) return passedOn(answer);
+  letGo(answer.body);
+  throw refusal;
+}
+
+function passedOn(answer: Answer): Forwarded {
   dropHopByHop(answer.head.fields);
   return { answer, upgraded: null };
 }
 
-/** A hop's no; or a 407 of the origin, which the browser would take for ours and ask the person for a password (RFC 9110 §15.5.8). */
-function refusalIn(
-  head: ResponseHead,
-  method: string,
-  hop: NamedHop | null,
-  last: NamedHop | undefined,
-  target: AdmittedTarget,
-  ways: Ways,
-): Fault | null {
-  if (head.status < 400) return null;
-  const refusal = hop === null ? null : ways.refusalOf(head, method, hop);
-  if (refusal !== null || head.status !== 407) return refusal;
-  return new Fault('http_protocol_error', {
-    target,
-    hop: hop === null ? undefined : last?.name,
-    detail: 'it asked for proxy credentials',
-    receivedStatus: 407,
-  });
+function sentOf({ head, body }: Outgoing): Sent {
+  const { method } = head;
+  if (body instanceof ReplayBody)
+    return { method, isKept: body.isKept, isWhole: body.isWhole, isUnsent: body.isUnsent };
+  const isKept = body === null || Buffer.isBuffer(body);
+  return { method, isKept, isWhole: isKept, isUnsent: false };
 }
+
+const NOTHING = Buffer.alloc(0);

@@ -742,10 +742,6 @@ describe('a chain whose last hop is http', () => {
           { key: 'no', hops: [hopOf('no', no.port, { username: 'secret', password: 'x' })] },
           { key: 'yes', hops: [hopOf('yes', yes.port)] },
         ),
-        refusalOf: (head, _method, hop) =>
-          head.fields.has('x-squid-error')
-            ? new Fault('hop_refused', { hop: hop.name, receivedStatus: head.status })
-            : null,
       },
     });
     await using client = await connectRaw(proxy.port);
@@ -767,7 +763,7 @@ describe('a chain whose last hop is http', () => {
     await using proxy = await startProxy({
       rooms: {
         ...through({ key: 'no', hops: [hopOf('no', no.port)] }, { key: 'yes', hops: [hopOf('yes', yes.port)] }),
-        refusalOf: (_head, _method, hop) => new Fault('hop_refused', { hop: hop.name }),
+        refusals: { ofAnswer: (_head, { hop }) => new Fault('hop_refused', { hop: hop!.name }), learn: () => {} },
       },
     });
     await using client = await connectRaw(proxy.port);

@@ -1,5 +1,5 @@
 // The engine alone over real sockets: listener, walk and upstream, with the smallest furniture in the other rooms (everything is steered by the
-// route `companion`, dialled directly, never cached, never judged). For the whole companion see with-companion.ts.
+// route `companion`, dialled directly, never cached). For the whole companion see with-companion.ts.
 import { connect } from 'node:net';
 import { ConfigSchema } from '../../shared/config.ts';
 import type { Exchange } from '../../shared/exchange.ts';
@@ -18,6 +18,7 @@ import type {
   NamedHop,
   TryChains,
 } from '../../companion/rooms.ts';
+import { makeRefusals } from '../../companion/route/refusal.ts';
 import { steered } from './steered.ts';
 import { Behind } from '../../companion/upstream/behind.ts';
 import { ConnectionPool } from '../../companion/upstream/connection-pool.ts';
@@ -140,7 +141,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     },
     tryChains: inOrder,
     dial: directDial,
-    refusalOf: () => null,
+    refusals: makeRefusals(),
     pool,
     identical: new IdenticalHeads(() => limits.identical),
     behind: new Behind(),

@@ -8,8 +8,9 @@ import { makeLoopMark } from '../../../companion/chain/http-connect.ts';
 import { basicAuthorization } from '../../../companion/message/basic-authorization.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import { Fields } from '../../../companion/message/headers.ts';
-import type { AdmittedTarget, Dialled } from '../../../companion/rooms.ts';
-import { refusalOf } from '../../../companion/route/refusal.ts';
+import type { ResponseHead } from '../../../companion/message/message.ts';
+import type { AdmittedTarget, Dialled, NamedHop } from '../../../companion/rooms.ts';
+import { makeRefusals } from '../../../companion/route/refusal.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
 import { ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
@@ -31,6 +32,20 @@ const dial = makeDial({
 // Dante judges a name by its address too: what it is to refuse needs an address of its own.
 const hosts = { 'origin.test': '127.0.0.1', 'denied.test': '127.0.0.1', 'denied-by-address.test': '127.0.0.9' };
 const credentials = { username: 'me', password: 's3cret' };
+
+function refusalOf(head: ResponseHead, hop: NamedHop): Fault | null {
+  const chain = { key: hop.name, hops: [hop] };
+  const question = {
+    one: { chain, signal: new AbortController().signal, steps: [], stage: 'response' as const },
+    hop,
+    target: { host: 'origin.test', port: 80 } as AdmittedTarget,
+    route: { name: 'r', chains: [chain], behindHops: true, route: null },
+    sent: { method: 'GET', isKept: true, isWhole: true, isUnsent: false },
+    tried: 1,
+    opinions: [],
+  };
+  return makeRefusals().ofAnswer(head, question, null) as Fault | null;
+}
 
 function chainOf(...hops: Hop[]) {
   const named = hops.map((hop, i) => ({ ...hop, name: `hop${i + 1}` }));
@@ -223,7 +238,7 @@ describe.runIf(havePeers('squid', 'danted', 'microsocks', 'tinyproxy'))('through
         framing: { kind: 'none' },
         keepAlive: false,
       } as const;
-      return { text, refusal: refusalOf(head, 'GET', { ...hop, name: 'squid' }) };
+      return { text, refusal: refusalOf(head, { ...hop, name: 'squid' }) };
     };
     const served = await request(peer('squid'), 'origin.test');
     expect(served.text).toContain('served origin.test');
