@@ -5,34 +5,27 @@
 //   get ──▶ queued ──▶ index.db (read only) ──▶ bodies/ab/abcd…      every row and block checked by its digest
 //   put, touch, remove … ──▶ batch ──▶ thread ──▶ transaction
 import * as fs from 'node:fs';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
-import type { Worker } from 'node:worker_threads';
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { KiB, MiB } from '../../shared/units.ts';
-import { FileBody, readChecked } from './disk-body.ts';
-import { DiskFilter } from './disk-filter.ts';
-import { DiskIndex, type Row } from './disk-index.ts';
-import type { FromWriter, Op, PutRow, Renumbered, ToWriter, WriterStart } from './disk-messages.ts';
 import {
-  BLOCK,
-  BLOCK_DIGEST,
-  bodyPath,
-  choiceOf,
-  choiceText,
-  digestOf,
-  haveSameValidator,
-  headFacts,
-  headText,
-  nameOf,
-  placeOf,
-  placesIn,
-  reasonOf,
-  whereOf,
-} from './disk-rows.ts';
-import { isOfSame, PartsBody } from './partial.ts';
-import { type Entry, hostOf, meaning, MemoryBody } from './store.ts';
+  entryFrom,
+  type FileKeeper,
+  hasSameBody,
+  headOf,
+  type KnownBody,
+  knownBody,
+  RowNumbers,
+  rowOf,
+} from './disk-entry.ts';
+import { DiskFilter } from './disk-filter.ts';
+import { DiskIndex } from './disk-index.ts';
+import type { FromWriter, Op, PutRow, Renumbered } from './disk-messages.ts';
+import { choiceText, haveSameValidator, headFacts, placesIn, reasonOf, whereOf } from './disk-rows.ts';
+import { WriterThread } from './disk-thread.ts';
+import { type Entry, meaning } from './store.ts';
 
 /** What may wait to be written, all told; more is not kept. */
 const QUEUE: Bytes = 16 * MiB;
@@ -47,17 +40,8 @@ const TOUCH_AFTER: Seconds = 600;
 const RETRY_AFTER: Milliseconds = 30_000;
 /** The same trouble is not told more often. */
 const WARN_EVERY: Milliseconds = 3_600_000;
-/** The thread ends when it has had nothing to do for so long: it takes 18 MB. */
-const IDLE_AFTER: Milliseconds = 60_000;
-const TIME_TO_CLOSE: Milliseconds = 5_000;
-/** Numbers of rows grow with time, so that what comes together lies together: milliseconds since this moment, and a count. */
-const FIRST_MOMENT: EpochMilliseconds = Date.UTC(2025, 0, 1);
-const IDS_A_MILLISECOND = 4_096;
 /** No body is larger than this part of the store. */
 const LARGEST_SHARE = 8;
-
-/** The thread's file stands beside this one, in the sources and in the bundle. */
-const WRITER = new URL(`./disk-writer${extname(import.meta.url)}`, import.meta.url);
 
 export interface DiskOptions {
   /** Made when first needed. */
@@ -114,8 +98,7 @@ export class DiskStore {
   private limit: Bytes;
   private readonly index: DiskIndex;
   private readonly filter: DiskFilter | null;
-  private thread: Worker | null = null;
-  private closed: (() => void) | null = null;
+  private readonly thread: WriterThread;
   private isClosing = false;
 
   private batch: Batch = { ops: [], parts: [], bytes: 0 };
@@ -123,7 +106,6 @@ export class DiskStore {
   private readonly sent = new Map<number, Batch>();
   private waiting: Bytes = 0;
   private timer: NodeJS.Timeout | undefined;
-  private idle: NodeJS.Timeout | undefined;
   private fillings = new Map<number, number>();
   private lastFilling = 0;
   private readonly lostFillings = new Set<number>();
@@ -138,15 +120,29 @@ export class DiskStore {
 
   private failedAt: number | null = null;
   private warnedAt = -Infinity;
-  private lastMoment = 0;
-  private countInMoment = 0;
+  private readonly numbers: RowNumbers;
+  private readonly keeper: FileKeeper;
 
   constructor(options: DiskOptions) {
     this.options = options;
     this.limit = options.limit;
     this.now = options.now ?? Date.now;
+    this.numbers = new RowNumbers(this.now);
+    this.keeper = {
+      folder: options.folder,
+      keepUpTo: () => this.promoteUpTo,
+      broken: (id, url) => this.remove(id, url),
+      whole: (url, id, bytes) => this.promote(url, id, bytes),
+    };
+    this.thread = new WriterThread({
+      start: () => ({ folder: options.folder, limit: this.limit, mark: this.mark }),
+      idleAfter: options.idleAfter,
+      isBusy: () => this.sent.size > 0 || this.fillings.size > 0,
+      hear: message => this.hear(message),
+      lost: why => this.lost(why),
+    });
     this.index = new DiskIndex(options.folder, inode => {
-      if (this.writes) this.post({ type: 'broken', inode });
+      if (this.writes) this.thread.post({ type: 'broken', inode });
     });
     const { index, queued, committing } = this;
     this.filter = !options.alone
@@ -165,7 +161,7 @@ export class DiskStore {
 
   setLimit(limit: Bytes): void {
     this.limit = limit;
-    this.thread?.postMessage({ type: 'limit', limit } satisfies ToWriter);
+    this.thread.setLimit(limit);
   }
 
   /** Opens what is there, so that the first who asks need not wait for that (2 ms). */
@@ -187,7 +183,7 @@ export class DiskStore {
       const id = row[0];
       if (this.isGone(id, url) || this.isPurged(url)) continue;
       if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
-      const entry = this.read(url, row);
+      const entry = entryFrom(url, row, this.keeper);
       if (entry === undefined) continue;
       if (entry === null) {
         this.remove(id, url);
@@ -228,56 +224,6 @@ export class DiskStore {
     return { entries, bytes };
   }
 
-  /** A row as an answer; null where it is not what was stored, undefined where that cannot be told now. */
-  private read(url: string, row: Row): Entry | null | undefined {
-    const [id, space, choice, , pinned, responded, digest, head, file, blocks, inline] = row;
-    const content = file ?? inline ?? EMPTY;
-    if (!digestOf({ url, space, choice, responded, head }, content).equals(digest)) return null;
-    const { length, parts, ...facts } = headFacts(head);
-    let body: Entry['body'];
-    if (file === null) {
-      if (content.length !== length) return null;
-      body = new MemoryBody(exact(content));
-    } else {
-      if (blocks === null || blocks.length !== Math.ceil(length / BLOCK) * BLOCK_DIGEST) return null;
-      const digests = exact(blocks);
-      const name = exact(file);
-      if (!nameOf(digests).equals(name)) return null;
-      const path = bodyPath(this.options.folder, name.toString('hex'));
-      if (length <= BLOCK || parts !== null) {
-        const bytes = readChecked({ path, length, blocks: digests });
-        if (bytes === null || bytes === undefined) return bytes;
-        body = new MemoryBody(bytes);
-      } else {
-        if (sizeOfFile(path) !== length) return null;
-        body = new FileBody({
-          path,
-          length,
-          blocks: digests,
-          broken: () => this.remove(id, url),
-          keepUpTo: this.promoteUpTo,
-          whole: bytes => this.promote(url, id, bytes),
-        });
-      }
-    }
-    const partial = parts === null ? null : partsOf(parts, body.bytes!);
-    return {
-      url,
-      space,
-      site: facts.site,
-      selection: choiceOf(choice),
-      respondedAt: responded,
-      pinned: pinned === 1,
-      status: facts.status,
-      reason: facts.reason,
-      lines: facts.lines,
-      requestedAt: facts.requestedAt,
-      ageValue: facts.ageValue,
-      partial,
-      body: partial === null ? body : new PartsBody(partial.parts),
-    };
-  }
-
   private freshened(id: number, entry: Entry): DiskEntry {
     const fresh = this.fresh.size === 0 ? undefined : this.fresh.get(keyOf(id, entry.url))?.entry;
     if (fresh === undefined || fresh.partial?.complete !== entry.partial?.complete) return { id, entry };
@@ -297,7 +243,7 @@ export class DiskStore {
 
   /** Keeps an answer whose body is in memory; the number of its row, or null where it is not kept. */
   put(entry: Entry): number | null {
-    const { bytes, row } = this.rowOf(entry);
+    const { bytes, row } = rowOf(entry, this.numbers.next(), this.seconds);
     if (!this.hasRoom(bytes.length + row.head.length)) return null;
     this.enqueue(row, entry);
     this.add({ do: 'put', row, at: this.batch.bytes, length: bytes.length }, bytes, row.head.length);
@@ -347,11 +293,15 @@ export class DiskStore {
         if (this.lostFillings.has(filling) || (length !== null && length !== held)) {
           return give({ do: 'abort', filling });
         }
-        const { row } = this.rowOf({
-          ...entry,
-          partial: null,
-          body: { length: held, bytes: EMPTY, open: () => EMPTY },
-        });
+        const { row } = rowOf(
+          {
+            ...entry,
+            partial: null,
+            body: { length: held, bytes: EMPTY, open: () => EMPTY },
+          },
+          this.numbers.next(),
+          this.seconds,
+        );
         this.committing.set(entry.url, this.number);
         this.filter?.add(entry.url);
         give({ do: 'commit', filling, row, length: held });
@@ -421,7 +371,11 @@ export class DiskStore {
   freshen(id: number, entry: Entry): void {
     const { url } = entry;
     if (!this.hasRoom(0)) return this.remove(id, url);
-    const { head, responded } = this.rowOf({ ...entry, partial: entry.partial && { ...entry.partial, parts: [] } }).row;
+    const { head, responded } = rowOf(
+      { ...entry, partial: entry.partial && { ...entry.partial, parts: [] } },
+      0,
+      this.seconds,
+    ).row;
     this.fresh.set(keyOf(id, url), { entry, batch: this.number });
     this.add({ do: 'freshen', id, url, head, responded }, undefined, head.length);
   }
@@ -494,67 +448,11 @@ export class DiskStore {
     this.flush();
     this.isClosing = true;
     clearTimeout(this.timer);
-    clearTimeout(this.idle);
     this.index.close();
     this.filter?.forget(Infinity);
-    const { thread } = this;
-    if (thread !== null) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.closed = resolve;
-      const late = setTimeout(resolve, TIME_TO_CLOSE);
-      thread.ref();
-      thread.postMessage({ type: 'close' } satisfies ToWriter);
-      await promise;
-      clearTimeout(late);
-      this.thread = null;
-      thread.removeAllListeners();
-      thread.on('error', () => {});
-      await thread.terminate();
-    }
+    await this.thread.close();
     for (const fd of this.fillings.values()) fs.closeSync(fd);
     this.fillings.clear();
-  }
-
-  private rowOf(entry: Entry): { row: PutRow; bytes: Buffer } {
-    const { partial } = entry;
-    const bytes = partial === null ? entry.body.bytes! : Buffer.concat(partial.parts.map(part => part.bytes));
-    const head = headText({
-      status: entry.status,
-      reason: entry.reason,
-      site: entry.site,
-      lines: entry.lines,
-      requestedAt: entry.requestedAt,
-      ageValue: entry.ageValue,
-      length: partial === null ? entry.body.length : bytes.length,
-      parts:
-        partial === null
-          ? null
-          : [partial.complete ?? -1, ...partial.parts.flatMap(part => [part.from, part.bytes.length])],
-    });
-    return {
-      bytes,
-      row: {
-        id: this.newId(),
-        url: entry.url,
-        space: entry.space,
-        choice: choiceText(entry.selection),
-        place: placeOf(hostOf(entry.url)),
-        responded: entry.respondedAt,
-        head,
-        used: this.seconds,
-        pinned: entry.pinned,
-      },
-    };
-  }
-
-  private newId(): number {
-    const moment = Math.max(this.now() - FIRST_MOMENT, this.lastMoment);
-    if (moment > this.lastMoment || this.countInMoment === IDS_A_MILLISECOND - 1) {
-      this.lastMoment = moment > this.lastMoment ? moment : moment + 1;
-      // Not from 0: other processes number, too. Where two give the same, the thread that comes later takes another.
-      this.countInMoment = Math.floor((Math.random() * IDS_A_MILLISECOND) / 2);
-    } else this.countInMoment++;
-    return this.lastMoment * IDS_A_MILLISECOND + this.countInMoment;
   }
 
   private enqueue(row: PutRow, entry: Entry): void {
@@ -599,55 +497,18 @@ export class DiskStore {
     this.number++;
     this.batch = { ops: [], parts: [], bytes: 0 };
     this.sent.set(number, batch);
-    this.post({ type: 'batch', number, ops: batch.ops, bytes: bytes.buffer });
+    this.thread.post({ type: 'batch', number, ops: batch.ops, bytes: bytes.buffer });
   };
 
-  private post(message: ToWriter): void {
-    clearTimeout(this.idle);
-    this.idle = setTimeout(this.endThread, this.options.idleAfter ?? IDLE_AFTER).unref();
-    this.thread ??= this.startThread();
-    this.thread.postMessage(message, message.type === 'batch' ? [message.bytes] : []);
-  }
-
-  /** With nothing under way it is closed; the next batch starts another. */
-  private readonly endThread = (): void => {
-    const { thread } = this;
-    if (thread === null || this.isClosing) return;
-    if (this.sent.size > 0 || this.fillings.size > 0) {
-      this.idle?.refresh();
-      return;
+  /** Of what was sent nobody says any more whether it was done. */
+  private lost(why: string): void {
+    for (const number of this.sent.keys()) {
+      const lost = [...this.fillings.keys()];
+      this.hear({ type: 'done', number, reopened: false, failed: why, lost, kept: [], renumbered: [] });
     }
-    this.thread = null;
-    thread.postMessage({ type: 'close' } satisfies ToWriter);
-  };
-
-  private startThread(): Worker {
-    const { Worker: Thread } = process.getBuiltinModule('node:worker_threads');
-    const data: WriterStart = { folder: this.options.folder, limit: this.limit, mark: this.mark };
-    const thread = new Thread(WRITER, {
-      workerData: data,
-      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
-    });
-    thread.unref();
-    thread.on('message', (message: FromWriter) => {
-      if (this.thread === thread || message.type === 'done') this.hear(message);
-    });
-    const ended = (why: string) => {
-      if (this.thread !== thread) return;
-      this.thread = null;
-      this.closed?.();
-      for (const number of this.sent.keys()) {
-        const lost = [...this.fillings.keys()];
-        this.hear({ type: 'done', number, reopened: false, failed: why, lost, kept: [], renumbered: [] });
-      }
-    };
-    thread.on('error', error => ended(error.message));
-    thread.on('exit', () => ended('its thread has ended'));
-    return thread;
   }
 
-  private hear(message: FromWriter): void {
-    if (message.type === 'closed') return this.closed?.();
+  private hear(message: Exclude<FromWriter, { type: 'closed' }>): void {
     if (message.type === 'reopened') return this.reopen();
     const { number, failed, lost, kept, renumbered } = message;
     const batch = this.sent.get(number);
@@ -773,45 +634,4 @@ export class DiskStore {
 
 function keyOf(id: number, url: string): string {
   return `${id} ${url}`;
-}
-
-/** What tells bodies apart without reading them. */
-interface KnownBody extends Pick<Entry, 'lines' | 'requestedAt' | 'respondedAt'> {
-  readonly length: Bytes;
-  readonly isWhole: boolean;
-}
-
-function headOf({ lines, requestedAt, respondedAt }: Entry): Pick<Entry, 'lines' | 'requestedAt' | 'respondedAt'> {
-  return { lines, requestedAt, respondedAt };
-}
-
-function knownBody(entry: Entry): KnownBody {
-  return { ...headOf(entry), length: entry.body.length, isWhole: entry.partial === null };
-}
-
-/** Whether both are whole and of one exchange, or of one representation. */
-function hasSameBody(a: KnownBody, b: KnownBody): boolean {
-  if (!a.isWhole || !b.isWhole || a.length !== b.length) return false;
-  return (a.respondedAt === b.respondedAt && a.requestedAt === b.requestedAt) || isOfSame(a, b);
-}
-
-function exact(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function partsOf([complete, ...places]: readonly number[], bytes: Buffer): NonNullable<Entry['partial']> {
-  const parts = [];
-  for (let i = 0, at = 0; i < places.length; i += 2) {
-    parts.push({ from: places[i]!, bytes: bytes.subarray(at, at + places[i + 1]!) });
-    at += places[i + 1]!;
-  }
-  return { complete: complete === -1 ? null : complete!, parts };
-}
-
-function sizeOfFile(path: string): Bytes | null {
-  try {
-    return fs.statSync(path, { throwIfNoEntry: false })?.size ?? null;
-  } catch {
-    return null;
-  }
 }
