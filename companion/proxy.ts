@@ -385,6 +385,7 @@ function send(
 async function dialTunnel(one: Try, target: AdmittedTarget, rooms: Rooms): Promise<Dialled> {
   const head = one.chain.hops.length > 0 ? `CONNECT ${formatEndpoint(target)}` : null;
   if (head !== null) rooms.identical.enter(head, target);
+  one.mayRace = true;
   try {
     return await rooms.dial(one, target, false);
   } finally {

@@ -133,6 +133,10 @@ export interface Try {
   /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */
   verdict?: Attempt['verdict'];
   sign?: Attempt['sign'];
+  /** Set by an attempt before it dials, where another chain may be dialled at the same time: nothing of it goes out on a connection that it has not dialled. */
+  mayRace?: boolean;
+  /** Where another chain may be dialled at the same time: called when this one stands; false = it is too late, and is closed. */
+  claim?: () => boolean;
 }
 
 /** What has become of a request by the time an answer to it comes. */
@@ -175,7 +179,8 @@ export interface Refusals {
 }
 
 /**
- * Tries the chains of a route in the order of the outcome memory until one works; appends every attempt to `attempts`.
+ * Tries the chains of a route in the order of its pick and of what is known until one works, or only the one that it is pinned to; appends every attempt to
+ * `attempts`.
  * A fault that the route may survive (connect failure, refusal) leads to the next chain; any other, or the last, is thrown.
  * Never more than `routeTimeout` in all.
  */

@@ -25,9 +25,9 @@ export interface DatedNews {
   readonly news: News;
 }
 
-/** Whether it is of use whatever file is in force: a way to a site, unlike a chain, has its name from no file. */
+/** Whether it is of use whatever file is in force: a way to a site, unlike a chain, has its name from no file, and a login stays where it is. */
 export function holdsAlways({ outcome }: News): boolean {
-  return outcome === 'invalidated' || outcome === 'guessed' || outcome === 'site';
+  return outcome === 'invalidated' || outcome === 'guessed' || outcome === 'site' || outcome === 'stuck';
 }
 
 /** Whether it is of use where `revision` is in force. */

@@ -34,9 +34,11 @@ import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
 import type { ChainHealth, HopHealth } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
+import { claiming } from './route/race.ts';
 import { makeRefusals } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { type KnownSites, makeSiteMemory, type SiteNews } from './route/site-memory.ts';
+import { makeStickyMemory, type StickyNews } from './route/sticky.ts';
 import { makeTryChains } from './route/try-chains.ts';
 import type { Chain, ControlDoor, ControlElsewhere, ResolvedRoute } from './rooms.ts';
 import { Behind } from './upstream/behind.ts';
@@ -68,6 +70,7 @@ export interface Furnished extends InForce {
 /** What one worker finds out and the others should know. */
 export type News =
   | ChainNews
+  | StickyNews
   /** `url` null: whatever is cached may be out of date. */
   | { readonly outcome: 'invalidated'; readonly url: string | null }
   | { readonly outcome: 'guessed'; readonly address: string; readonly digest: Uint8Array };
@@ -177,6 +180,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const routeOf = (name: string) => furnished.routes.get(name);
   const newKnowledge = () => makeKnowledge({ now: elapsed, wallClock: now, sites, routeOf, tell });
   let knowledge = newKnowledge();
+  // Known by the names of chains, too, but a login that hops away is worse than one that stays with a name.
+  const sticky = makeStickyMemory(tell);
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
   let limits = first.config.limits;
@@ -209,6 +214,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       routeTimeout: config.limits.routeTimeout * 1000,
       hopTimeout,
       memory: knowledge,
+      sticky,
+      firstTurn: Math.trunc(Math.random() * 1_000),
       siteOf: siteName,
     });
     // The addresses it knows outlive a change of anything else.
@@ -228,7 +235,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       names = { resolver, madeFor };
     }
     const { lookup } = names.resolver;
-    const dial = makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh });
+    const dial = claiming(makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh }));
     const rooms: Rooms = {
       entrance: makeEntrance(config.guard, loginBound),
       acl,
@@ -360,6 +367,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         if (news.url === null) cache.clear();
         else cache.invalidate(news.url);
       } else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
+      else if (news.outcome === 'stuck') sticky.hear(news);
       else if (news.outcome === 'site') {
         sites.hear(news);
         parts.sitesChanged?.(news);
@@ -368,6 +376,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     remembered: () => [
       ...knowledge.all(),
       ...sites.list().map(known => ({ outcome: 'site', site: known.site, known }) as const),
+      ...sticky.all(),
     ],
     async close(drain) {
       closed = true;

@@ -13,8 +13,6 @@ import type { SiteMemory, SiteNews } from './site-memory.ts';
 export type ChainNews = Outcome | LinkNews | SiteNews;
 
 export interface Knowledge extends ChainOutcomes {
-  /** The chains in the order to try them: all of them, always. */
-  order(site: string, chains: readonly Chain[]): readonly Chain[];
   /** Another worker has found it out. */
   hear(news: Outcome | LinkNews): void;
   /** What a new worker should know. */
@@ -93,14 +91,6 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
       const sign = signOfOwn(attempts);
       if (sign !== null) sites.blocked(site, sign);
     },
-    order(site, chains) {
-      if (chains.length < 2) return chains;
-      const goesLast = (chain: Chain) => isLast(site, chain) || isDown(chain);
-      const first = chains.filter(chain => !goesLast(chain));
-      if (first.length === 0 || first.length === chains.length) return chains;
-      const ordered = [...first, ...chains.filter(chain => !first.includes(chain))];
-      return keepDirectBack(ordered, chains);
-    },
     hear(news) {
       if (news.outcome === 'link-failed' || news.outcome === 'link-worked') health.hear(news);
       else outcomes.hear(news);
@@ -134,16 +124,4 @@ function isAuto(route: ResolvedRoute): boolean {
 
 function hasAuto({ pick, members }: Group): boolean {
   return pick === 'auto' || members.some(member => 'members' in member && hasAuto(member));
-}
-
-/** The chain of zero hops never overtakes a chain that the file puts before it: a failing hop must not quietly turn into going direct. */
-function keepDirectBack(ordered: readonly Chain[], inFile: readonly Chain[]): readonly Chain[] {
-  const direct = ordered.findIndex(chain => chain.hops.length === 0);
-  if (direct < 0) return ordered;
-  const zero = ordered[direct]!;
-  const others = ordered.filter(chain => chain !== zero);
-  const before = inFile.slice(0, inFile.indexOf(zero));
-  let place = direct;
-  for (const chain of before) place = Math.max(place, others.indexOf(chain) + 1);
-  return [...others.slice(0, place), zero, ...others.slice(place)];
 }

@@ -1,10 +1,12 @@
 // In which order the chains of a route are tried; survive.ts says which failures lead on to the next one.
 // Closed by default: when all chains fail the request fails. A chain of zero hops is tried only where the route lists it (`else: companion`).
-import type { Attempt, HopTrace } from '../../shared/exchange.ts';
+import type { Attempt } from '../../shared/exchange.ts';
 import { calledOff, Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
-import type { Chain, ResolvedRoute, Try, TryChains } from '../rooms.ts';
-import type { Knowledge } from './knowledge.ts';
+import type { Chain, ChainOutcomes, ResolvedRoute, Try, TryChains } from '../rooms.ts';
+import { headStartOf, makePickMemory, noteServed, orderOf } from './order.ts';
+import { raceTwo } from './race.ts';
+import { makeStickyMemory, type StickyMemory } from './sticky.ts';
 import { type Failure, isSurvivable, stopAfter, summaryOf, verdictOf } from './survive.ts';
 
 export interface TryChainsOptions {
@@ -13,13 +15,19 @@ export interface TryChainsOptions {
   readonly routeTimeout: Milliseconds;
   /** What `dial` gives each hop: a route that cannot take longer than `routeTimeout` needs no clock of its own. */
   readonly hopTimeout: Milliseconds;
-  /** What puts the chains in order, and is told how each of them fared. */
-  readonly memory: Knowledge;
+  /** What is known of the chains, and is told how each of them fared. */
+  readonly memory: ChainOutcomes;
+  /** Which site has been served by which chain; absent: nobody else knows or needs to. */
+  readonly sticky?: StickyMemory;
+  /** Where round-robin begins: workers should not all begin with the same chain. */
+  readonly firstTurn?: number;
   /** The registrable domain: outcomes are remembered per site. */
   readonly siteOf: (host: string) => string;
 }
 
-export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }: TryChainsOptions): TryChains {
+export function makeTryChains(options: TryChainsOptions): TryChains {
+  const { now, routeTimeout, hopTimeout, memory, siteOf, sticky = makeStickyMemory(), firstTurn = 0 } = options;
+  const picks = makePickMemory(sticky, firstTurn);
   const longest = (chains: readonly Chain[]) => {
     let hops = 0;
     for (const chain of chains) hops += Math.max(1, chain.hops.length);
@@ -75,45 +83,106 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
   ): Promise<T> {
     const { chains } = route;
     const site = chains.length > 1 ? siteOf(host) : null;
-    const order = site === null ? chains : memory.order(site, chains);
     const began = now();
+    // Who loses a race is tried again if the winner fails.
+    const order = site === null ? chains : orderOf(route, site, memory, began, picks);
+    const left = [...order];
     const failures: Failure[] = [];
-    let current: Try | undefined;
-    limit?.start(() => current?.stage === 'response' || current?.stage === 'reused');
+    const running = new Map<Try, EpochMilliseconds>();
+    const outer = limit?.signal ?? signal;
+    limit?.start(() => [...running.keys()].some(isThrough));
+
+    const begin = (chain: Chain, trySignal: AbortSignal): Try => {
+      const one: Try = { chain, signal: trySignal, steps: [], stage: 'connect', replayable: false };
+      running.set(one, now());
+      memory.trying(site, chain);
+      return one;
+    };
+    /** The end of a try that leads on to no other, for whatever reason, is thrown. */
+    const failed = (one: Try, error: unknown): void => {
+      const startedAt = running.get(one)!;
+      running.delete(one);
+      const reason = reasonOf(one, error);
+      attempts.push(attemptOf(one, startedAt, reason ?? 'unknown'));
+      if (!leadsOn(one, reason)) throw reason;
+      memory.failed(site, one.chain, { fault: reason, stage: one.stage, steps: one.steps });
+      failures.push({ chain: one.chain, fault: reason });
+    };
+    const worked = (one: Try): void => {
+      const startedAt = running.get(one)!;
+      attempts.push(attemptOf(one, startedAt));
+      memory.worked(site, one.chain, now() - startedAt, one.steps);
+      if (site !== null) noteServed(route, site, one.chain, picks);
+    };
+    /** Whose place another has taken. */
+    const lost = (one: Try): void => {
+      const attempt = attemptOf(one, running.get(one)!);
+      attempts.push({
+        ...attempt,
+        outcome: 'connection_timeout',
+        sign: 'timeout',
+        reason: 'Another chain stood first.',
+      });
+    };
+    const reasonOf = (one: Try, error: unknown): unknown => {
+      if (signal.aborted) return calledOff(signal.reason);
+      return error instanceof Fault ? memory.seenThrough(error, one.chain, route) : error;
+    };
+    const leadsOn = (one: Try, reason: unknown): reason is Fault =>
+      !signal.aborted && reason instanceof Fault && isSurvivable(reason, one);
+    const isLate = () => limit?.isOver || now() - began >= routeTimeout;
+
+    /** Tries two chains at once; what is over is taken from those that are left. */
+    const race = async (first: Chain, second: Chain, headStart: Milliseconds): Promise<{ value: T } | null> => {
+      const ended = await raceTwo<T>(
+        which => {
+          const closing = new AbortController();
+          const one = begin(which === 'first' ? first : second, AbortSignal.any([outer, closing.signal]));
+          one.claim = () => true;
+          const trying = attempt(one).then(
+            value => ({ one, value }),
+            (error: unknown) => ({ one, error }),
+          );
+          return { one, ended: trying, close: () => closing.abort() };
+        },
+        end => 'error' in end && leadsOn(end.one, reasonOf(end.one, end.error)),
+        headStart,
+      );
+      for (const end of ended) {
+        left.splice(left.indexOf(end.one.chain), 1);
+        if ('error' in end) failed(end.one, end.error);
+      }
+      const last = ended.at(-1)!;
+      if ('value' in last) {
+        for (const one of running.keys()) if (one !== last.one) lost(one);
+        worked(last.one);
+      }
+      running.clear();
+      return 'value' in last ? last : null;
+    };
 
     try {
-      for (const chain of order) {
-        const startedAt = now();
-        const steps: HopTrace[] = [];
-        const one: Try = { chain, signal: limit?.signal ?? signal, steps, stage: 'connect', replayable: false };
-        current = one;
-        const record = (error?: unknown) => attempts.push(attemptOf(one, startedAt, error));
-        memory.trying(site, chain);
-        try {
-          const value = await attempt(one);
-          record();
-          memory.worked(site, chain, now() - startedAt, steps);
-          return value;
-        } catch (caught) {
-          if (signal.aborted) {
-            const gone = calledOff(signal.reason);
-            record(gone);
-            throw gone;
+      while (left.length > 0) {
+        const [chain, next] = left as [Chain, Chain?];
+        const headStart = site === null || next === undefined ? null : headStartOf(route, chain, next, site, memory);
+        if (headStart !== null) {
+          const won = await race(chain, next!, headStart);
+          if (won !== null) return won.value;
+        } else {
+          left.shift();
+          const one = begin(chain, outer);
+          try {
+            const value = await attempt(one);
+            worked(one);
+            return value;
+          } catch (error) {
+            failed(one, error);
           }
-          if (!(caught instanceof Fault)) {
-            record(caught ?? 'unknown');
-            throw caught;
-          }
-          const error = memory.seenThrough(caught, chain, route);
-          record(error);
-          if (!isSurvivable(error, one)) throw error;
-          memory.failed(site, chain, { fault: error, stage: one.stage, steps });
-          failures.push({ chain, fault: error });
         }
-        if (limit?.isOver || now() - began >= routeTimeout) {
+        if (isLate()) {
           // An answer was waited for: that is the origin's time, and its fault says so.
           const { fault } = failures.at(-1)!;
-          if (one.stage === 'response') throw fault;
+          if (attempts.at(-1)!.stage === 'response') throw fault;
           throw new Fault('connection_timeout', {
             hop: fault.hop,
             target: fault.target,
@@ -121,7 +190,7 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
             cause: fault,
           });
         }
-        const stop = failures.length < order.length ? stopAfter(failures) : null;
+        const stop = left.length > 0 ? stopAfter(failures) : null;
         if (stop !== null) throw verdictOf(failures, attempts, stop);
       }
       throw chains.length === 1 ? failures[0]!.fault : verdictOf(failures, attempts);
@@ -141,6 +210,9 @@ export function makeTryChains({ now, routeTimeout, hopTimeout, memory, siteOf }:
       : tryInOrder(route, host, limit, attempts, signal, attempt);
   };
 }
+
+/** Whether its request may be on its way already. */
+const isThrough = ({ stage }: Try) => stage === 'response' || stage === 'reused';
 
 const NO_HOPS: readonly string[] = [];
 

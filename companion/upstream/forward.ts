@@ -87,13 +87,16 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
   const streamed = body !== null && !Buffer.isBuffer(body);
   const replayable = !streamed && IDEMPOTENT.has(head.method);
   one.replayable = replayable;
+  one.mayRace = body === null && (head.method === 'GET' || head.method === 'HEAD');
   outgoing.tried++;
+  let used: UpstreamConnection | null = null;
   try {
     // His own first: whatever it has waited, only there he is logged in.
     const own =
       upgrade === null && outgoing.client.pin !== '' ? ways.pool.take(key + outgoing.client.pin, false) : null;
     const waiting = own ?? (upgrade === null ? ways.pool.take(key, !replayable) : null);
     if (waiting !== null) {
+      used = waiting;
       one.stage = 'reused';
       try {
         const reused = received(await ask(outgoing, waiting, hop, last, ways), outgoing, waiting, hop, one, ways);
@@ -107,16 +110,19 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     const dialled = await ways.dial(one, target, hop !== null);
     one.stage = 'response';
     const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
+    used = connection;
     const fresh = received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, one, ways);
     return fresh instanceof Promise ? await fresh : fresh;
   } catch (error) {
+    // Another chain stood first: this one may still be tried.
+    if (used === null && one.signal.aborted) outgoing.tried--;
     if (streamed && outgoing.connection !== null) {
       if (body instanceof ReplayBody && body.isKept) one.replayable = body.isWhole && IDEMPOTENT.has(head.method);
       else outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
     }
     throw error;
   } finally {
-    outgoing.connection = null;
+    if (outgoing.connection === used) outgoing.connection = null;
   }
 }
 

@@ -3,14 +3,20 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { DOWN_FOR, MAX_HISTORY } from '../../../companion/route/health.ts';
 import { REFUSED_FOR } from '../../../companion/route/outcome-memory.ts';
+import { makePickMemory, orderOf } from '../../../companion/route/order.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
-import type { Chain, ResolvedRoute } from '../../../companion/rooms.ts';
+import { makeStickyMemory } from '../../../companion/route/sticky.ts';
+import type { Chain, ChainKnowledge, ResolvedRoute } from '../../../companion/rooms.ts';
 import { ROUTE_DEFAULTS } from '../../../shared/config/routes.ts';
 import type { Attempt, HopTrace } from '../../../shared/exchange.ts';
 import { Fault, type FaultKind, type FaultOptions } from '../../../shared/fault.ts';
 import { startClock } from '../../support/clock.ts';
 import { hopOf } from '../../support/with-proxy.ts';
 import { knowledgeOf } from '../../support/knowledge.ts';
+
+/** The order of a plain route of these chains. */
+const orderBy = (knowledge: ChainKnowledge, site: string, chains: readonly Chain[]) =>
+  orderOf({ name: 'r', chains, behindHops: true, route: null }, site, knowledge, 0, makePickMemory(makeStickyMemory()));
 
 const chainOf = (...names: string[]): Chain => ({
   key: names.join('>'),
@@ -192,13 +198,13 @@ describe('property', () => {
           knowledge.trying('a.test', chain);
           if (worked) knowledge.worked('a.test', chain, 1, stepsOf(1, 1, 1, 1).slice(0, chain.hops.length + 1));
           else fail('a.test', chain, kind, stage, stepsOf(1, 1, 1).slice(0, steps));
-          const order = knowledge.order('a.test', route.chains);
+          const order = orderBy(knowledge, 'a.test', route.chains);
           expect(new Set(order)).toEqual(new Set(route.chains));
           expect(order).toHaveLength(route.chains.length);
           clock.advance(wait);
         }
         clock.advance(24 * 60 * 60_000);
-        expect(knowledge.order('a.test', route.chains)).toEqual(route.chains);
+        expect(orderBy(knowledge, 'a.test', route.chains)).toEqual(route.chains);
       }),
     );
   });
@@ -209,7 +215,7 @@ describe('property', () => {
         const { clock, knowledge, fail } = start();
         for (const { chain, stage, steps, wait } of failures) {
           if (chain.hops.length > 0) fail('a.test', chain, 'hop_refused', stage, stepsOf(1, 1, 1).slice(0, steps));
-          expect(knowledge.order('b.test', route.chains)).toEqual(route.chains);
+          expect(orderBy(knowledge, 'b.test', route.chains)).toEqual(route.chains);
           clock.advance(wait);
         }
       }),

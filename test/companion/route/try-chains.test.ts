@@ -5,7 +5,10 @@ import { makeDial } from '../../../companion/chain/dial.ts';
 import { makeAcl } from '../../../companion/guard/acl.ts';
 import type { AdmittedTarget, Chain, ResolvedRoute, Try } from '../../../companion/rooms.ts';
 import { REFUSED_FOR, UNREACHABLE_FOR } from '../../../companion/route/outcome-memory.ts';
+import { HEAD_START, makePickMemory, orderOf } from '../../../companion/route/order.ts';
+import { claiming } from '../../../companion/route/race.ts';
 import { resolveRoutes } from '../../../companion/route/resolve.ts';
+import { makeStickyMemory } from '../../../companion/route/sticky.ts';
 import { isSurvivable } from '../../../companion/route/survive.ts';
 import { makeTryChains } from '../../../companion/route/try-chains.ts';
 import type { Hop } from '../../../shared/config/hops.ts';
@@ -15,12 +18,10 @@ import { Fault, FAULTS, type FaultKind } from '../../../shared/fault.ts';
 import { closedPort, startEcho, startHop } from '../../support/hop.ts';
 import { knowledgeOf } from '../../support/knowledge.ts';
 
-const dial = makeDial({
-  acl: makeAcl({ guard: { allow: [{ address: '127.0.0.0', prefix: 8 }], connectPorts: [] }, listeners: () => [] }),
-  hopTimeout: 1_000,
-});
+const guard = { allow: [{ address: '127.0.0.0', prefix: 8 }], connectPorts: [] };
 
 function makeRooms({ routeTimeout = 5_000, hopTimeout = 1_000 } = {}) {
+  const dial = claiming(makeDial({ acl: makeAcl({ guard, listeners: () => [] }), hopTimeout }));
   let ahead = 0;
   const now = () => Date.now() + ahead;
   const tryChains = makeTryChains({
@@ -30,7 +31,7 @@ function makeRooms({ routeTimeout = 5_000, hopTimeout = 1_000 } = {}) {
     memory: knowledgeOf(now),
     siteOf: host => host.split('.').slice(-2).join('.'),
   });
-  return { tryChains, advance: (time: number) => (ahead += time) };
+  return { tryChains, dial, advance: (time: number) => (ahead += time) };
 }
 
 function routeOf(hops: Record<string, Hop>, route: Partial<Route> & Pick<Route, 'chains'>): ResolvedRoute {
@@ -48,7 +49,8 @@ async function open(
   const attempts: Attempt[] = [];
   try {
     const by = await rooms.tryChains(route, host, attempts, signal, async one => {
-      const { socket } = await dial(one, { host, port } as AdmittedTarget, false);
+      one.mayRace = true;
+      const { socket } = await rooms.dial(one, { host, port } as AdmittedTarget, false);
       socket.destroy();
       return one.chain.key;
     });
@@ -245,7 +247,8 @@ describe('closed and open', () => {
           const away = new Fault('connection_refused', { hop: 'a' });
           for (const key of failed)
             memory.failed('site', chain(key), { fault: away, stage: key === 'a' ? 'connect' : 'tunnel', steps: [] });
-          const order = memory.order('site', chains).map(one => one.key);
+          const route = { name: 'r', chains, behindHops: true, route: null };
+          const order = orderOf(route, 'site', memory, 0, makePickMemory(makeStickyMemory())).map(one => one.key);
           expect(order.toSorted()).toEqual(keys.toSorted());
           for (const before of keys.slice(0, Math.max(0, keys.indexOf('zero'))))
             expect(order.indexOf(before)).toBeLessThan(order.indexOf('zero'));
@@ -356,5 +359,188 @@ describe('time', () => {
       expect(next.connections).toBe(0);
       await expect.poll(() => silent.open).toBe(0);
     }
+  });
+});
+
+describe('how a chain is picked', () => {
+  test('round-robin: every chain has its turn', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'http', hosts });
+    await using two = await startHop({ kind: 'socks5', hosts });
+    const rooms = makeRooms();
+    const route = routeOf({ one: one.hop, two: two.hop }, { chains: [['one'], ['two']], pick: 'round-robin' });
+    const by: (string | undefined)[] = [];
+    for (let i = 0; i < 4; i++) by.push((await open(rooms, route, 'a.site.test', echo.port)).by);
+    expect(by).toEqual(['one', 'two', 'one', 'two']);
+  });
+
+  test('sticky: a site leaves its exit only when that is away, and does not come back when it is back', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'http', hosts });
+    await using two = await startHop({ kind: 'http', hosts });
+    const hops = { one: one.hop, two: two.hop };
+    const at = { one, two };
+    const rooms = makeRooms();
+    const route = routeOf(hops, { chains: [['one'], ['two']], pick: 'sticky' });
+    const first = (await open(rooms, route, 'a.site.test', echo.port)).by as 'one' | 'two';
+    const second = first === 'one' ? 'two' : 'one';
+    expect((await open(rooms, route, 'b.site.test', echo.port)).by).toBe(first);
+    at[first].become({ says: 'no proxy here' });
+    expect((await open(rooms, route, 'a.site.test', echo.port)).by).toBe(second);
+    at[first].become({ says: undefined as unknown as string });
+    rooms.advance(24 * 3_600_000);
+    expect((await open(rooms, route, 'b.site.test', echo.port)).by).toBe(second);
+  });
+
+  test('latency: the faster chain is in use once it has been measured', async () => {
+    await using echo = await startEcho();
+    await using slow = await startHop({ kind: 'socks5', hosts, drip: 40 });
+    await using quick = await startHop({ kind: 'socks5', hosts });
+    const rooms = makeRooms({ hopTimeout: 20_000, routeTimeout: 60_000 });
+    const hops = { slow: slow.hop, quick: quick.hop };
+    const route = routeOf(hops, { chains: [['slow'], ['quick']], pick: 'latency', tolerance: 10 });
+    await open(rooms, route, 'a.site.test', echo.port);
+    await open(rooms, route, 'a.site.test', echo.port);
+    const later = [];
+    for (let i = 0; i < 3; i++) later.push((await open(rooms, route, 'a.site.test', echo.port)).by);
+    expect(later).toEqual(['quick', 'quick', 'quick']);
+  });
+});
+
+describe('race', () => {
+  const patient = { hopTimeout: 20_000, routeTimeout: 60_000 };
+  const race = (hops: Record<string, Hop>, chains = [['one'], ['two']]) => routeOf(hops, { chains, pick: 'race' });
+
+  test('the better chain is alone while it is quick', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'http', hosts });
+    await using two = await startHop({ kind: 'http', hosts });
+    const route = race({ one: one.hop, two: two.hop });
+    expect((await open(makeRooms(patient), route, 'a.site.test', echo.port)).by).toBe('one');
+    expect(two.connections).toBe(0);
+  });
+
+  test('the second joins in, carries the request, and the first is closed', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'http', silent: 'when-asked' });
+    await using two = await startHop({ kind: 'http', hosts });
+    const rooms = makeRooms(patient);
+    const { by, attempts } = await open(rooms, race({ one: one.hop, two: two.hop }), 'a.site.test', echo.port);
+    expect(by).toBe('two');
+    expect(outcomes(attempts)).toEqual(['one: connection_timeout', 'two: ok']);
+    expect(attempts[0]!.reason).toBe('Another chain stood first.');
+    expect(one.connections).toBe(1);
+    await expect.poll(() => one.open).toBe(0);
+  });
+
+  test('the second joins in at once when the first has failed', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'http', refuse: 403 });
+    await using two = await startHop({ kind: 'http', hosts });
+    const { by, attempts } = await open(
+      makeRooms(patient),
+      race({ one: one.hop, two: two.hop }),
+      'a.site.test',
+      echo.port,
+    );
+    expect(by).toBe('two');
+    expect(outcomes(attempts)).toEqual(['one: hop_refused', 'two: ok']);
+  });
+
+  test('where both fail the third is tried, and where all do, all are told', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'socks5', drip: 60, refuse: 2 });
+    await using two = await startHop({ kind: 'http', refuse: 403 });
+    await using three = await startHop({ kind: 'http', refuse: 403, hosts });
+    const hops = { one: one.hop, two: two.hop, three: three.hop };
+    const route = race(hops, [['one'], ['two'], ['three']]);
+    const all = await open(makeRooms(patient), route, 'a.site.test', echo.port);
+    expect(outcomes(all.attempts).toSorted()).toEqual(['one: hop_refused', 'three: hop_refused', 'two: hop_refused']);
+    expect(all.fault!.message).toContain('all 3 chains failed');
+    three.become({ refuseHosts: [] });
+    expect((await open(makeRooms(patient), route, 'a.site.test', echo.port)).by).toBe('three');
+  });
+
+  test('nothing goes out twice: of two chains that stand at once, one gives way', async () => {
+    const route = race({ one: { kind: 'http', host: 'a', port: 1 }, two: { kind: 'http', host: 'b', port: 1 } });
+    const { tryChains } = makeRooms(patient);
+    const bothDial = Promise.withResolvers<void>();
+    const sent: string[] = [];
+    const closed: string[] = [];
+    const dialBoth = claiming(async one => {
+      if (one.chain.key === 'two') bothDial.resolve();
+      await bothDial.promise;
+      const socket = { destroy: () => closed.push(one.chain.key) };
+      return { socket, rest: Buffer.alloc(0), hops: [] } as never;
+    });
+    const by = await tryChains(route, 'a.test', [], new AbortController().signal, async one => {
+      one.mayRace = true;
+      await dialBoth(one, { host: 'a.test', port: 1 } as AdmittedTarget, true);
+      one.stage = 'response';
+      sent.push(one.chain.key);
+      await new Promise(resolve => setImmediate(resolve));
+      return one.chain.key;
+    });
+    expect(sent).toEqual([by]);
+    expect(closed).toEqual([by === 'one' ? 'two' : 'one']);
+  });
+
+  test('what may not race, and what has gone out on a connection that stood already, runs alone', async () => {
+    const route = race({ one: { kind: 'http', host: 'a', port: 1 }, two: { kind: 'http', host: 'b', port: 1 } });
+    for (const stage of ['connect', 'reused'] as const) {
+      const begun: string[] = [];
+      const by = await makeRooms(patient).tryChains(route, 'a.test', [], new AbortController().signal, async one => {
+        begun.push(one.chain.key);
+        one.mayRace = stage === 'reused';
+        one.stage = stage;
+        await new Promise(resolve => setTimeout(resolve, HEAD_START + 100));
+        return one.chain.key;
+      });
+      expect([by, begun]).toEqual(['one', ['one']]);
+    }
+  });
+
+  test('the winner fails after all: the loser, which has sent nothing, has its turn', async () => {
+    const route = race({ one: { kind: 'http', host: 'a', port: 1 }, two: { kind: 'http', host: 'b', port: 1 } });
+    const attempts: Attempt[] = [];
+    const begun: string[] = [];
+    const by = await makeRooms(patient).tryChains(
+      route,
+      'a.test',
+      attempts,
+      new AbortController().signal,
+      async one => {
+        begun.push(one.chain.key);
+        one.mayRace = true;
+        if (begun.length === 1)
+          await new Promise((_, reject) => one.signal.addEventListener('abort', () => reject(new Error('closed'))));
+        one.claim?.();
+        one.stage = 'response';
+        if (one.chain.key === 'two') throw new Fault('hop_refused', { hop: 'two' });
+        return one.chain.key;
+      },
+    );
+    expect([by, begun]).toEqual(['one', ['one', 'two', 'one']]);
+    expect(outcomes(attempts)).toEqual(['two: hop_refused', 'one: ok']);
+  });
+
+  test('the browser leaves: both are closed, and it is nobody’s fault', async () => {
+    await using one = await startHop({ kind: 'http', silent: 'always' });
+    await using two = await startHop({ kind: 'http', silent: 'always' });
+    const browser = new AbortController();
+    const opening = open(makeRooms(patient), race({ one: one.hop, two: two.hop }), 'a.test', 443, browser.signal);
+    await expect.poll(() => two.open).toBe(1);
+    browser.abort();
+    const { fault } = await opening;
+    expect(fault!.kind).toBe('downstream_gone');
+    await expect.poll(() => one.open + two.open).toBe(0);
+  });
+
+  test('A62: the companion’s own connection does not join in', async () => {
+    await using echo = await startEcho();
+    await using one = await startHop({ kind: 'socks5', hosts, drip: 60 });
+    const route = routeOf({ one: one.hop }, { chains: [['one']], pick: 'race', else: 'companion' });
+    expect((await open(makeRooms(patient), route, '127.0.0.1', echo.port)).by).toBe('one');
+    expect(echo.connections).toBe(1);
   });
 });
