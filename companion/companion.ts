@@ -34,7 +34,9 @@ import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
 import { compile, type InForce, makeWorker, secureContext, siteName, type Worker, type WorkerParts } from './worker.ts';
+import { makeActiveChecks } from './route/active-check.ts';
 import { makeSiteWays } from './site-ways.ts';
+import { readCheck, testChain } from './way-test.ts';
 import { makeWaysDesk } from './ways-desk.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
@@ -119,13 +121,30 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   };
   let door: ControlServer | null = null;
   const record: Pick<WorkerParts, 'opened' | 'moved' | 'ended'> = {
-    opened: exchange => log.opened(exchange),
+    opened(exchange) {
+      checks.used(exchange.route);
+      log.opened(exchange);
+    },
     moved: exchange => log.moved(exchange),
     ended: exchange => {
+      checks.used(exchange.route);
       log.add(exchange);
       logFile?.add(exchange);
     },
   };
+  // Asked from here alone, however many workers there are.
+  const checks = makeActiveChecks({
+    now: () => performance.now(),
+    random: Math.random,
+    async ask(chain, check, route, signal) {
+      const { rooms, config } = worker.furnished;
+      const time = config.limits.routeTimeout * 1000;
+      const asked = readCheck(check.url);
+      if (typeof asked === 'string') return;
+      const found = await testChain(chain, asked, route.route?.private ?? false, rooms, time, signal);
+      if (!signal.aborted) worker.checked(chain, check, found);
+    },
+  });
   // One worker is at home here. With more, each is a process, and the one at home walks what they hand over.
   const count = initial.config.workers === 'auto' ? availableParallelism() : initial.config.workers;
   const openIntake = makeIntakes({
@@ -163,6 +182,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     tell: count === 1 ? undefined : news => workers?.tell(news),
   });
   opened.defer(() => worker.close(0));
+  opened.defer(() => checks.close());
   openLog(initial.config);
 
   function openLog(config: Config): void {
@@ -205,6 +225,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       const next = await load(parsed);
       await workers?.putInForce(next);
       worker.putInForce(next);
+      checks.follow(worker.furnished.routes.values());
       steering = null;
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {
@@ -331,7 +352,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         routeTimeout: () => worker.furnished.config.limits.routeTimeout * 1000,
         knowledge: {
           health: route =>
-            route.chains.map(chain => ({ chain: chain.hops.map(hop => hop.name), ...worker.healthOf(chain) })),
+            route.chains
+              .map(chain => ({ chain: chain.hops.map(hop => hop.name), ...worker.healthOf(chain) }))
+              .filter(({ state }) => state !== 'unknown'),
           ...makeSiteWays(worker.knownSites, () => worker.furnished.routes, siteName),
         },
         now,
@@ -356,6 +379,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   door = control;
   opened.defer(() => control.close());
   open.resolve();
+  checks.follow(worker.furnished.routes.values());
   claim.update({ host: here.host, port: here.port });
 
   const kept = opened.move();

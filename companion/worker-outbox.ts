@@ -136,5 +136,6 @@ function keyOf(news: Exclude<News, { readonly outcome: 'invalidated' }>): string
   if (news.outcome === 'site') return `= ${news.site}`;
   if (news.outcome === 'stuck') return `@ ${news.route} ${news.site}`;
   if (news.outcome === 'link-failed' || news.outcome === 'link-worked') return `> ${news.link}`;
+  if (news.outcome === 'measured') return `~ ${news.chain}`;
   return `${news.site} ${news.chain}`;
 }

@@ -10,7 +10,9 @@ import type { Hop } from '../shared/config/hops.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
 import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
-import type { Exchange } from '../shared/exchange.ts';
+import type { HealthCheck } from '../shared/config/routes.ts';
+import type { ChainTest } from '../shared/ways.ts';
+import type { Attempt, Exchange } from '../shared/exchange.ts';
 import type { KnownSite } from '../shared/known-site.ts';
 import { siteOf } from '../shared/site.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
@@ -107,6 +109,8 @@ export interface Worker {
   /** How a chain fares, as far as this process knows. */
   healthOf(chain: Chain): ChainHealth;
   healthOfHops(): HopHealth[];
+  /** What asking through a chain found. */
+  checked(chain: Chain, check: HealthCheck, found: ChainTest): void;
   /** Another worker's exchange: what it shows of hops. */
   observe(exchange: Exchange): void;
   /** The next request walks through rooms furnished by it. */
@@ -319,6 +323,14 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     knownSites: sites,
     healthOf: chain => knowledge.healthOf(chain),
     healthOfHops: () => knowledge.healthOfHops(),
+    checked(chain, { status: wanted, every, jitter }, { outcome, stage, hops, took, status, exit, reason }) {
+      const ok = outcome === 'ok' && status === wanted;
+      const wrong = ok ? undefined : (reason ?? `The answer was ${status}, and ${wanted} is expected.`);
+      // Until two checks further on: then traffic itself finds out.
+      const lifetime = 2 * (every + jitter) * 1_000;
+      const check = { at: now(), ok, took, status, exit, reason: wrong };
+      knowledge.checked(chain, check, { outcome, stage: stage as Attempt['stage'], hops }, lifetime);
+    },
     observe({ route, attempts }) {
       const chains = furnished.routes.get(route)?.chains;
       if (chains === undefined) return;

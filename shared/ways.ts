@@ -98,6 +98,18 @@ export interface ChainHealth {
   /** The last one. */
   readonly failedAt?: EpochMilliseconds | undefined;
   readonly reason?: string | undefined;
+  /** What `check` of the route found, the last time. */
+  readonly check?:
+    | {
+        readonly at: EpochMilliseconds;
+        readonly ok: boolean;
+        readonly took: Milliseconds;
+        readonly status?: number | undefined;
+        /** The address that the answer says it was asked from. */
+        readonly exit?: string | undefined;
+        readonly reason?: string | undefined;
+      }
+    | undefined;
 }
 
 /** A chain that was chosen by hand, before all others of its route. */

@@ -14,6 +14,8 @@ const CHANCE_FOR: Milliseconds = 20_000;
 export const MAX_HISTORY = 32;
 /** Ways to hops, and chains, that are kept account of. */
 export const MAX_LINKS = 2_048;
+/** Before the key of a chain: the chain as a whole. No hop begins with it. */
+const WHOLE = '\n';
 /** What one measurement weighs in the moving average. */
 const WEIGHT = 0.25;
 
@@ -52,12 +54,35 @@ export interface ChainHealth {
   readonly failedAt?: EpochMilliseconds | undefined;
   /** The sentence of the last failure. */
   readonly reason?: string | undefined;
+  readonly check?: CheckOutcome | undefined;
+}
+
+/** What asking through a chain found, the last time. */
+export interface CheckOutcome {
+  readonly at: EpochMilliseconds;
+  /** Whether the answer was the one that is expected. */
+  readonly ok: boolean;
+  readonly took: Milliseconds;
+  readonly status?: number | undefined;
+  /** The address that the answer says it was asked from. */
+  readonly exit?: string | undefined;
+  /** What was wrong. */
+  readonly reason?: string | undefined;
+}
+
+/** What asking through a chain found, as far as its hops are met. */
+export interface CheckedSteps {
+  readonly outcome: 'ok' | FaultKind;
+  readonly stage: Attempt['stage'];
+  readonly hops: readonly HopTrace[];
 }
 
 /** What other workers should know at once: their requests should not find it out again. */
 export type LinkNews =
   | { readonly outcome: 'link-failed'; readonly link: string; readonly lifetime: Milliseconds }
-  | { readonly outcome: 'link-worked'; readonly link: string };
+  | { readonly outcome: 'link-worked'; readonly link: string }
+  /** How long a chain took to stand when it was asked through; no worker's own traffic shows that. */
+  | { readonly outcome: 'measured'; readonly chain: string; readonly took: Milliseconds };
 
 interface Average {
   latency: Milliseconds | null;
@@ -85,6 +110,8 @@ export interface Health {
   failed(chain: Chain, index: number, fault: Pick<Fault, 'kind' | 'message'>): void;
   /** What another worker's traffic shows: it goes into the account, while circuits are told of by themselves. */
   observe(chain: Chain, attempt: Attempt): void;
+  /** What asking through the chain found; a no counts for so long, unless something else is found out before. */
+  checked(chain: Chain, check: CheckOutcome, found: CheckedSteps, lifetime: Milliseconds): void;
   hear(news: LinkNews): void;
   /** What a new worker should know. */
   all(): LinkNews[];
@@ -124,6 +151,7 @@ export function makeHealth(
 ): Health {
   const links = new Map<string, Link>();
   const averages = new Map<string, Average>();
+  const checks = new Map<string, CheckOutcome>();
   const namesOfLinks = new WeakMap<Chain, readonly string[]>();
   /** Links that are not closed: while there are none, nothing is asked. */
   let troubled = 0;
@@ -131,12 +159,16 @@ export function makeHealth(
   const linksOf = (chain: Chain): readonly string[] => {
     let names = namesOfLinks.get(chain);
     if (names === undefined) {
-      names = chain.hops.map((_, i) =>
-        chain.hops
-          .slice(0, i + 1)
-          .map(hop => hop.name)
-          .join('>'),
-      );
+      // The last one stands for the chain as a whole, which only a check has an opinion of.
+      names = [
+        ...chain.hops.map((_, i) =>
+          chain.hops
+            .slice(0, i + 1)
+            .map(hop => hop.name)
+            .join('>'),
+        ),
+        WHOLE + chain.key,
+      ];
       namesOfLinks.set(chain, names);
     }
     return names;
@@ -195,22 +227,26 @@ export function makeHealth(
   const measureAll = (chain: Chain, steps: readonly HopTrace[]): readonly string[] => {
     const names = linksOf(chain);
     let whole = 0;
-    for (let i = 0; i < steps.length; i++) {
+    const hops = names.length - 1;
+    for (let i = 0; i < steps.length && i <= hops; i++) {
       const { took } = steps[i]!;
       whole += took;
-      if (i >= names.length) continue;
+      if (i === hops) continue;
       const link = linkAt(names[i]!);
       measure(link, took);
       note(link, { at: wallClock(), outcome: 'ok', took });
     }
-    if (steps.length <= names.length) return names.slice(0, steps.length);
-    let average = averages.get(chain.key);
+    if (steps.length <= hops) return names.slice(0, steps.length);
+    measureChain(chain.key, whole);
+    return names;
+  };
+  const measureChain = (key: string, took: Milliseconds) => {
+    let average = averages.get(key);
     if (average === undefined) {
-      averages.set(chain.key, (average = { latency: null, last: null }));
+      averages.set(key, (average = { latency: null, last: null }));
       if (averages.size > MAX_LINKS) averages.delete(averages.keys().next().value!);
     }
-    measure(average, whole);
-    return names;
+    measure(average, took);
   };
   const closeAll = (names: readonly string[]) => {
     if (troubled === 0) return;
@@ -220,7 +256,7 @@ export function makeHealth(
     }
   };
 
-  return {
+  const health: Health = {
     isDown(chain) {
       if (troubled === 0) return false;
       const time = now();
@@ -259,8 +295,31 @@ export function makeHealth(
       const name = away === null ? undefined : linksOf(chain)[away];
       if (name !== undefined) noteFailure(linkAt(name), outcome as FaultKind, reason);
     },
+    checked(chain, check, { outcome, stage, hops }, lifetime) {
+      checks.delete(chain.key);
+      checks.set(chain.key, check);
+      if (checks.size > MAX_LINKS) checks.delete(checks.keys().next().value!);
+      const names = linksOf(chain);
+      if (check.ok) {
+        measureAll(chain, hops);
+        closeAll(names);
+        // The last of these is TLS with the server that was asked.
+        const steps = hops.slice(0, chain.hops.length + 1);
+        if (steps.length > chain.hops.length)
+          tell({ outcome: 'measured', chain: chain.key, took: steps.reduce((sum, { took }) => sum + took, 0) });
+        return;
+      }
+      const kind = outcome === 'ok' ? 'http_response_incomplete' : outcome;
+      const away = awayOf(chain, outcome, stage, hops, 'unreachable', hops.length === 0);
+      const message = check.reason ?? '';
+      if (away !== null) health.failed(chain, away, { kind, message });
+      const whole = names.at(-1)!;
+      noteFailure(open(whole, lifetime), kind, message);
+      tell({ outcome: 'link-failed', link: whole, lifetime });
+    },
     hear(news) {
-      if (news.outcome === 'link-failed') open(news.link, news.lifetime);
+      if (news.outcome === 'measured') measureChain(news.chain, news.took);
+      else if (news.outcome === 'link-failed') open(news.link, news.lifetime);
       else {
         const link = links.get(news.link);
         if (link !== undefined) close(link);
@@ -291,12 +350,14 @@ export function makeHealth(
         failures,
         failedAt: last?.failedAt,
         reason: last?.reason,
+        check: checks.get(chain.key),
       };
     },
     hops() {
       const time = now();
       const clock = wallClock();
-      return [...links].map(([name, { downUntil, failures, latency, last, history }]) => ({
+      const hops = [...links].filter(([name]) => !name.startsWith(WHOLE));
+      return hops.map(([name, { downUntil, failures, latency, last, history }]) => ({
         hop: name.split('>'),
         circuit: failures === 0 ? 'closed' : time < downUntil ? 'open' : 'half-open',
         until: failures > 0 && time < downUntil ? clock + (downUntil - time) : null,
@@ -307,4 +368,5 @@ export function makeHealth(
       }));
     },
   };
+  return health;
 }

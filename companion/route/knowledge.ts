@@ -5,7 +5,7 @@ import type { Attempt } from '../../shared/exchange.ts';
 import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainOutcomes, Group, ResolvedRoute } from '../rooms.ts';
-import { type ChainHealth, hopAway, type HopHealth, type LinkNews, makeHealth } from './health.ts';
+import { type ChainHealth, type Health, hopAway, type HopHealth, type LinkNews, makeHealth } from './health.ts';
 import { makeOutcomeMemory, type Outcome } from './outcome-memory.ts';
 import type { SiteMemory, SiteNews } from './site-memory.ts';
 
@@ -20,6 +20,7 @@ export interface Knowledge extends ChainOutcomes {
   /** How a chain fares for whatever site. */
   healthOf(chain: Chain): ChainHealth;
   healthOfHops(): HopHealth[];
+  readonly checked: Health['checked'];
   /** What another worker's exchange shows of hops. */
   observe(chain: Chain, attempt: Attempt): void;
 }
@@ -92,12 +93,13 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
       if (sign !== null) sites.blocked(site, sign);
     },
     hear(news) {
-      if (news.outcome === 'link-failed' || news.outcome === 'link-worked') health.hear(news);
-      else outcomes.hear(news);
+      if (news.outcome === 'failed' || news.outcome === 'worked') outcomes.hear(news);
+      else health.hear(news);
     },
     all: () => [...outcomes.all(), ...health.all()],
     healthOf: chain => health.of(chain),
     healthOfHops: () => health.hops(),
+    checked: health.checked,
     observe: (chain, attempt) => health.observe(chain, attempt),
   };
 }
