@@ -7,6 +7,7 @@ import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainOutcomes, Group, ResolvedRoute } from '../rooms.ts';
 import { type ChainHealth, type Health, hopAway, type HopHealth, type LinkNews, makeHealth } from './health.ts';
 import { makeOutcomeMemory, type Outcome } from './outcome-memory.ts';
+import { LOST } from './race.ts';
 import type { SiteMemory, SiteNews } from './site-memory.ts';
 
 /** What one worker finds out of chains and sites and the others should know. */
@@ -89,8 +90,11 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
       const isOwn = last.chain.length === 0;
       if (!isAuto(route)) return isOwn ? sites.ownWorks(site) : undefined;
       if (isOwn) return sites.worked(site);
-      const sign = signOfOwn(attempts);
-      if (sign !== null) sites.blocked(site, sign);
+      const own = ownBefore(attempts);
+      if (own === undefined) return;
+      // The chains find the name that the own DNS does not know.
+      if (own.reason === LOST) sites.slower(site);
+      else sites.blocked(site, own.outcome === 'dns_error' ? 'poisoned' : own.sign!);
     },
     hear(news) {
       if (news.outcome === 'failed' || news.outcome === 'worked') outcomes.hear(news);
@@ -104,14 +108,9 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
   };
 }
 
-/** What the companion's own connection looked like before another got through; null = it was not tried, or did not fail. */
-function signOfOwn(attempts: readonly Attempt[]): NonNullable<Attempt['sign']> | null {
-  for (let i = attempts.length - 2; i >= 0; i--) {
-    const { chain, outcome, sign } = attempts[i]!;
-    // The chains find the name that the own DNS does not know.
-    if (chain.length === 0 && sign !== undefined) return outcome === 'dns_error' ? 'poisoned' : sign;
-  }
-  return null;
+/** How the companion's own connection failed before another chain got through. */
+function ownBefore(attempts: readonly Attempt[]): Attempt | undefined {
+  return attempts.findLast(({ chain, sign }, i) => chain.length === 0 && sign !== undefined && i < attempts.length - 1);
 }
 
 const autoRoutes = new WeakMap<ResolvedRoute, boolean>();

@@ -106,7 +106,7 @@ function pickFrom(group: Group, moment: Moment): readonly Chain[] {
         moment.memory.sticky.chainOf(group.name, moment.site),
       );
     case 'auto':
-      return toFront(chainsOf(units), moment.knowledge.preferred(moment.site, group.name));
+      return preferredFirst(chainsOf(units), moment.knowledge.preferred(moment.site, group.name));
     default:
       return chainsOf(units);
   }
@@ -169,6 +169,13 @@ const first = (units: readonly Unit[], one: Unit | undefined) =>
 function toFront(chains: readonly Chain[], key: string | null): readonly Chain[] {
   const chain = key === null ? undefined : chains.find(one => one.key === key);
   return chain === undefined ? chains : [chain, ...chains.filter(one => one !== chain)];
+}
+
+/** With a chain of hops in front, the companion's own connection is what the site is known not to be reached by: it comes last. */
+function preferredFirst(chains: readonly Chain[], key: string | null): readonly Chain[] {
+  const ordered = toFront(chains, key);
+  if (key === null || ordered[0]?.key !== key || ordered[0].hops.length === 0) return ordered;
+  return [...ordered.filter(({ hops }) => hops.length > 0), ...ordered.filter(({ hops }) => hops.length === 0)];
 }
 
 function upFirst(chains: readonly Chain[], isUp: (chain: Chain) => boolean): readonly Chain[] {

@@ -4,6 +4,9 @@ import { calledOff } from '../../shared/fault.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import type { Dial, Dialled, Try } from '../rooms.ts';
 
+/** What is written of a try that was closed because the other stood first: it is no failure. */
+export const LOST = 'Another chain stood first.';
+
 /** How a try ended. */
 export type Ended<T> = { readonly one: Try; readonly value: T } | { readonly one: Try; readonly error: unknown };
 

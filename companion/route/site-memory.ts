@@ -35,6 +35,10 @@ const MAX_WORKING = 1_000;
 const WORKING_FOR: Milliseconds = 10 * MINUTE;
 /** Where nothing is known, the own connection has so long before a chain joins in. */
 export const HEAD_START: Milliseconds = 300;
+/** So many lost races in a row, so far apart and no farther, are a sign. */
+export const LOST_IN_A_ROW = 3;
+export const LOST_APART: Milliseconds = SECOND;
+const LOST_WITHIN: Milliseconds = HOUR;
 /** A person may set so many. */
 const MAX_BY_PERSON = MAX_KNOWN_SITES / 2;
 
@@ -66,6 +70,8 @@ export interface SiteMemory extends KnownSites {
   trying(site: string): void;
   /** The own connection showed this sign, and then a chain got through. */
   blocked(site: string, sign: Sign): void;
+  /** A chain that joined in later stood before the own connection did. That may be a slow site; so many times in a row it is a sign. */
+  slower(site: string): void;
   /** The site was heard by the own connection. */
   worked(site: string): void;
   /** A site was heard by the own connection that no `auto` route asked for: the network is there. */
@@ -85,6 +91,8 @@ export function makeSiteMemory({ now, saved, changed }: SiteMemoryParts): SiteMe
   /** Sites of which one request is trying the own connection, until when. */
   const chances = new Map<string, EpochMilliseconds>();
   const working = new Map<string, EpochMilliseconds>();
+  /** Races that the own connection has lost in a row, and when the last. */
+  const lost = new Map<string, { readonly times: number; readonly at: EpochMilliseconds }>();
   /** Sites that have shown a sign since the own connection last worked: when, and what was known before. */
   const signed = new Map<string, { readonly at: EpochMilliseconds; readonly before: KnownSite | null }>();
   let away = false;
@@ -195,8 +203,19 @@ export function makeSiteMemory({ now, saved, changed }: SiteMemoryParts): SiteMe
       const lifetime = Math.min(CONFIRMED_AT_MOST, CONFIRMED_FOR * 2 ** Math.min(known.strikes, 30));
       keep(site, { ...next, confirmed: true, strikes: known.strikes + 1, until: time + lifetime });
     },
+    slower(site) {
+      const time = now();
+      const before = lost.get(site);
+      if (before !== undefined && time - before.at < LOST_APART) return;
+      const times = before === undefined || time - before.at > LOST_WITHIN ? 1 : before.times + 1;
+      lost.delete(site);
+      if (times >= LOST_IN_A_ROW) return ways.blocked(site, 'timeout');
+      lost.set(site, { times, at: time });
+      if (lost.size > MAX_WORKING) lost.delete(lost.keys().next().value!);
+    },
     worked(site) {
       const time = now();
+      lost.delete(site);
       noteNetwork(time);
       chances.delete(site);
       working.delete(site);

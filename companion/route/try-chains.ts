@@ -5,7 +5,7 @@ import { calledOff, Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainOutcomes, ResolvedRoute, Try, TryChains } from '../rooms.ts';
 import { headStartOf, makePickMemory, noteServed, orderOf } from './order.ts';
-import { raceTwo } from './race.ts';
+import { LOST, raceTwo } from './race.ts';
 import { makeStickyMemory, type StickyMemory } from './sticky.ts';
 import { type Failure, isSurvivable, stopAfter, summaryOf, verdictOf } from './survive.ts';
 
@@ -121,7 +121,7 @@ export function makeTryChains(options: TryChainsOptions): TryChains {
         ...attempt,
         outcome: 'connection_timeout',
         sign: 'timeout',
-        reason: 'Another chain stood first.',
+        reason: LOST,
       });
     };
     const reasonOf = (one: Try, error: unknown): unknown => {

@@ -343,9 +343,9 @@ describe('auto', () => {
     const one = worker(routeOf({ chains: three, pick: 'auto' }));
     expect(one.keys()).toEqual(['companion', 'a', 'b', 'c']);
     one.known.needed = 'b';
-    expect(one.keys()).toEqual(['b', 'companion', 'a', 'c']);
+    expect(one.keys()).toEqual(['b', 'a', 'c', 'companion']);
     one.known.down.add('b');
-    expect(one.keys()).toEqual(['companion', 'a', 'c', 'b']);
+    expect(one.keys()).toEqual(['a', 'c', 'companion', 'b']);
     one.known.needed = null;
     one.known.last.add('site.test companion');
     expect(one.keys()).toEqual(['a', 'c', 'companion', 'b']);

@@ -7,6 +7,8 @@ import {
   CONFIRMED_AT_MOST,
   CONFIRMED_FOR,
   HEAD_START,
+  LOST_APART,
+  LOST_IN_A_ROW,
   makeSiteMemory,
   SEPARATE_AFTER,
   type SiteMemory,
@@ -179,6 +181,30 @@ describe('a race', () => {
     expect(memory.headStart('a.test')).toBeNull();
     clock.advance(SUSPECTED_FOR);
     expect(memory.headStart('a.test')).toBe(HEAD_START);
+  });
+});
+
+describe('a lost race', () => {
+  test('may be a slow site; three in a row, of different pages, are a sign', () => {
+    const { clock, memory } = start();
+    for (let i = 1; i < LOST_IN_A_ROW; i++) {
+      memory.slower('a.test');
+      memory.slower('a.test');
+      clock.advance(LOST_APART);
+    }
+    expect(memory.list()).toEqual([]);
+    memory.slower('a.test');
+    expect(memory.list()).toMatchObject([{ site: 'a.test', sign: 'timeout', confirmed: false }]);
+  });
+
+  test('is forgotten when the own connection wins one', () => {
+    const { clock, memory } = start();
+    for (let i = 0; i < 2 * LOST_IN_A_ROW; i++) {
+      memory.slower('a.test');
+      clock.advance(LOST_APART);
+      if (i % 2 === 1) memory.worked('a.test');
+    }
+    expect(memory.list()).toEqual([]);
   });
 });
 
