@@ -128,6 +128,8 @@ export interface Try {
   readonly signal: AbortSignal;
   readonly steps: HopTrace[];
   stage: Attempt['stage'];
+  /** What the last hop was told of who we are, where the request itself tells it. */
+  told?: string | null;
   /** Set by the walk where the request may be sent twice: the route then also survives an answer that broke off before its first byte. */
   replayable?: boolean;
   /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */

@@ -7,7 +7,8 @@ import { calledOff, Fault, type FaultKind, type FaultOptions } from '../../share
 import type { Milliseconds } from '../../shared/units.ts';
 import { connectLean, leanSockets } from '../sockets/lean-socket.ts';
 import type { Socket } from '../sockets/socket.ts';
-import type { Acl, Dial, NamedHop } from '../rooms.ts';
+import { AskAgain } from '../message/hop-login.ts';
+import type { Acl, Dial, Dialled, NamedHop } from '../rooms.ts';
 import { endpointOf, type Handshake, hopFault } from './handshake.ts';
 import { connectHandshake } from './http-connect.ts';
 import type { Layer, LayerWork, Standing } from './layer.ts';
@@ -67,6 +68,7 @@ export function makeDial(options: ChainOptions): Dial {
     signal: AbortSignal,
   ): Promise<Socket> {
     const blame: FaultOptions = { hop: hop?.name, target: at };
+    const bind = hop?.bind;
     const late = (kind: FaultKind) => () => new Fault(kind, blame);
     const found = isAddress(at.host)
       ? [at.host]
@@ -80,6 +82,8 @@ export function makeDial(options: ChainOptions): Dial {
     for (const address of found) {
       const no = judge(address, at.port);
       if (no) forbidden ??= no;
+      // From an address of one family no other can be reached.
+      else if (bind !== undefined && bind.includes(':') !== address.includes(':')) continue;
       else if (addresses.length < MAX_ADDRESSES) addresses.push(address);
     }
     if (addresses.length === 0) {
@@ -87,10 +91,13 @@ export function makeDial(options: ChainOptions): Dial {
         throw isAddress(at.host) && !hop
           ? forbidden
           : new Fault(forbidden.kind, { ...blame, detail: found.slice(0, MAX_NAMED).join(', '), cause: forbidden });
-      throw new Fault('dns_error', { ...blame, detail: 'it has no address' });
+      throw new Fault('dns_error', {
+        ...blame,
+        detail: `it has no address${bind === undefined ? '' : ` like ${bind}, its bind`}`,
+      });
     }
     return bounded(deadline - now(), signal, late('connection_timeout'), (succeed, fail) =>
-      race(alternate(addresses), at.port, blame, succeed, fail),
+      race(alternate(addresses), at.port, bind, blame, succeed, fail),
     );
   }
 
@@ -150,10 +157,15 @@ export function makeDial(options: ChainOptions): Dial {
     });
   }
 
-  return async function dial(one, target, absolute) {
+  async function fold(
+    one: Parameters<Dial>[0],
+    target: Endpoint,
+    absolute: boolean,
+    startedAt: Milliseconds,
+  ): Promise<Dialled> {
     const { signal, steps, chain } = one;
     const { hops } = chain;
-    let since = now();
+    let since = startedAt;
     const stood = (place: number) => {
       // Who has left learns nothing more, though others may wait for the same.
       if (signal.aborted) return;
@@ -239,6 +251,19 @@ export function makeDial(options: ChainOptions): Dial {
     }
     stood(last);
     return { ...standing, hops: steps };
+  }
+
+  return async function dial(one, target, absolute) {
+    const since = now();
+    for (let again = 0; ; again++) {
+      try {
+        return await fold(one, target, absolute, since);
+      } catch (error) {
+        // Every hop may want to be told otherwise who we are, and one of them twice.
+        if (!(error instanceof AskAgain) || again > one.chain.hops.length) throw error;
+        one.steps.length = 0;
+      }
+    }
   };
 }
 
@@ -289,15 +314,23 @@ function alternate(addresses: readonly string[]): readonly string[] {
   return turns;
 }
 
-function connect(host: string, port: number): Socket {
-  if (leanSockets) return connectLean(host, port, KEEP_ALIVE_AFTER);
-  return connectNode({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_AFTER });
+function connect(host: string, port: number, from: string | undefined): Socket {
+  if (leanSockets) return connectLean(host, port, KEEP_ALIVE_AFTER, from);
+  return connectNode({
+    host,
+    port,
+    localAddress: from,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEP_ALIVE_AFTER,
+  });
 }
 
 /** Tries the addresses in turn, the next one 250 ms later or as soon as one fails; the first to stand wins. Gives back how to break off. */
 function race(
   addresses: readonly string[],
   port: number,
+  bind: string | undefined,
   blame: FaultOptions,
   succeed: (socket: Socket) => void,
   fail: (fault: Fault) => void,
@@ -315,14 +348,14 @@ function race(
   };
   const tryNext = () => {
     clearTimeout(timer);
-    const socket = connect(addresses[next++]!, port);
+    const socket = connect(addresses[next++]!, port, bind);
     trying.add(socket);
     socket.on('error', nothing);
     const onError = (error: Error) => {
       if (!trying.delete(socket)) return;
       firstError ??= error;
       if (next < addresses.length) tryNext();
-      else if (trying.size === 0) fail(faultOf(firstError, blame));
+      else if (trying.size === 0) fail(bindFault(firstError, bind, blame) ?? faultOf(firstError, blame));
     };
     socket.once('error', onError);
     socket.once('connect', () => {
@@ -335,6 +368,17 @@ function race(
   };
   tryNext();
   return stop;
+}
+
+/** Where it is the address to connect from that is wrong. */
+function bindFault(error: unknown, bind: string | undefined, blame: FaultOptions): Fault | null {
+  const { syscall, code } = error as NodeJS.ErrnoException;
+  if (bind === undefined || (syscall !== 'bind' && code !== 'EADDRNOTAVAIL')) return null;
+  return new Fault('destination_ip_unroutable', {
+    ...blame,
+    detail: `its bind, ${bind}, is no address of this machine`,
+    cause: error,
+  });
 }
 
 /** One piece of socket work: until it is done, fails, is out of time, or nobody wants it any more. `start` gives back how to break it off. */

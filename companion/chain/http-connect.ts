@@ -4,7 +4,7 @@ import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
 import type { FaultKind } from '../../shared/fault.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
-import { basicAuthorization } from '../message/basic-authorization.ts';
+import { AskAgain, loginOf } from '../message/hop-login.ts';
 import type { NamedHop } from '../rooms.ts';
 import { type Handshake, hopFault, quotable } from './handshake.ts';
 
@@ -12,14 +12,26 @@ import { type Handshake, hopFault, quotable } from './handshake.ts';
 export const MAX_REPLY_HEAD: Bytes = 16 * 1024;
 /** Interim answers (1xx) before the final one. */
 const MAX_INTERIM = 8;
+/** The body of a 407 that is read over, so that the connection can be used again. */
+const MAX_SKIPPED: Bytes = 64 * 1024;
+/** So often a hop is asked on one connection: once, with Digest, and with a new nonce. */
+const MAX_ASKED = 3;
 const NOTHING = Buffer.alloc(0);
+const KNOWN_FIELD =
+  /^(x-squid-error|proxy-status|proxy-authenticate|proxy-authentication-info|content-length|transfer-encoding|connection|proxy-connection)[ \t]*:(.*)$/i;
 
-/** The CONNECT request. `via` marks it as ours, so that we know it when it comes back. */
-export function encodeConnect(target: Endpoint, authorization: string | null, via: string | null): Buffer {
+/** The CONNECT request. `via` marks it as ours, so that we know it when it comes back; `headers` are those of the file for this hop. */
+export function encodeConnect(
+  target: Endpoint,
+  authorization: string | null,
+  via: string | null,
+  headers: Readonly<Record<string, string>> = {},
+): Buffer {
   const at = formatEndpoint(target);
   const lines = [`CONNECT ${at} HTTP/1.1`, `Host: ${at}`];
   if (via !== null) lines.push(`Via: ${via}`);
   if (authorization !== null) lines.push(`Proxy-Authorization: ${authorization}`);
+  for (const name in headers) lines.push(`${name}: ${headers[name]}`);
   return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }
 
@@ -27,6 +39,11 @@ export interface ConnectReply {
   readonly status: number;
   /** The reason phrase and, where the hop named one, its own error: `403 Forbidden, ERR_ACCESS_DENIED`. */
   readonly said: string;
+  /** Its Proxy-Authenticate and Proxy-Authentication-Info. */
+  readonly challenges: readonly string[];
+  readonly info: string | undefined;
+  /** Bytes of the body of a no, where the connection can be used again behind it; null: it cannot. */
+  readonly body: Bytes | null;
   readonly rest: Buffer;
 }
 
@@ -56,33 +73,90 @@ function looksLikeHttp(bytes: Buffer, start: number): boolean {
   return length <= 0 || PROTOCOL.compare(bytes, start, start + length, 0, length) === 0;
 }
 
-function parseReplyHead(text: string): { status: number; said: string } | null {
+function parseReplyHead(text: string): Omit<ConnectReply, 'rest'> | null {
   const lines = text.split('\r\n');
-  const statusLine = /^HTTP\/1\.[01] ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/.exec(lines[0]!);
+  const statusLine = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/.exec(lines[0]!);
   if (!statusLine) return null;
-  let said = `${statusLine[1]!} ${statusLine[2] ?? ''}`.trim();
+  let said = `${statusLine[2]!} ${statusLine[3] ?? ''}`.trim();
+  const challenges: string[] = [];
+  let info: string | undefined;
+  let length: string | null = null;
+  let keeps = statusLine[1] === '1';
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i]!;
     // A field that cannot be read is passed over: only the framing matters here, and that is the empty line.
     if (/[\0\r\n]/.test(line)) return null;
-    const field = /^(x-squid-error|proxy-status)\s*:(.*)$/i.exec(line);
-    if (field) said += `, ${field[2]!.trim()}`;
+    const field = KNOWN_FIELD.exec(line);
+    if (field === null) continue;
+    const value = field[2]!.trim();
+    switch (field[1]!.toLowerCase()) {
+      case 'proxy-authenticate':
+        challenges.push(value);
+        break;
+      case 'proxy-authentication-info':
+        info = value;
+        break;
+      case 'content-length':
+        // Two that differ say that neither can be trusted.
+        if (length !== null && length !== value) keeps = false;
+        length = value;
+        break;
+      case 'transfer-encoding':
+        keeps = false;
+        break;
+      case 'connection':
+      case 'proxy-connection':
+        if (/(?:^|[\s,])close(?:$|[\s,])/i.test(value)) keeps = false;
+        break;
+      default:
+        said += `, ${value}`;
+    }
   }
-  return { status: Number(statusLine[1]!), said: quotable(said) };
+  const body = keeps && length !== null && /^\d{1,9}$/.test(length) ? Number(length) : null;
+  return {
+    status: Number(statusLine[2]!),
+    said: quotable(said),
+    challenges,
+    info,
+    body: body !== null && body <= MAX_SKIPPED ? body : null,
+  };
 }
 
-/** Asks `hop` for a tunnel to `target`. */
+/** Asks `hop` for a tunnel to `target`. Throws AskAgain where it wants to be told otherwise who we are, and not on this connection. */
 export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | null): Handshake {
+  const login = loginOf(hop);
+  let sent: string | null;
+  const connectRequest = () => {
+    sent = login.authorization('CONNECT', () => formatEndpoint(target));
+    return encodeConnect(target, sent, via, hop.headers);
+  };
+  let asked = 1;
+  let skip: Bytes = 0;
   return {
     stage: 'tunnel',
-    opening: encodeConnect(target, basicAuthorization(hop), via),
+    opening: connectRequest(),
     read(bytes) {
+      if (skip > 0) {
+        if (bytes.length === 0) return 'need-more';
+        const skipped = Math.min(skip, bytes.length);
+        skip -= skipped;
+        return { send: skip === 0 ? connectRequest() : undefined, rest: bytes.subarray(skipped), stands: false };
+      }
       const reply = decodeConnectReply(bytes);
       if (reply === 'need-more') return reply;
       if (reply === 'malformed') throw hopFault('hop_protocol_error', hop, 'its answer to CONNECT is not HTTP');
       if (reply === 'too-large') throw hopFault('http_response_header_section_size', hop);
       const kind = faultKindOfStatus(reply.status);
-      if (kind === null) return { rest: reply.rest.length === 0 ? NOTHING : reply.rest, stands: true };
+      if (kind === null) {
+        login.accepted(reply.info);
+        return { rest: reply.rest.length === 0 ? NOTHING : reply.rest, stands: true };
+      }
+      if (reply.status === 407 && asked < MAX_ASKED && login.challenged(reply.challenges, sent)) {
+        if (reply.body === null) throw new AskAgain(hop);
+        asked++;
+        skip = reply.body;
+        return { send: skip === 0 ? connectRequest() : undefined, rest: reply.rest, stands: false };
+      }
       throw hopFault(kind, hop, `${reply.said}, asked for ${formatEndpoint(target)}`, reply.status);
     },
   };

@@ -37,6 +37,8 @@ interface Handle {
   shutdown(request: OtherRequest): number;
   close(closed: () => void): void;
   reset(closed: () => void): number;
+  bind(address: string, port: number, flags: number): number;
+  bind6(address: string, port: number, flags: number): number;
   connect(request: OtherRequest, address: string, port: number): number;
   connect6(request: OtherRequest, address: string, port: number): number;
   setNoDelay(on: boolean): void;
@@ -83,7 +85,18 @@ function lookInside(): Inside | null {
     if (Object.values(found).includes(undefined)) return null;
     const { prototype } = TCP as { prototype: object };
     const needed = ['useUserBuffer', 'readStart', 'readStop', 'writeBuffer', 'writeLatin1String', 'writev', 'shutdown'];
-    needed.push('close', 'reset', 'connect', 'connect6', 'setNoDelay', 'setKeepAlive', 'getpeername', 'getsockname');
+    needed.push(
+      'close',
+      'reset',
+      'connect',
+      'connect6',
+      'bind',
+      'bind6',
+      'setNoDelay',
+      'setKeepAlive',
+      'getpeername',
+      'getsockname',
+    );
     return needed.every(name => name in prototype) && canReadInto() ? (found as Inside) : null;
   } catch {
     return null;
@@ -520,8 +533,8 @@ function onConnected(this: OtherRequest, status: number): void {
   this.socket.connected(status);
 }
 
-/** Connects to an address; 'connect' or 'error' is told. Only where `leanSockets`. */
-export function connectLean(address: string, port: number, keepAliveAfter: number): Socket {
+/** Connects to an address, from `from` where that is given; 'connect' or 'error' is told. Only where `leanSockets`. */
+export function connectLean(address: string, port: number, keepAliveAfter: number, from?: string): Socket {
   const { TCP, SOCKET, TCPConnectWrap } = inside!;
   const handle = new TCP(SOCKET);
   const socket = new LeanSocket(handle, true, false);
@@ -530,9 +543,13 @@ export function connectLean(address: string, port: number, keepAliveAfter: numbe
   request.oncomplete = onConnected;
   handle.setNoDelay(true);
   handle.setKeepAlive(true, Math.round(keepAliveAfter / 1000));
-  const status = address.includes(':')
-    ? handle.connect6(request, address, port)
-    : handle.connect(request, address, port);
+  const isIPv6 = address.includes(':');
+  const bound = from === undefined ? 0 : isIPv6 ? handle.bind6(from, 0, 0) : handle.bind(from, 0, 0);
+  if (bound !== 0) {
+    socket.destroy(systemError(bound, 'bind'));
+    return socket as unknown as Socket;
+  }
+  const status = isIPv6 ? handle.connect6(request, address, port) : handle.connect(request, address, port);
   if (status !== 0) socket.destroy(systemError(status, 'connect'));
   return socket as unknown as Socket;
 }

@@ -2,6 +2,7 @@
 import { takesAbsolute } from '../../shared/config/hops.ts';
 import { Fault } from '../../shared/fault.ts';
 import { dropHopByHop } from '../message/hop-by-hop.ts';
+import { AskAgain, loginOf } from '../message/hop-login.ts';
 import { letGo, type Answer, type Body, type RequestHead, type ResponseHead } from '../message/message.ts';
 import type {
   AdmittedTarget,
@@ -19,7 +20,7 @@ import type { ConnectionPool } from './connection-pool.ts';
 import { holdPage, PAGE_HELD, PAGE_WITHIN } from './held-page.ts';
 import type { IdenticalHeads } from './identical-heads.ts';
 import { ReplayBody } from './replay-body.ts';
-import { requestHead } from './request-head.ts';
+import { requestHead, requestTarget } from './request-head.ts';
 import { type Client, logsConnectionIn, type SentRequest, type UpstreamConnection } from './upstream-connection.ts';
 
 /** A request on its way out. One object for all tries of an exchange. */
@@ -60,6 +61,8 @@ export interface Forwarded {
   readonly upgraded: Socket | null;
 }
 
+/** So often a hop that answers 407 is told otherwise who we are: by Digest, and with a new nonce. */
+const MAX_LOGINS = 2;
 /** RFC 9110 §9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = new Set([
   'GET',
@@ -77,7 +80,7 @@ const IDEMPOTENT: ReadonlySet<string> = new Set([
  * Sends a request by one chain. A pooled connection that turns out to be dead is replaced by a fresh one, once, where the request may be sent twice
  * (RFC 9112 §9.3.1). Throws what `dial` throws, what UpstreamConnection.exchange throws, and the fault of a refusal.
  */
-export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise<Forwarded> {
+export async function forward(outgoing: Outgoing, one: Try, ways: Ways, logins = MAX_LOGINS): Promise<Forwarded> {
   if (outgoing.spent !== null) throw outgoing.spent;
   const { head, target, body, upgrade } = outgoing;
   const { chain } = one;
@@ -99,7 +102,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
       used = waiting;
       one.stage = 'reused';
       try {
-        const reused = received(await ask(outgoing, waiting, hop, last, ways), outgoing, waiting, hop, one, ways);
+        const reused = received(await ask(outgoing, waiting, hop, one, ways), outgoing, waiting, hop, one, ways);
         return reused instanceof Promise ? await reused : reused;
       } catch (error) {
         // Dead since it was last used, and nothing of an answer came: the server has not seen it, or it may see it twice.
@@ -111,11 +114,18 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways): Promise
     one.stage = 'response';
     const connection = ways.pool.adopt(key, dialled.socket, dialled.rest);
     used = connection;
-    const fresh = received(await ask(outgoing, connection, hop, last, ways), outgoing, connection, hop, one, ways);
+    const fresh = received(await ask(outgoing, connection, hop, one, ways), outgoing, connection, hop, one, ways);
     return fresh instanceof Promise ? await fresh : fresh;
   } catch (error) {
     // Another chain stood first: this one may still be tried.
     if (used === null && one.signal.aborted) outgoing.tried--;
+    // The hop has not sent it on: whatever the method, it may be asked again.
+    const isKept = !streamed || (body instanceof ReplayBody && body.isKept);
+    if (error instanceof AskAgain && isKept && logins > 0) {
+      one.steps.length = 0;
+      outgoing.tried--;
+      return forward(outgoing, one, ways, logins - 1);
+    }
     if (streamed && outgoing.connection !== null) {
       if (body instanceof ReplayBody && body.isKept) one.replayable = body.isWhole && IDEMPOTENT.has(head.method);
       else outgoing.spent = error instanceof Fault ? error : new Fault('proxy_internal_error', { cause: error });
@@ -131,16 +141,20 @@ function ask(
   outgoing: Outgoing,
   connection: UpstreamConnection,
   hop: NamedHop | null,
-  last: NamedHop | undefined,
+  one: Try,
   ways: Ways,
 ): Promise<Answer> {
   const { head, target, body, path, upgrade } = outgoing;
   const framing =
     body !== null && Buffer.isBuffer(body) ? ({ kind: 'length', length: body.length } as const) : head.framing;
   outgoing.connection = connection;
+  const line = { head, host: target.host, port: target.port, path, framing, upgrade };
+  const told = hop === null ? null : loginOf(hop).authorization(head.method, () => requestTarget(line, true));
+  one.told = told;
+  const headText = requestHead(line, hop, told);
   const request: SentRequest = {
     method: head.method,
-    headText: requestHead({ head, host: target.host, port: target.port, path, framing, upgrade }, hop),
+    headText,
     framing,
     body,
     upgrade,
@@ -149,19 +163,22 @@ function ask(
     client: outgoing.client,
     logsIn: logsConnectionIn(head.fields.get('authorization')),
   };
-  return last === undefined ? connection.exchange(request) : askHops(request, target, connection, ways);
+  if (one.chain.hops.length === 0) return connection.exchange(request);
+  // Digest has other words each time, of a request that is the same.
+  const counted = told?.startsWith('Digest ') ? headText.replace(told, '') : headText;
+  return askHops(request, counted, target, connection, ways);
 }
 
 /** The same behind hops, which may lead back here: counted, so that a loop ends. */
 async function askHops(
   request: SentRequest,
+  counted: string,
   target: AdmittedTarget,
   connection: UpstreamConnection,
   ways: Ways,
 ): Promise<Answer> {
-  const { headText } = request;
   try {
-    ways.identical.enter(headText, target);
+    ways.identical.enter(counted, target);
   } catch (fault) {
     connection.destroy();
     throw fault;
@@ -169,7 +186,7 @@ async function askHops(
   try {
     return await connection.exchange(request);
   } finally {
-    ways.identical.leave(headText);
+    ways.identical.leave(counted);
   }
 }
 
@@ -184,12 +201,23 @@ function received(
 ): Forwarded | Promise<Forwarded> {
   const { status } = answer.head;
   if (status === 101) return { answer, upgraded: connection.takeOver() };
+  if (hop !== null) heardOfLogin(answer, hop, one);
   const isOnly = outgoing.route.chains.length === 1;
   if (status < 400) {
     if (isOnly) return passedOn(answer);
     if (hop !== null) ways.refusals.learn(answer.head, hop);
   } else if (isOnly && hop === null && status !== 407) return passedOn(answer);
   return judged(answer, outgoing, hop, one, ways);
+}
+
+/** What the hop says to the login that it was told. Throws AskAgain where it wants another. */
+function heardOfLogin({ head, body }: Answer, hop: NamedHop, one: Try): void {
+  const login = loginOf(hop);
+  if (head.status !== 407) login.accepted(head.fields.get('proxy-authentication-info'));
+  else if (login.challenged(head.fields.all('proxy-authenticate'), one.told ?? null)) {
+    letGo(body);
+    throw new AskAgain(hop);
+  }
 }
 
 /** The beginning of the body is looked at where it may tell who speaks, and only there. */
