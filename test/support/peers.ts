@@ -21,6 +21,8 @@ export interface PeerOptions {
    */
   readonly deny?: readonly string[];
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** Squid only: it asks for Digest instead of Basic, and gives another nonce after so many uses of one. */
+  readonly digestNonceUses?: number;
   /** Tinyproxy only: the port on this machine that it sends everything on to. */
   readonly upstream?: number;
   /** A fixed port instead of a free one: to start it again where it was. */
@@ -87,7 +89,8 @@ export function havePeers(...names: PeerName[]): boolean {
 /** Squid: http, Basic credentials by a helper script, `http_access deny` for names. Caches nothing. */
 export function startSquid(options: PeerOptions = {}): Promise<Peer> {
   return startPeer('squid', options, (folder, port) => {
-    const { credentials, deny = [] } = options;
+    const { credentials, deny = [], digestNonceUses } = options;
+    writeFileSync(join(folder, 'passwords'), `${credentials?.username}:${credentials?.password}\n`);
     writeFileSync(
       join(folder, 'login.sh'),
       `while read -r user word rest; do if [ "$user $word" = "${credentials?.username} ${credentials?.password}" ]; then echo OK; else echo ERR; fi; done\n`,
@@ -110,7 +113,16 @@ export function startSquid(options: PeerOptions = {}): Promise<Peer> {
       'memory_pools off',
       'max_filedescriptors 1024',
       'cache deny all',
-      ...(credentials
+      ...(credentials && digestNonceUses !== undefined
+        ? [
+            `auth_param digest program /usr/lib/squid/digest_file_auth ${folder}/passwords`,
+            'auth_param digest children 1 startup=1 idle=1',
+            'auth_param digest realm squid',
+            `auth_param digest nonce_max_count ${digestNonceUses}`,
+            'acl users proxy_auth REQUIRED',
+          ]
+        : []),
+      ...(credentials && digestNonceUses === undefined
         ? [
             `auth_param basic program /bin/sh ${folder}/login.sh`,
             'auth_param basic children 1 startup=1 idle=1',
