@@ -40,6 +40,17 @@ const CONNECT_WITHIN = 5_000;
 /** A person looks at the link now: silence is told soon. */
 const CHECK_WITHIN = 1_200;
 
+/** The companion has said no, perhaps to single fields of what was asked for. */
+export class Refused extends Error {
+  readonly problems: Problems | undefined;
+
+  constructor(message: string, problems: Problems | undefined) {
+    super(message);
+    this.problems = problems;
+  }
+}
+type Problems = Extract<Reply, { type: 'refused' }>['problems'];
+
 interface Pairing {
   resolve: () => void;
   reject: (error: Error) => void;
@@ -110,7 +121,7 @@ export class ControlClient {
       }, within);
       socket.send(JSON.stringify({ ...request, id }));
     });
-    if (reply.type === 'refused') throw new Error(reply.message);
+    if (reply.type === 'refused') throw new Refused(reply.message, reply.problems);
     return reply;
   }
 

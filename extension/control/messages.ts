@@ -1,4 +1,5 @@
 // What the extension's own pages and its background say to each other.
+import type { ClientRequest, Reply } from '../../shared/control.ts';
 import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { SiteCounts } from '../../shared/exchange.ts';
 import type { Snapshot } from '../settings/settings.ts';
@@ -37,6 +38,27 @@ export interface View {
   readonly tab: TabView;
 }
 
+/** What the settings page asks of hops and routes; it goes to the companion as it is. */
+export type WaysRequest = Extract<
+  ClientRequest,
+  {
+    type:
+      | 'ways'
+      | 'test-route'
+      | 'test-hop'
+      | 'pin-route'
+      | 'unpin-route'
+      | 'site-ways'
+      | 'set-site-way'
+      | 'set-hop'
+      | 'remove-hop'
+      | 'rename-hop'
+      | 'set-route'
+      | 'remove-route'
+      | 'rename-route';
+  }
+>;
+
 /** Asked by a page; answered by `Answer`. */
 export type Wish =
   | { readonly wish: 'pair'; readonly port: number; readonly code: string }
@@ -49,6 +71,7 @@ export type Wish =
   | { readonly wish: 'set-cache'; readonly site: string; readonly mode: CacheMode }
   /** Forgets what is stored of a site. */
   | { readonly wish: 'clear-cache'; readonly site: string }
+  | { readonly wish: 'ways'; readonly request: WaysRequest }
   | { readonly wish: 'master'; readonly on: boolean }
   | { readonly wish: 'pac-mode'; readonly on: boolean }
   | { readonly wish: 'port'; readonly port: number }
@@ -58,7 +81,9 @@ export type Wish =
   | { readonly wish: 'forget' }
   | { readonly wish: 'retry' };
 
-/** `said`: what came of it, where that is worth a sentence. */
+/** `said`: what came of it, where that is worth a sentence. `reply`: the companion's own, to the wish `ways`. */
 export type Answer =
-  | { readonly ok: true; readonly said?: string | undefined }
-  | { readonly ok: false; readonly message: string };
+  | { readonly ok: true; readonly said?: string | undefined; readonly reply?: Reply | undefined }
+  | { readonly ok: false; readonly message: string; readonly problems?: Problems | undefined };
+/** What is wrong with which field. */
+export type Problems = readonly { readonly field: string; readonly message: string }[];

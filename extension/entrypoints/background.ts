@@ -3,7 +3,8 @@
 import browser, { type Runtime } from 'webextension-polyfill';
 import { defineBackground } from 'wxt/utils/define-background';
 import { openTable, type OpenTable } from '../../shared/decision/compile-table.ts';
-import { ControlClient } from '../control/control-client.ts';
+import type { Reply } from '../../shared/control.ts';
+import { ControlClient, Refused } from '../control/control-client.ts';
 import { type Answer, type View, WATCH_PORT, type Wish } from '../control/messages.ts';
 import { DEFAULT_SETTINGS, type Settings } from '../settings/migrations.ts';
 import {
@@ -26,6 +27,8 @@ import { watchTabs } from '../tabs/watch-tabs.ts';
 
 const MAX_KNOWN_ROUTES = 200;
 const RECONNECT = 'reconnect';
+/** A test has all the time that the companion gives it. */
+const TEST_WITHIN = 40_000;
 /** Exchanges that may have ended while the link was down or the worker asleep. */
 const MISSED_AT_MOST = 200;
 
@@ -275,8 +278,13 @@ export default defineBackground(() => {
     restored
       .then(() => grant(message as Wish))
       .then(
-        (said): Answer => ({ ok: true, said: said ?? undefined }),
-        (error: Error): Answer => ({ ok: false, message: error.message }),
+        (said): Answer =>
+          typeof said === 'object' ? { ok: true, reply: said } : { ok: true, said: said ?? undefined },
+        (error: Error): Answer => ({
+          ok: false,
+          message: error.message,
+          problems: error instanceof Refused ? error.problems : undefined,
+        }),
       ),
   );
 
@@ -291,9 +299,12 @@ export default defineBackground(() => {
     const kept = Object.entries(others).slice(1 - MAX_KNOWN_ROUTES);
     update({ lastRoutes: Object.fromEntries([...kept, [site, route]]) });
   };
-  /** Gives back what is to be said of it, if anything. */
-  const grant = async (wish: Wish): Promise<string | void> => {
+  /** Gives back what is to be said of it, if anything; or the companion's reply. */
+  const grant = async (wish: Wish): Promise<string | Reply | void> => {
     switch (wish.wish) {
+      case 'ways':
+        await client.attempt();
+        return client.ask(wish.request, wish.request.type.startsWith('test-') ? TEST_WITHIN : undefined);
       case 'pair':
         pairingPort = wish.port;
         await client.pair(wish.port, wish.code);
