@@ -408,7 +408,11 @@ function checkReferences(config: Unfinished, complain: Complain): void {
     checkRoute(routeOf(written), 'sites', site, 'route');
   }
   for (const [i, rule] of listOr(config.rules).entries()) checkRoute(routeOf(rule), 'rules', i, 'route');
-  for (const [i, list] of listOr(config.lists).entries()) checkRoute(routeOf(list), 'lists', i, 'route');
+  for (const [i, list] of listOr(config.lists).entries()) {
+    checkRoute(routeOf(list), 'lists', i, 'route');
+    checkRoute(list?.via, 'lists', i, 'via');
+    if (list?.via === 'block') complain('leads nowhere: the list could not be fetched', 'value', 'lists', i, 'via');
+  }
   checkRoute(config.default, 'default');
   checkRoute(config.dns?.route, 'dns', 'route');
   if (config.dns?.route === 'block') complain('leads nowhere: names could not be looked up', 'value', 'dns', 'route');

@@ -69,10 +69,16 @@ export function rulesOf(config: Config): Rule[] {
     const matcher = parseMatcher(site);
     if (typeof matcher !== 'string') rules.push({ matcher, action, rank, id: `sites.${site}` });
   }
-  for (const [i, { matcher, action, rank }] of config.rules.entries()) {
-    rules.push({ matcher, action, rank, id: `rules[${i}]` });
+  for (const [i, { matcher, when, action, rank }] of config.rules.entries()) {
+    // In a tunnel nobody sees a path: where the route is closed, no part of the host may go another way.
+    const wholeHost = when?.path !== undefined && action.do === 'route' && isClosed(config, action.route);
+    rules.push({ matcher, when: wholeHost ? { ...when, wholeHost } : when, action, rank, id: `rules[${i}]` });
   }
   return rules;
+}
+
+function isClosed({ routes }: Config, route: string): boolean {
+  return Object.hasOwn(routes, route) && routes[route]!.else === undefined;
 }
 
 function problemOf(issue: v.BaseIssue<unknown>, document: YamlSource): ConfigProblem {

@@ -1,18 +1,31 @@
-// The door through which list files come in. What cannot be read keeps what was read last; every fault is told with file and line.
-import { readFileSync, statSync } from 'node:fs';
-import type { ListSource } from '../../shared/config/rules.ts';
+// The door through which list files come in. What cannot be read keeps what was read last; every fault is told with file and line. Only what has changed is
+// read again, beside traffic.
+import * as fs from 'node:fs/promises';
+import { type ListSource, nameOfList } from '../../shared/config/rules.ts';
 import type { RuleList } from '../../shared/decision/rule.ts';
-import { MAX_LIST_BYTES, type ParsedList, parseList } from './list-parser.ts';
+import { ruleTableOf } from '../../shared/decision/rule-table.ts';
+import { inSlices } from '../message/in-slices.ts';
+import { readerOf, unwrapped } from './list-formats.ts';
+import { listSteps, MAX_LIST_BYTES, type ParsedList } from './list-parser.ts';
 
 export interface LoadedLists {
   readonly lists: readonly RuleList[];
   /** `work-hosts.txt:12: …`, one a fault, the first 20 of each file. */
   readonly problems: readonly string[];
   /**
-   * Lists that route and have no content at all, by their place in the file: their hosts would go direct unsteered, so the configuration
+   * List files that route and have no content at all, by their place in the file: their hosts would go direct unsteered, so the configuration
    * cannot be in force.
    */
   readonly missing: readonly { readonly index: number; readonly message: string }[];
+  /** Of each list, in order. */
+  readonly states: readonly ListState[];
+}
+
+/** How a list stands. */
+export interface ListState {
+  readonly entries: number;
+  /** Lines that could not be read. */
+  readonly unread: number;
 }
 
 interface Kept {
@@ -21,71 +34,80 @@ interface Kept {
 }
 
 export interface ListFiles {
-  /** Reads what has changed since the last time. `pathOf` leads from the name in the configuration to the file. */
-  load(sources: readonly ListSource[], pathOf: (file: string) => string): LoadedLists;
+  /** Reads what has changed since the last time. `pathOf` leads from a list to its file. One call after the other. */
+  load(sources: readonly ListSource[], pathOf: (list: ListSource) => string): Promise<LoadedLists>;
 }
+
+const NOTHING: ParsedList = { table: ruleTableOf([]), faults: [], faulty: 0 };
 
 export function makeListFiles(): ListFiles {
   let kept = new Map<string, Kept>();
   return {
-    load(sources, pathOf) {
+    async load(sources, pathOf) {
       const next = new Map<string, Kept>();
       const lists: RuleList[] = [];
       const problems: string[] = [];
       const missing: { index: number; message: string }[] = [];
-      sources.forEach((source, i) => {
-        const path = pathOf(source.file);
-        const before = next.get(path) ?? kept.get(path);
+      const states: ListState[] = [];
+      for (const [i, source] of sources.entries()) {
+        const path = pathOf(source);
+        const name = nameOfList(source);
+        // The same file may stand in two lists of different formats.
+        const key = `${source.format} ${path}`;
+        const before = next.get(key) ?? kept.get(key);
         let now = before;
         try {
-          const stat = statSync(path);
+          const stat = await fs.stat(path);
           // A pipe or a device might never end.
           if (!stat.isFile())
             throw new Error(stat.isDirectory() ? 'is a folder, not a list file' : 'is not a plain file');
           const stamp = `${stat.mtimeMs} ${stat.size} ${stat.ino}`;
-          if (stamp !== before?.stamp) now = read(path, stamp, stat.size, before, source.file, problems);
-          else report(now!.parsed, source.file, problems);
+          if (stamp !== before?.stamp) now = await read(path, stamp, stat.size, before, source);
+          report(now!.parsed, name, problems);
         } catch (error) {
-          const message = `${source.file}: ${whyUnreadable(error)}`;
-          if (!before && source.action.do === 'route') missing.push({ index: i, message });
+          const message = `${name}: ${whyUnreadable(error, source)}`;
+          if (!before && source.action.do === 'route' && source.url === undefined) missing.push({ index: i, message });
           else problems.push(`${message}${before ? '; the list as it was stays in force' : ''}`);
         }
         const [first] = now?.parsed.faults ?? [];
-        if (first?.line === 0 && now!.parsed.entries.length === 0 && source.action.do === 'route') {
-          missing.push({ index: i, message: `${source.file}: ${first.message}` });
+        if (first?.line === 0 && now!.parsed.table.size === 0 && source.action.do === 'route') {
+          missing.push({ index: i, message: `${name}: ${first.message}` });
         }
-        if (now) next.set(path, now);
-        lists.push({
-          action: source.action,
-          rank: source.rank,
-          name: source.file,
-          id: `lists[${i}]`,
-          entries: now?.parsed.entries ?? [],
-        });
-      });
+        if (now) next.set(key, now);
+        const { table, faulty } = now?.parsed ?? NOTHING;
+        lists.push({ action: source.action, rank: source.rank, name, id: `lists[${i}]`, table });
+        states.push({ entries: table.size, unread: faulty });
+      }
       kept = next;
-      return { lists, problems, missing };
+      return { lists, problems, missing, states };
     },
   };
 }
 
-function read(
+async function read(
   path: string,
   stamp: string,
   size: number,
   before: Kept | undefined,
-  name: string,
-  problems: string[],
-): Kept | undefined {
+  source: ListSource,
+): Promise<Kept> {
   // A file that is too large is refused before it is read.
   const parsed: ParsedList =
     size > MAX_LIST_BYTES
-      ? { entries: [], faults: [{ line: 0, message: `is larger than ${MAX_LIST_BYTES / 1024 / 1024} MiB` }], faulty: 1 }
-      : parseList(readFileSync(path, 'utf8'));
-  report(parsed, name, problems);
+      ? {
+          table: NOTHING.table,
+          faults: [{ line: 0, message: `is larger than ${MAX_LIST_BYTES / 1024 / 1024} MiB` }],
+          faulty: 1,
+        }
+      : await parseBytes(await fs.readFile(path), source.format);
   // A page or a broken download in place of the list keeps the old one, and so does a file that was emptied (as some editors do on the way).
-  const isNoList = parsed.faults[0]?.line === 0 || (parsed.entries.length === 0 && (parsed.faulty > 0 || size === 0));
-  return isNoList && before ? { stamp, parsed: { ...parsed, entries: before.parsed.entries } } : { stamp, parsed };
+  const isNoList = parsed.faults[0]?.line === 0 || (parsed.table.size === 0 && (parsed.faulty > 0 || size === 0));
+  return isNoList && before ? { stamp, parsed: { ...parsed, table: before.parsed.table } } : { stamp, parsed };
+}
+
+/** Reads a list beside traffic. */
+export function parseBytes(bytes: Uint8Array, format: ListSource['format']): Promise<ParsedList> {
+  return inSlices(listSteps(unwrapped(format, bytes), readerOf(format)));
 }
 
 function report(parsed: ParsedList, name: string, problems: string[]): void {
@@ -95,9 +117,9 @@ function report(parsed: ParsedList, name: string, problems: string[]): void {
     problems.push(`${name}: ${parsed.faulty - parsed.faults.length} more lines are faulty`);
 }
 
-function whyUnreadable(error: unknown): string {
+function whyUnreadable(error: unknown, { url }: ListSource): string {
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOENT') return 'the list file does not exist';
+  if (code === 'ENOENT') return url === undefined ? 'the list file does not exist' : 'has not been fetched yet';
   if (code === 'EACCES') return 'the list file may not be read';
   return message;
 }

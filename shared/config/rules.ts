@@ -1,8 +1,11 @@
 // What decides in the file: sites, rules by hand, list files.
 import * as v from 'valibot';
-import type { Action, Matcher } from '../decision/rule.ts';
-import { parseMatcher } from '../decision/parse-matcher.ts';
-import { described, localPath, strict } from './words.ts';
+import { parseTimes } from '../decision/condition.ts';
+import { compileNameRegex } from '../decision/name-regex.ts';
+import { type HostMatcher, parseMatcher } from '../decision/parse-matcher.ts';
+import type { Action, Condition, Matcher, TimeSpan } from '../decision/rule.ts';
+import type { Seconds } from '../units.ts';
+import { described, localPath, portRange, strict } from './words.ts';
 
 const rank = described(
   v.pipe(v.number('is not a whole number'), v.safeInteger('is not a whole number')),
@@ -82,7 +85,7 @@ function actionOf(site: {
 
 const matcher = v.pipe(
   v.string('is not a host, .host, =host or address range'),
-  v.rawTransform<string, Matcher>(({ dataset, addIssue, NEVER }) => {
+  v.rawTransform<string, HostMatcher>(({ dataset, addIssue, NEVER }) => {
     const parsed = parseMatcher(dataset.value);
     if (typeof parsed === 'string') {
       addIssue({ message: parsed });
@@ -92,9 +95,33 @@ const matcher = v.pipe(
   }),
 );
 
+const keyword = v.pipe(
+  v.string('is not text: put it in quotes'),
+  v.toLowerCase(),
+  v.regex(/^[a-z0-9_.-]{2,100}$/, 'is not a part of a host name: two or more letters, digits, ".", "-" and "_"'),
+);
+const regex = v.pipe(
+  v.string('is not an expression: put it in quotes'),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
+    const compiled = compileNameRegex(dataset.value);
+    if (typeof compiled === 'string') addIssue({ message: compiled });
+  }),
+);
+const time = v.pipe(
+  v.string('is not a time: write it like "Mon-Fri 08:00-18:00"'),
+  v.rawTransform<string, readonly TimeSpan[]>(({ dataset, addIssue, NEVER }) => {
+    const parsed = parseTimes(dataset.value);
+    if (typeof parsed !== 'string') return parsed;
+    addIssue({ message: parsed });
+    return NEVER;
+  }),
+);
+
 /** One of rules:. */
 export interface ConfigRule {
   readonly matcher: Matcher;
+  readonly when?: Condition | undefined;
   readonly action: Action;
   readonly rank?: number | undefined;
 }
@@ -102,9 +129,41 @@ export interface ConfigRule {
 export const RuleSchema = v.pipe(
   strict(
     {
-      host: described(
-        matcher,
-        'example.com (with its subdomains), .example.com (its subdomains only), =example.com (this host only), or an address range.',
+      host: v.optional(
+        described(
+          matcher,
+          'example.com (with its subdomains), .example.com (its subdomains only), =example.com (this host only), or an address range.',
+        ),
+      ),
+      keyword: v.optional(described(keyword, 'Instead of host: every host name with this text in it.')),
+      regex: v.optional(
+        described(regex, 'Instead of host: every host name in which this expression is found (docs/rules.md).'),
+      ),
+      port: v.optional(
+        described(
+          v.lazy(input =>
+            Array.isArray(input)
+              ? v.pipe(v.array(portRange), v.minLength(1, 'is empty'), v.maxLength(32, 'has more than 32 ports'))
+              : v.pipe(
+                  portRange,
+                  v.transform(range => [range]),
+                ),
+          ),
+          'Only these ports: 8080, 1024-65535, or several in brackets.',
+        ),
+      ),
+      path: v.optional(
+        described(
+          v.pipe(
+            v.string('is not text: put it in quotes'),
+            v.startsWith('/', 'does not begin with /'),
+            v.maxLength(1_000, 'is longer than 1000 characters'),
+          ),
+          'Only paths that begin with this; seen on http. In a tunnel a closed route counts for the whole host, any other action not at all.',
+        ),
+      ),
+      time: v.optional(
+        described(time, 'Only then, local time: "Mon-Fri 08:00-18:00", "22:00-06:00"; several with ";" between.'),
       ),
       route: v.optional(described(v.string('is not the name of a route'), 'Send it by this route; off = not steered.')),
       block: v.optional(described(v.literal(true, 'can only be true'), 'Block it.')),
@@ -116,11 +175,23 @@ export const RuleSchema = v.pipe(
     'is not a rule: write it like { host: ads.test, block: true }',
   ),
   v.check(
+    rule => [rule.host, rule.keyword, rule.regex].filter(x => x !== undefined).length === 1,
+    'needs exactly one of host, keyword and regex',
+  ),
+  v.check(
     rule => [rule.route, rule.block, rule.allow].filter(x => x !== undefined).length === 1,
     'needs exactly one of route, block and allow',
   ),
   v.transform((rule): ConfigRule => ({
-    matcher: rule.host,
+    matcher:
+      rule.host ??
+      (rule.keyword === undefined
+        ? { kind: 'regex', source: rule.regex! }
+        : { kind: 'keyword', text: rule.keyword }),
+    when:
+      rule.port === undefined && rule.path === undefined && rule.time === undefined
+        ? undefined
+        : { ports: rule.port, path: rule.path, times: rule.time },
     rank: rule.rank,
     action: rule.block
       ? { do: 'block' }
@@ -130,23 +201,65 @@ export const RuleSchema = v.pipe(
   })),
 );
 
-/** Neither a share of another machine nor a URL; a drive letter is no scheme. */
-/** A list file and what it does. */
+const LIST_FORMATS = ['hosts', 'autoproxy', 'switchy', 'clash', 'v2fly'] as const;
+export type ListFormat = (typeof LIST_FORMATS)[number];
+
+/** A list and what it does: a file, or what is fetched from a URL. */
 export interface ListSource {
-  readonly file: string;
-  readonly format: 'hosts';
+  /** Absent where it is fetched. */
+  readonly file?: string | undefined;
+  readonly url?: string | undefined;
+  /** Between two fetches. */
+  readonly every: Seconds;
+  /** The route by which it is fetched. */
+  readonly via: string;
+  readonly format: ListFormat;
   readonly action: Action;
   readonly rank?: number | undefined;
 }
 
+/** What a list is called: its file or its URL, as written. */
+export function nameOfList({ file, url }: Pick<ListSource, 'file' | 'url'>): string {
+  return file ?? url!;
+}
+
+const listUrl = v.pipe(
+  v.string('is not an http or https URL'),
+  v.maxLength(2_000, 'is longer than 2000 characters'),
+  v.check(written => {
+    try {
+      const { protocol, username, password } = new URL(written);
+      return (protocol === 'https:' || protocol === 'http:') && username === '' && password === '';
+    } catch {
+      return false;
+    }
+  }, 'is not an http or https URL without a password'),
+);
+
 export const ListSchema = v.pipe(
   strict(
     {
-      file: described(localPath, 'Path, relative to this file.'),
+      file: v.optional(described(localPath, 'Path, relative to this file.')),
+      url: v.optional(described(listUrl, 'Instead of file: where it is fetched.')),
+      every: v.optional(
+        described(
+          v.pipe(
+            v.number('is not a number of seconds'),
+            v.minValue(300, 'is less than 300 seconds'),
+            v.maxValue(2_592_000, 'is longer than 30 days'),
+          ),
+          'With url: it is fetched again after so many seconds.',
+        ),
+        86_400,
+      ),
+      via: v.optional(
+        described(v.string('is not the name of a route'), 'With url: the route by which it is fetched.'),
+        'companion',
+      ),
       format: v.optional(
         described(
-          v.literal('hosts', 'is not a list format: hosts'),
-          'One host a line, with an optional address before it and an optional # comment.',
+          v.picklist(LIST_FORMATS, 'is not a list format: hosts, autoproxy, switchy, clash or v2fly'),
+          'hosts: one host a line. autoproxy (gfwlist), switchy, clash and v2fly: as those write them (docs/rules.md).',
         ),
         'hosts',
       ),
@@ -158,11 +271,15 @@ export const ListSchema = v.pipe(
       cache: v.optional(cacheMode, 'standard'),
       rank: v.optional(rank),
     },
-    'is not a list file: write it like { file: hosts.txt, route: work }',
+    'is not a list: write it like { file: hosts.txt, route: work }',
   ),
+  v.check(list => (list.file === undefined) !== (list.url === undefined), 'needs either file or url'),
   v.check(list => (list.route === undefined) !== (list.block === undefined), 'needs either route or block'),
   v.transform((list): ListSource => ({
     file: list.file,
+    url: list.url,
+    every: list.every,
+    via: list.via,
     format: list.format,
     rank: list.rank,
     action: list.block

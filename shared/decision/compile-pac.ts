@@ -3,9 +3,12 @@
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { compileVerdicts } from './compile-verdicts.ts';
 import { type CompiledMatcher, VERDICTS } from './decide.ts';
+import { NAME_ALPHABET } from './name-regex.ts';
+import { PATTERNS_IN_PAC } from './patterns.ts';
 
 // H: a name's code, or -1 · V, W: an IPv4 or IPv6 address as 8 or 32 hex digits (8 where IPv6 maps IPv4), "" where it is none, read as the
-// WHATWG URL standard reads it · Z: the verdict of such digits · Y: back to the normal form that single addresses stand in · F: a host's verdict.
+// WHATWG URL standard reads it · Z: the verdict of such digits · Y: back to the normal form that single addresses stand in · B: a name's verdict by the
+// rules by host · F: any host's verdict.
 const FIND = `
 function H(h){
   var d=h.lastIndexOf("."),t=d<0?h:h.slice(d+1),n=d<0?"@":h.slice(0,d),k=t+" "+n.length+n.charAt(0),r=n.slice(1),l=r.length,c,s,i;
@@ -75,8 +78,16 @@ function Z(x){
   }
   return a?+r[1].charAt(a-1):0;
 }
+function B(h){
+  var c=H(h),d;
+  if(c>=0)return Math.floor(c/${VERDICTS});
+  for(d=h.indexOf(".");d>=0;d=h.indexOf(".",d+1)){
+    c=H(h.slice(d+1));
+    if(c>=0)return c%${VERDICTS};
+  }
+  return 0;
+}
 function F(h){
-  var c,d;
   if(typeof h!=="string")return 1;
   h=h.toLowerCase();
   if(h.charAt(0)==="["&&h.charAt(h.length-1)==="]")h=h.slice(1,-1);
@@ -84,13 +95,7 @@ function F(h){
   if(h.charAt(h.length-1)===".")h=h.slice(0,-1);
   if(!/^[a-z0-9_-]+(\\.[a-z0-9_-]+)*$/.test(h))return 1;
   if(/(^|\\.)([0-9]+|0x[0-9a-f]*)$/.test(h))return Z(V(h));
-  c=H(h);
-  if(c>=0)return Math.floor(c/${VERDICTS});
-  for(d=h.indexOf(".");d>=0;d=h.indexOf(".",d+1)){
-    c=H(h.slice(d+1));
-    if(c>=0)return c%${VERDICTS};
-  }
-  return 0;
+  return P?X(h,B(h)):B(h);
 }
 `;
 
@@ -99,16 +104,20 @@ function F(h){
  * `generation` goes into a comment, so that a new one makes a browser read it anew.
  */
 export function compilePac(matcher: CompiledMatcher, proxy: Endpoint, generation = ''): string {
-  const { names, addresses, ipv4, ipv6 } = compileVerdicts(matcher);
+  const { names, addresses, ipv4, ipv6, patterns } = compileVerdicts(matcher);
   const isSingle = Object.keys(addresses).length > 0;
-  const isEmpty = Object.keys(names).length === 0 && !isSingle && ipv4.starts === '' && ipv6.starts === '';
+  const isEmpty =
+    Object.keys(names).length === 0 && !isSingle && ipv4.starts === '' && ipv6.starts === '' && patterns === null;
   const head = `// Detour${generation && ` ${generation}`}: which requests go to the companion.\n`;
   if (isEmpty) return `${head}function FindProxyForURL(){return "DIRECT"}\n`;
   const answer = JSON.stringify(`PROXY ${formatEndpoint(proxy)}`);
+  // What only the browser's own rules need stays away.
+  const carried = patterns && { ...patterns, confined: undefined };
   const stretches = [ipv4, ipv6].map(({ starts, verdicts }) => JSON.stringify([starts, verdicts]));
   return (
     `${head}var N=${JSON.stringify(names)},A=${JSON.stringify(addresses)},L=${isSingle ? 1 : 0},` +
-    `R4=${stretches[0]},R6=${stretches[1]},O=Object.prototype.hasOwnProperty;${FIND}` +
+    `R4=${stretches[0]},R6=${stretches[1]},O=Object.prototype.hasOwnProperty,P=${JSON.stringify(carried)}` +
+    `${patterns ? `,Q=${JSON.stringify(NAME_ALPHABET)}` : ''};${patterns ? PATTERNS_IN_PAC : ''}${FIND}` +
     `function FindProxyForURL(u,h){try{return F(h)?${answer}:"DIRECT"}catch(e){return ${answer}}}\n`
   );
 }

@@ -3,10 +3,11 @@ import { isAddress, normalizeHost } from '../endpoint.ts';
 import { familyOf, hexOf, numberOf } from './address.ts';
 import { bucketOf, compileVerdicts, splitTop, verdictAmong, type Verdicts } from './compile-verdicts.ts';
 import { BLOCKED, type CompiledMatcher, DIRECT, STEERED, type Verdict, VERDICTS } from './decide.ts';
+import { verdictWith } from './patterns.ts';
 
 /** JSON data; read it with `openTable`. */
 export interface SteeringTable extends Verdicts {
-  readonly format: 2;
+  readonly format: 3;
 }
 
 export interface OpenTable {
@@ -24,18 +25,19 @@ export interface OpenTable {
 
 /** Says what decide() says, for rules by host and address. */
 export function compileTable(matcher: CompiledMatcher): SteeringTable {
-  return { format: 2, ...compileVerdicts(matcher) };
+  return { format: 3, ...compileVerdicts(matcher) };
 }
 
-const WORDS = ['direct', 'steered', 'blocked', 'steered'] as const;
+const WORDS = ['direct', 'steered', 'blocked', 'steered', 'direct', 'direct'] as const;
 
 export function openTable(table: SteeringTable): OpenTable {
-  if ((table.format as number) !== 2) throw new Error('The table is of another version.');
+  if ((table.format as number) !== 3) throw new Error('The table is of another version.');
   const groups = Object.entries(table.names).map(([code, buckets]) => ({ code: Number(code), buckets }));
   const isEmpty =
     groups.length === 0 &&
     table.ipv4.starts === '' &&
     table.ipv6.starts === '' &&
+    table.patterns === null &&
     Object.keys(table.addresses).length === 0;
 
   const codeOf = (host: string): number | null => {
@@ -58,6 +60,10 @@ export function openTable(table: SteeringTable): OpenTable {
     const host = normalizeHost(written);
     if (host === null) return STEERED;
     if (isAddress(host)) return ofAddress(host);
+    const named = ofName(host);
+    return table.patterns === null ? named : verdictWith(table.patterns, host, named);
+  };
+  const ofName = (host: string): Verdict => {
     const own = codeOf(host);
     if (own !== null) return Math.floor(own / VERDICTS) as Verdict;
     for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {

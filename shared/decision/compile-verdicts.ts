@@ -4,8 +4,11 @@
 // character shorter, as the first is in the key). A look-up is a native search in one short string: nothing to split, nothing to keep.
 // Address ranges are cut into stretches that have one verdict each, so ranks and nesting are settled here, once.
 import { isAddress } from '../endpoint.ts';
+import { allSteps } from '../steps.ts';
 import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
-import { type CompiledMatcher, DIRECT, type Verdict, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
+import { type CompiledMatcher, DIRECT, type Verdict, verdictBelow, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
+import { compilePatterns, type Patterns } from './patterns.ts';
+import { isFirst, nameAt } from './rule-table.ts';
 
 /** VERDICTS times the verdict of the host itself, plus that of its subdomains. */
 export type Code = number;
@@ -18,6 +21,8 @@ export interface Verdicts {
   readonly addresses: Readonly<Record<string, Verdict>>;
   readonly ipv4: Stretches;
   readonly ipv6: Stretches;
+  /** Null where no rule is a keyword or an expression. */
+  readonly patterns: Patterns | null;
 }
 
 /** The addresses of a family in order, from each start to before the next; before the first, direct. */
@@ -55,27 +60,43 @@ const compiled = new WeakMap<CompiledMatcher, Verdicts>();
 
 /** Compiles the verdicts of every host and range that a rule names, once a matcher. Deterministic: the same rules give the same data. */
 export function compileVerdicts(matcher: CompiledMatcher): Verdicts {
+  return allSteps(verdictSteps(matcher));
+}
+
+/** The same in steps of about a millisecond, for who must not stand still meanwhile. */
+export function* verdictSteps(matcher: CompiledMatcher): Generator<undefined, Verdicts> {
   let verdicts = compiled.get(matcher);
   if (!verdicts) {
     verdicts = {
-      ...compileHosts(matcher),
+      ...(yield* hostSteps(matcher)),
       ipv4: compileStretches(matcher, 4),
       ipv6: compileStretches(matcher, 6),
+      patterns: compilePatterns(matcher),
     };
     compiled.set(matcher, verdicts);
   }
   return verdicts;
 }
 
-function compileHosts(matcher: CompiledMatcher): Pick<Verdicts, 'names' | 'addresses'> {
+/** Hosts in one step. */
+const STEP = 500;
+
+function* hostSteps(matcher: CompiledMatcher): Generator<undefined, Pick<Verdicts, 'names' | 'addresses'>> {
   const named = new Map<string, Code>();
-  const addresses: [address: string, verdict: Verdict][] = [];
-  for (const host of matcher.byHost.keys()) {
-    if (isAddress(host)) addresses.push([host, verdictOf(matcher, host, false)]);
-    else named.set(host, VERDICTS * verdictOf(matcher, host, false) + verdictOf(matcher, host, true));
+  const addresses = new Map<string, Verdict>();
+  let done = 0;
+  for (const { table } of matcher.parts) {
+    for (let entry = 0; entry < table.names; entry++) {
+      if (!isFirst(table, entry)) continue;
+      const host = nameAt(table, entry);
+      if (isAddress(host)) addresses.set(host, verdictOf(matcher, host));
+      else if (!named.has(host)) named.set(host, VERDICTS * verdictOf(matcher, host) + verdictBelow(matcher, host));
+      if (++done % STEP === 0) yield;
+    }
   }
   const buckets = new Map<Code, Map<string, string[]>>();
   for (const [host, code] of named) {
+    if (++done % STEP === 0) yield;
     if (isSaidByParent(named, host, code)) continue;
     const [top, name] = splitTop(host);
     let group = buckets.get(code);
@@ -86,13 +107,19 @@ function compileHosts(matcher: CompiledMatcher): Pick<Verdicts, 'names' | 'addre
     else group.set(bucket, [name.slice(1)]);
   }
   const names: Record<Code, Record<string, string>> = {};
-  for (const code of [...buckets.keys()].sort()) {
-    const group = buckets.get(code)!;
-    names[code] = Object.fromEntries(
-      [...group.keys()].sort().map(bucket => [bucket, group.get(bucket)!.sort().join('')]),
-    );
+  for (const code of [...buckets.keys()].sort((a, b) => a - b)) {
+    const packed: [string, string][] = [];
+    for (const [bucket, group] of buckets.get(code)!) {
+      packed.push([bucket, group.sort().join('')]);
+      done += group.length;
+      if (done > STEP) {
+        done = 0;
+        yield;
+      }
+    }
+    names[code] = Object.fromEntries(packed.sort(([a], [b]) => (a < b ? -1 : 1)));
   }
-  return { names, addresses: Object.fromEntries(addresses.sort(([a], [b]) => (a < b ? -1 : 1))) };
+  return { names, addresses: Object.fromEntries([...addresses].sort(([a], [b]) => (a < b ? -1 : 1))) };
 }
 
 /** Whether the nearest named parent (or, without one, the default) says the same of this host and of all below it. */
@@ -107,7 +134,7 @@ function isSaidByParent(named: ReadonlyMap<string, Code>, host: string, code: Co
 /** Between one start or end of a range and the next, all addresses match the same ranges: one of them speaks for all. */
 function compileStretches(matcher: CompiledMatcher, family: Family): Stretches {
   const edges = new Set<bigint>();
-  for (const range of matcher.ranges) {
+  for (const range of matcher.parts.flatMap(({ index }) => index.ranges)) {
     if (range.family !== family) continue;
     const free = BigInt(ADDRESS_BITS[family] - range.prefix);
     for (const bits of range.byBits.keys()) edges.add(bits << free).add((bits + 1n) << free);

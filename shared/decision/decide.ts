@@ -1,146 +1,176 @@
-// The one matcher: which rule decides for a host, and what follows from it. PAC and table are compiled from it, never beside it.
+// The one matcher: which rule decides for a target, and what follows from it. PAC and table are compiled from it, never beside it.
 //
 // Ranks. The smallest rank wins; of equal ranks the first in the file does (sites, then rules, then lists; within each in order).
 // A rank given by hand is compared with what the others have by their matcher:
 //   exact host, or one address   1000
 //   suffix, subdomains           2000 - number of labels of its host, so that the longer one wins
 //   address range                3000 - prefix in IPv6 terms (an IPv4 prefix counts 96 more), so that the narrower one wins
+//   keyword, expression          4000
+// A port, a path or a time makes it smaller by less than 1 (condition.ts), so that such a rule goes before its like.
 //
 // Actions. `route` and `off` steer, `block` stops, `allow` cancels a block and says nothing of steering. With the best of each:
 //   allow wins  → the best route or off decides, as though no block were there; none → not steered
 //   block wins  → steered, so that the companion can refuse; blocks of a *list* do not count where the deciding route says `filter: off`
 //   route, off  → as they say
 import { isAddress } from '../endpoint.ts';
+import { allSteps } from '../steps.ts';
 import { ADDRESS_BITS, type Family, boundsOf, familyOf, numberOf } from './address.ts';
+import { formatCondition, holds, looksAt, precedenceOf } from './condition.ts';
+import { compileNameRegex, isFoundIn, type NameRegex } from './name-regex.ts';
 import { formatMatcher } from './parse-matcher.ts';
-import type { Action, Because, Decision, DecisionTarget, Matcher, RouteName, RuleSource } from './rule.ts';
-
-const EXACT = 0;
-const SUFFIX = 1;
-const SUBDOMAINS = 2;
-type Kind = typeof EXACT | typeof SUFFIX | typeof SUBDOMAINS;
-const KINDS = ['exact', 'suffix', 'subdomains'] as const;
+import type { Action, Because, Condition, Decision, DecisionTarget, Matcher, RouteName, RuleSource } from './rule.ts';
+import {
+  ALLOWS,
+  askAbout,
+  CONDITIONAL,
+  EXACT,
+  firstOf,
+  KIND_BITS,
+  matcherAt,
+  NONE,
+  RuleTableMaker,
+  type RuleTable,
+  SUBDOMAINS,
+} from './rule-table.ts';
 
 const ALLOW: Action = { do: 'allow' };
+const OFF_ACTION: Action = { do: 'off' };
 const UNNAMED: Because = { rule: 'default' };
 const NOT_STEERED: Decision = { steered: false, because: UNNAMED };
 /** Decisions remembered by host; a browser asks for few hosts many times. */
 const REMEMBERED = 4096;
-const NONE = -1;
+export const PATTERN_RANK = 4000;
 
 /** Whoever an entry belongs to: a rule by hand, or a list (whose entries share it). */
 interface Owner {
   readonly action: Action;
+  readonly rank: number | undefined;
   readonly id: string;
   /** The list's name; absent for a rule by hand. */
   readonly list: string | undefined;
 }
 
-/** The address ranges of one family and prefix, by the bits that they fix; the value is the first entry of a chain. */
+/** The address ranges of one family and prefix, by the bits that they fix. */
 interface Ranges {
   readonly family: Family;
   readonly prefix: number;
-  readonly byBits: Map<bigint, number>;
+  readonly byBits: ReadonlyMap<bigint, readonly number[]>;
+}
+
+/** What of a table is looked up otherwise than by name; made once for each table. */
+interface Index {
+  readonly ranges: readonly Ranges[];
+  /** By the first two characters. */
+  readonly keywords: ReadonlyMap<number, readonly { readonly text: string; readonly entry: number }[]> | null;
+  readonly regexes: readonly { readonly regex: NameRegex; readonly entry: number }[];
+  /** What conditions look at, as bits. */
+  readonly looksAt: number;
+}
+
+/** The rules by hand, or a list. */
+interface Part {
+  readonly table: RuleTable;
+  readonly index: Index;
+  /** The number of its first entry among all. */
+  readonly first: number;
+  /** Of a list, the one; of rules by hand, each has its own, by its line. */
+  readonly owner: Owner | null;
+  readonly owners: readonly Owner[];
 }
 
 export type SteeredDecision = Extract<Decision, { steered: true }>;
 
-/** A compiled rule source. What is in it is this folder's business; the entries stand in parallel arrays, in file order. */
+/** A compiled rule source. What is in it is this folder's business. */
 export interface CompiledMatcher {
-  /** Hosts that rules name, each with the first entry of its chain. */
-  readonly byHost: ReadonlyMap<string, number>;
-  readonly ranges: readonly Ranges[];
+  readonly parts: readonly Part[];
   /** Entries in all. */
   readonly size: number;
-  readonly entries: Entries;
+  /** What any condition looks at, as bits. */
+  readonly looksAt: number;
   readonly decided: Map<string, Decision>;
   readonly decidedForCompanion: { route: RouteName; byHost: Map<string, SteeredDecision> };
 }
 
-interface Entries {
-  readonly owners: readonly Owner[];
-  readonly owner: Uint32Array;
-  readonly kind: Uint8Array;
-  readonly rank: Float64Array;
-  /** The matcher's host, or a range as text. */
-  readonly subject: string[];
-  /** Line of a list; 0 for a rule by hand. */
-  readonly line: Uint32Array;
-  /** 1 where an entry of a list is an exception. */
-  readonly allows: Uint8Array;
-  /** The next entry of the same host or range, or NONE. */
-  readonly next: Int32Array;
-}
-
-/** Compiles rules and lists for `decide`. The source is not kept: of it only the hosts' text lives on. */
+/** Compiles rules and lists for `decide`. Of a list its table is used as it is. */
 export function compileMatcher(source: RuleSource): CompiledMatcher {
-  const size = source.lists.reduce((sum, list) => sum + list.entries.length, source.rules.length);
-  const entries = {
-    owners: [] as Owner[],
-    owner: new Uint32Array(size),
-    kind: new Uint8Array(size),
-    rank: new Float64Array(size),
-    subject: Array<string>(size),
-    line: new Uint32Array(size),
-    allows: new Uint8Array(size),
-    next: new Int32Array(size).fill(NONE),
+  const parts: Part[] = [];
+  let size = 0;
+  let bits = 0;
+  const add = (table: RuleTable, owner: Owner | null, owners: readonly Owner[]) => {
+    const index = indexOf(table);
+    parts.push({ table, index, first: size, owner, owners });
+    size += table.size;
+    bits |= index.looksAt;
   };
-  const byHost = new Map<string, number>();
-  const ranges = new Map<string, Ranges>();
-  let index = 0;
-
-  const chain = <K>(map: Map<K, number>, key: K) => {
-    const first = map.get(key);
-    if (first === undefined) {
-      map.set(key, index);
-    } else {
-      // Into second place: the order of a chain does not matter, ranks and indexes settle it.
-      entries.next[index] = entries.next[first]!;
-      entries.next[first] = index;
-    }
-  };
-  const add = (matcher: Matcher, rank: number | undefined) => {
-    entries.owner[index] = entries.owners.length - 1;
-    entries.rank[index] = rank ?? defaultRank(matcher);
-    if (matcher.kind === 'cidr') {
-      entries.subject[index] = formatMatcher(matcher);
-      const { family, first } = boundsOf(matcher.address, matcher.prefix);
-      const name = `${family}/${matcher.prefix}`;
-      let one = ranges.get(name);
-      if (!one) ranges.set(name, (one = { family, prefix: matcher.prefix, byBits: new Map() }));
-      chain(one.byBits, first >> freeBits(family, matcher.prefix));
-    } else {
-      entries.subject[index] = matcher.host;
-      entries.kind[index] = KINDS.indexOf(matcher.kind);
-      chain(byHost, matcher.host);
-    }
-    index++;
-  };
-
-  for (const rule of source.rules) {
-    entries.owners.push({ action: plain(rule.action), id: rule.id, list: undefined });
-    add(rule.matcher, rule.rank);
+  if (source.rules.length > 0) {
+    const byHand = new RuleTableMaker(source.rules.length);
+    const owners = source.rules.map(({ matcher, when, action, rank, id }, i): Owner => {
+      byHand.add({ matcher, when, line: i + 1 });
+      return { action: plain(action), rank, id, list: undefined };
+    });
+    add(allSteps(byHand.steps()), null, owners);
   }
-  for (const list of source.lists) {
-    entries.owners.push({ action: plain(list.action), id: list.id, list: list.name });
-    for (const entry of list.entries) {
-      entries.line[index] = entry.line;
-      if (entry.allow) entries.allows[index] = 1;
-      add(entry.matcher, list.rank);
-    }
-  }
+  for (const { table, action, rank, id, name } of source.lists)
+    add(table, { action: plain(action), rank, id, list: name }, []);
   return {
-    byHost,
-    ranges: [...ranges.values()],
+    parts,
     size,
-    entries,
+    looksAt: bits,
     decided: new Map(),
     decidedForCompanion: { route: '', byHost: new Map() },
   };
 }
 
+const indexes = new WeakMap<RuleTable, Index>();
+
+function indexOf(table: RuleTable): Index {
+  let index = indexes.get(table);
+  if (index) return index;
+  const ranges = new Map<string, { family: Family; prefix: number; byBits: Map<bigint, number[]> }>();
+  const keywords = new Map<number, { text: string; entry: number }[]>();
+  const regexes: { regex: NameRegex; entry: number }[] = [];
+  for (const [i, matcher] of table.others.entries()) {
+    const entry = table.names + i;
+    switch (matcher.kind) {
+      case 'cidr': {
+        const { family, first } = boundsOf(matcher.address, matcher.prefix);
+        const name = `${family}/${matcher.prefix}`;
+        let one = ranges.get(name);
+        if (!one) ranges.set(name, (one = { family, prefix: matcher.prefix, byBits: new Map() }));
+        push(one.byBits, first >> freeBits(family, matcher.prefix), entry);
+        break;
+      }
+      case 'keyword':
+        push(keywords, pairAt(matcher.text, 0), { text: matcher.text, entry });
+        break;
+      case 'regex': {
+        const regex = compileNameRegex(matcher.source);
+        if (typeof regex !== 'string') regexes.push({ regex, entry });
+        break;
+      }
+    }
+  }
+  let bits = 0;
+  for (const condition of table.conditions.values()) bits |= looksAt(condition);
+  index = { ranges: [...ranges.values()], keywords: keywords.size === 0 ? null : keywords, regexes, looksAt: bits };
+  indexes.set(table, index);
+  return index;
+}
+
+function push<K, T>(map: Map<K, T[]>, key: K, value: T): void {
+  const there = map.get(key);
+  if (there) there.push(value);
+  else map.set(key, [value]);
+}
+
+const pairAt = (text: string, at: number) => (text.charCodeAt(at) << 16) | text.charCodeAt(at + 1);
+
 /** The rank a matcher has where none is given by hand; see the top of this file. */
-export function defaultRank(matcher: Matcher): number {
+export function defaultRank(matcher: Matcher, when?: Condition): number {
+  return rankByKind(matcher) - (when ? precedenceOf(when) : 0);
+}
+
+function rankByKind(matcher: Matcher): number {
   switch (matcher.kind) {
     case 'exact':
       return 1000;
@@ -149,18 +179,26 @@ export function defaultRank(matcher: Matcher): number {
       return 2000 - countLabels(matcher.host);
     case 'cidr':
       return 3000 - (matcher.address.includes(':') ? matcher.prefix : matcher.prefix + 96);
+    case 'keyword':
+    case 'regex':
+      return PATTERN_RANK;
   }
 }
 
+type Target = Pick<DecisionTarget, 'host'> & Partial<DecisionTarget>;
+
 /**
  * What becomes of a target: not steered, or steered with all that follows from the rule, and always why. The same decision object may come
- * back for the same host again. Today's rules look at the host alone.
+ * back for the same host again, unless a rule that looks at more than the host concerns it.
  */
-export function decide(matcher: CompiledMatcher, target: Pick<DecisionTarget, 'host'>): Decision {
+export function decide(matcher: CompiledMatcher, target: Target): Decision {
   const { host } = target;
-  return (
-    matcher.decided.get(host) ?? remember(matcher.decided, host, decisionOf(matcher, bestFor(matcher, host, false)))
-  );
+  const known = matcher.decided.get(host);
+  if (known !== undefined) return known;
+  const found = bestFor(matcher, host, target);
+  const { isConditional } = found;
+  const decision = decisionOf(matcher, found);
+  return isConditional ? decision : remember(matcher.decided, host, decision);
 }
 
 /**
@@ -169,7 +207,7 @@ export function decide(matcher: CompiledMatcher, target: Pick<DecisionTarget, 'h
  */
 export function decideForCompanion(
   matcher: CompiledMatcher,
-  target: Pick<DecisionTarget, 'host'>,
+  target: Target,
   defaultRoute: RouteName,
 ): SteeredDecision {
   const memory = matcher.decidedForCompanion;
@@ -178,10 +216,12 @@ export function decideForCompanion(
     memory.byHost.clear();
   }
   const { host } = target;
-  return (
-    memory.byHost.get(host) ??
-    remember(memory.byHost, host, steeredDecisionOf(matcher, bestFor(matcher, host, false), defaultRoute))
-  );
+  const known = memory.byHost.get(host);
+  if (known !== undefined) return known;
+  const found = bestFor(matcher, host, target);
+  const { isConditional } = found;
+  const decision = steeredDecisionOf(matcher, found, defaultRoute);
+  return isConditional ? decision : remember(memory.byHost, host, decision);
 }
 
 /** What a dialect keeps of a decision. */
@@ -190,111 +230,313 @@ export const STEERED = 1;
 export const BLOCKED = 2;
 /** Steered, and its pages may reach this machine and its network. */
 export const OPEN = 3;
-export type Verdict = typeof DIRECT | typeof STEERED | typeof BLOCKED | typeof OPEN;
+/** Direct; yet keywords and expressions may steer it, though not block it. Only where there are some. */
+export const ALLOWED = 4;
+/** Direct, whatever keywords and expressions say. Only where there are some. */
+export const OFF = 5;
+export type Verdict = typeof DIRECT | typeof STEERED | typeof BLOCKED | typeof OPEN | typeof ALLOWED | typeof OFF;
 /** How many there are: dialects count by it. */
-export const VERDICTS = 4;
+export const VERDICTS = 6;
 
-/** The verdict for a host or, with `below`, for its subdomains that no rule names more closely. */
-export function verdictOf(matcher: CompiledMatcher, host: string, below: boolean): Verdict {
-  return verdictOfBest(matcher, bestFor(matcher, host, below));
+/** The verdict for a host that a rule names. Where it depends on more than the host: the one that sends it. */
+export function verdictOf(matcher: CompiledMatcher, host: string): Verdict {
+  const verdict = verdictOfBest(matcher, bestFor(matcher, host, null));
+  return verdict === DIRECT && hasPatterns(matcher) && !isAddress(host) ? OFF : verdict;
+}
+
+/** The verdict for its subdomains that no rule names more closely, by everything but keywords and expressions. */
+export function verdictBelow(matcher: CompiledMatcher, host: string): Verdict {
+  const found = considerNames(matcher, host, true, null);
+  const verdict = verdictOfBest(matcher, settled(found));
+  if (verdict !== DIRECT || !hasPatterns(matcher) || isAddress(host)) return verdict;
+  return found.steering !== NONE ? OFF : found.allowing !== NONE ? ALLOWED : DIRECT;
 }
 
 /** The verdict for an address that only ranges name. */
 export function verdictOfNumber(matcher: CompiledMatcher, family: Family, number: bigint): Verdict {
   startAnew();
-  considerRanges(matcher, family, number);
-  return verdictOfBest(matcher, settled(matcher));
+  considerRanges(matcher, family, number, null);
+  return verdictOfBest(matcher, settled(best));
+}
+
+export function hasPatterns(matcher: CompiledMatcher): boolean {
+  return matcher.parts.some(({ index }) => index.keywords !== null || index.regexes.length > 0);
+}
+
+/** A keyword or expression with what it does. */
+export interface OrderedPattern {
+  readonly pattern: Extract<Matcher, { kind: 'keyword' | 'regex' }>;
+  readonly action: Action;
+  readonly byHand: boolean;
+  readonly conditional: boolean;
+}
+
+/** All of them, the one that goes first at the beginning; and whether ranks by hand mix them with the rules by host. */
+export function patternsOf(matcher: CompiledMatcher): { patterns: readonly OrderedPattern[]; mixed: boolean } {
+  const found: (OrderedPattern & { index: number; rank: number })[] = [];
+  let mixed = false;
+  for (const part of matcher.parts) {
+    const { table, owner, owners } = part;
+    const others = table.others.entries();
+    for (const [i, pattern] of others) {
+      if (pattern.kind === 'cidr') continue;
+      const entry = table.names + i;
+      const { action, rank, list } = ownerAt(part, entry);
+      const kind = table.kinds[entry]!;
+      const when = table.conditions.get(entry);
+      found.push({
+        pattern,
+        action: (kind & ALLOWS) === 0 ? action : exceptionOf(action),
+        byHand: list === undefined,
+        conditional: when !== undefined,
+        index: part.first + entry,
+        rank: rank ?? defaultRank(pattern, when),
+      });
+      mixed ||= rank !== undefined && rank < PATTERN_RANK - 1;
+    }
+    mixed ||= (owner?.rank ?? 0) >= PATTERN_RANK - 1 || owners.some(({ rank }) => (rank ?? 0) >= PATTERN_RANK - 1);
+  }
+  found.sort((a, b) => a.rank - b.rank || (isEarlier(matcher, a.index, b.index) ? -1 : 1));
+  return { patterns: found, mixed };
 }
 
 function verdictOfBest(matcher: CompiledMatcher, found: Best): Verdict {
   const winner = winnerOf(matcher, found);
-  if (winner === NONE) return DIRECT;
-  if (winner === found.blocking) return BLOCKED;
-  const action = found.steering === NONE ? null : actionOf(matcher, found.steering);
-  return action?.do !== 'route' ? DIRECT : action.local ? OPEN : STEERED;
+  const { steeringAction } = found;
+  const verdict =
+    winner === NONE
+      ? DIRECT
+      : winner === found.blocking
+        ? BLOCKED
+        : steeringAction?.do !== 'route'
+          ? DIRECT
+          : steeringAction.local
+            ? OPEN
+            : STEERED;
+  return verdict === DIRECT && found.isMaybe ? STEERED : verdict;
 }
 
-/** The best entry of each sort, or NONE. */
+/** The best entry of each sort with its rank, or NONE. */
 interface Best {
   /** Of those that say route or off. */
   steering: number;
+  steeringRank: number;
+  steeringAction: Action | null;
   /** Of those that block, less those that `filter: off` silences. */
   blocking: number;
+  blockingRank: number;
   allowing: number;
+  allowingRank: number;
+  blockingByHand: number;
+  blockingByHandRank: number;
+  /** A dialect cannot see whether its condition holds: the best that may send it. */
+  maybe: number;
+  maybeRank: number;
+  isMaybe: boolean;
+  /** Whether any entry for this host has a condition. */
+  isConditional: boolean;
 }
 
 // One object for all calls: nothing here calls back, so nobody else can be reading it.
-const best = { steering: NONE, blocking: NONE, allowing: NONE, blockingByHand: NONE };
+const best: Best = {
+  steering: NONE,
+  steeringRank: 0,
+  steeringAction: null,
+  blocking: NONE,
+  blockingRank: 0,
+  allowing: NONE,
+  allowingRank: 0,
+  blockingByHand: NONE,
+  blockingByHandRank: 0,
+  maybe: NONE,
+  maybeRank: 0,
+  isMaybe: false,
+  isConditional: false,
+};
 
-function bestFor(matcher: CompiledMatcher, host: string, below: boolean): Best {
+/** `target` null: for a dialect, which knows the host alone. */
+function bestFor(matcher: CompiledMatcher, host: string, target: Target | null): Best {
+  considerNames(matcher, host, false, target);
+  if (!isAddress(host)) considerPatterns(matcher, host, target);
+  return settled(best);
+}
+
+function considerNames(matcher: CompiledMatcher, host: string, below: boolean, target: Target | null): Best {
   startAnew();
-  const { byHost } = matcher;
-  consider(matcher, byHost.get(host), below ? SUBDOMAINS : EXACT);
-  if (!isAddress(host)) {
-    for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
-      consider(matcher, byHost.get(host.slice(dot + 1)), SUBDOMAINS);
+  const { parts } = matcher;
+  const whole = isAddress(host);
+  const labels = askAbout(host, whole);
+  for (let p = 0; p < parts.length; p++) {
+    const part = parts[p]!;
+    if (part.table.names === 0) continue;
+    for (let label = labels - 1; label >= 0; label--) {
+      const first = firstOf(part.table, label);
+      if (first === NONE) continue;
+      // A parent's (or `below`) only where they reach down.
+      const unfit = below || label < labels - 1 ? EXACT : SUBDOMAINS;
+      const { next, kinds } = part.table;
+      for (let entry = first; entry !== NONE; entry = next[entry]!) {
+        const kind = kinds[entry]! & KIND_BITS;
+        if (kind !== unfit) consider(matcher, part, entry, kind === EXACT ? 1000 : 1999 - label, target);
+      }
     }
-  } else if (matcher.ranges.length > 0) considerRanges(matcher, familyOf(host), numberOf(host));
-  return settled(matcher);
-}
-
-function startAnew(): void {
-  best.steering = best.blocking = best.allowing = best.blockingByHand = NONE;
-}
-
-function settled(matcher: CompiledMatcher): Best {
-  if (best.steering !== NONE) {
-    const action = actionOf(matcher, best.steering);
-    if (action.do === 'route' && action.filter === 'off') best.blocking = best.blockingByHand;
   }
+  if (whole) considerRanges(matcher, familyOf(host), null, target, host);
   return best;
 }
 
-function considerRanges(matcher: CompiledMatcher, family: Family, number: bigint): void {
-  for (const { family: theirs, prefix, byBits } of matcher.ranges) {
-    if (theirs === family) consider(matcher, byBits.get(number >> freeBits(family, prefix)), EXACT);
-  }
+function startAnew(): void {
+  best.steering = best.blocking = best.allowing = best.blockingByHand = best.maybe = NONE;
+  best.steeringAction = null;
+  best.isMaybe = best.isConditional = false;
 }
 
-/** Takes the entries of one chain into account; a parent's (or `below`) only where they reach down. */
-function consider(matcher: CompiledMatcher, first: number | undefined, as: Kind): void {
-  if (first === undefined) return;
-  const { entries } = matcher;
-  for (let index = first; index !== NONE; index = entries.next[index]!) {
-    const kind = entries.kind[index];
-    if (as === SUBDOMAINS ? kind === EXACT : kind === SUBDOMAINS) continue;
-    switch (actionOf(matcher, index).do) {
-      case 'route':
-      case 'off':
-        if (isBetter(entries, index, best.steering)) best.steering = index;
-        break;
-      case 'allow':
-        if (isBetter(entries, index, best.allowing)) best.allowing = index;
-        break;
-      case 'block':
-        if (isBetter(entries, index, best.blocking)) best.blocking = index;
-        if (ownerOf(entries, index).list === undefined && isBetter(entries, index, best.blockingByHand))
-          best.blockingByHand = index;
-        break;
+function settled(found: Best): Best {
+  const action = found.steeringAction;
+  if (action?.do === 'route' && action.filter === 'off') {
+    found.blocking = found.blockingByHand;
+    found.blockingRank = found.blockingByHandRank;
+  }
+  // It might win only where nothing that surely holds steers before it.
+  found.isMaybe = found.maybe !== NONE && (found.steering === NONE || found.maybeRank <= found.steeringRank);
+  return found;
+}
+
+function considerRanges(
+  matcher: CompiledMatcher,
+  family: Family,
+  number: bigint | null,
+  target: Target | null,
+  host = '',
+): void {
+  let asked = number;
+  for (const part of matcher.parts) {
+    for (const { family: theirs, prefix, byBits } of part.index.ranges) {
+      if (theirs !== family) continue;
+      asked ??= numberOf(host);
+      const entries = byBits.get(asked >> freeBits(family, prefix));
+      if (entries === undefined) continue;
+      const rank = 3000 - (family === 6 ? prefix : prefix + 96);
+      for (const entry of entries) consider(matcher, part, entry, rank, target);
     }
   }
 }
 
-function isBetter(entries: Entries, index: number, than: number): boolean {
-  if (than === NONE) return true;
-  const difference = entries.rank[index]! - entries.rank[than]!;
-  return difference < 0 || (difference === 0 && index < than);
+function considerPatterns(matcher: CompiledMatcher, host: string, target: Target | null): void {
+  for (const part of matcher.parts) {
+    const { keywords, regexes } = part.index;
+    if (keywords !== null) {
+      for (let at = 0; at < host.length - 1; at++) {
+        const there = keywords.get(pairAt(host, at));
+        if (there === undefined) continue;
+        for (const { text, entry } of there)
+          if (host.startsWith(text, at)) consider(matcher, part, entry, PATTERN_RANK, target);
+      }
+    }
+    for (const { regex, entry } of regexes)
+      if (isFoundIn(regex, host)) consider(matcher, part, entry, PATTERN_RANK, target);
+  }
 }
 
-function winnerOf(matcher: CompiledMatcher, { steering, blocking, allowing }: Best): number {
+/** Takes an entry into account that fits the host. */
+function consider(
+  matcher: CompiledMatcher,
+  part: Part,
+  entry: number,
+  byKind: number,
+  target: Target | null,
+): void {
+  const { table } = part;
+  const kind = table.kinds[entry]!;
+  const owner = ownerAt(part, entry);
+  const action = (kind & ALLOWS) === 0 ? owner.action : exceptionOf(owner.action);
+  const index = part.first + entry;
+  let rank = owner.rank ?? byKind;
+  if ((kind & CONDITIONAL) !== 0) {
+    const condition = table.conditions.get(entry)!;
+    if (owner.rank === undefined) rank -= precedenceOf(condition);
+    best.isConditional = true;
+    if (target === null) {
+      const sends = action.do === 'route' || action.do === 'block';
+      if (sends && (best.maybe === NONE || rank < best.maybeRank)) {
+        best.maybe = index;
+        best.maybeRank = rank;
+      }
+      return;
+    }
+    if (!holds(condition, target)) return;
+  }
+  switch (action.do) {
+    case 'route':
+    case 'off':
+      if (isBetter(matcher, index, rank, best.steering, best.steeringRank)) {
+        best.steering = index;
+        best.steeringRank = rank;
+        best.steeringAction = action;
+      }
+      break;
+    case 'allow':
+      if (isBetter(matcher, index, rank, best.allowing, best.allowingRank)) {
+        best.allowing = index;
+        best.allowingRank = rank;
+      }
+      break;
+    case 'block':
+      if (isBetter(matcher, index, rank, best.blocking, best.blockingRank)) {
+        best.blocking = index;
+        best.blockingRank = rank;
+      }
+      if (
+        owner.list === undefined &&
+        isBetter(matcher, index, rank, best.blockingByHand, best.blockingByHandRank)
+      ) {
+        best.blockingByHand = index;
+        best.blockingByHandRank = rank;
+      }
+      break;
+  }
+}
+
+function isBetter(matcher: CompiledMatcher, index: number, rank: number, than: number, thanRank: number): boolean {
+  if (than === NONE || rank < thanRank) return true;
+  return rank === thanRank && isEarlier(matcher, index, than);
+}
+
+/** In the order of the file. Within a table names and others are numbered apart, so the line says. */
+function isEarlier(matcher: CompiledMatcher, index: number, than: number): boolean {
+  const a = partOf(matcher, index);
+  const b = partOf(matcher, than);
+  if (a !== b) return a.first < b.first;
+  const line = a.table.lines[index - a.first]!;
+  const other = a.table.lines[than - a.first]!;
+  return line < other || (line === other && index < than);
+}
+
+function partOf({ parts }: CompiledMatcher, index: number): Part {
+  for (let p = parts.length - 1; p > 0; p--) if (parts[p]!.first <= index && parts[p]!.table.size > 0) return parts[p]!;
+  return parts[0]!;
+}
+
+function ownerAt({ owner, owners, table }: Part, entry: number): Owner {
+  return owner ?? owners[table.lines[entry]! - 1]!;
+}
+
+function winnerOf(matcher: CompiledMatcher, found: Best): number {
+  const { steering, blocking, blockingRank, allowing, allowingRank } = found;
   let winner = steering;
-  if (blocking !== NONE && isBetter(matcher.entries, blocking, winner)) winner = blocking;
-  if (allowing !== NONE && isBetter(matcher.entries, allowing, winner)) winner = allowing;
+  let rank = found.steeringRank;
+  if (blocking !== NONE && isBetter(matcher, blocking, blockingRank, winner, rank)) {
+    winner = blocking;
+    rank = blockingRank;
+  }
+  if (allowing !== NONE && isBetter(matcher, allowing, allowingRank, winner, rank)) winner = allowing;
   return winner;
 }
 
 function decisionOf(matcher: CompiledMatcher, found: Best): Decision {
-  if (verdictOfBest(matcher, found) !== DIRECT) return steeredDecisionOf(matcher, found, '');
+  const winner = winnerOf(matcher, found);
+  const isSteered = winner !== NONE && (winner === found.blocking || found.steeringAction?.do === 'route');
+  if (isSteered) return steeredDecisionOf(matcher, found, '');
   const { steering } = found;
   return steering === NONE ? NOT_STEERED : { steered: false, because: becauseOf(matcher, steering) };
 }
@@ -304,10 +546,13 @@ function steeredDecisionOf(matcher: CompiledMatcher, found: Best, defaultRoute: 
   const winner = winnerOf(matcher, found);
   if (winner !== NONE && winner === blocking) return blocked(becauseOf(matcher, blocking));
   const overrules =
-    winner !== NONE && winner === allowing && blocking !== NONE && isBetter(matcher.entries, blocking, steering);
+    winner !== NONE &&
+    winner === allowing &&
+    blocking !== NONE &&
+    isBetter(matcher, blocking, found.blockingRank, steering, found.steeringRank);
   const allowedBy = overrules ? becauseOf(matcher, allowing) : undefined;
   const because = steering === NONE ? UNNAMED : becauseOf(matcher, steering);
-  const action = steering === NONE ? null : actionOf(matcher, steering);
+  const action = found.steeringAction;
   if (action?.do === 'route') {
     const { route, filter, cache, inspect, local } = action;
     return { steered: true, route, filter, cache, inspect, local, because, allowedBy };
@@ -336,20 +581,19 @@ function blocked(blockedBy: Because): SteeredDecision {
   };
 }
 
-function becauseOf({ entries }: CompiledMatcher, index: number): Because {
-  const { id, list } = ownerOf(entries, index);
-  const subject = entries.subject[index]!;
-  const kind = KINDS[entries.kind[index]!]!;
-  const text = subject.includes('/') ? subject : formatMatcher({ kind, host: subject });
-  return list === undefined ? { rule: id, text } : { rule: id, text, list, line: entries.line[index] };
+function becauseOf(matcher: CompiledMatcher, index: number): Because {
+  const part = partOf(matcher, index);
+  const { table } = part;
+  const entry = index - part.first;
+  const { id, list } = ownerAt(part, entry);
+  const when = table.conditions.get(entry);
+  const text = formatMatcher(matcherAt(table, entry)) + (when ? ` ${formatCondition(when)}` : '');
+  return list === undefined ? { rule: id, text } : { rule: id, text, list, line: table.lines[entry]! };
 }
 
-function actionOf({ entries }: CompiledMatcher, index: number): Action {
-  return entries.allows[index] === 1 ? ALLOW : ownerOf(entries, index).action;
-}
-
-function ownerOf(entries: Entries, index: number): Owner {
-  return entries.owners[entries.owner[index]!]!;
+/** What an exception of a list does: the host is not what the list makes of others. */
+function exceptionOf(action: Action): Action {
+  return action.do === 'route' ? OFF_ACTION : ALLOW;
 }
 
 /** `block` is a route by name and an action by nature. */

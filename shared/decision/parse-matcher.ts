@@ -2,11 +2,14 @@
 import { isAddress, normalizeHost } from '../endpoint.ts';
 import type { Matcher } from './rule.ts';
 
+/** What the one notation writes. */
+export type HostMatcher = Exclude<Matcher, { kind: 'keyword' | 'regex' }>;
+
 /**
  * `example.com` (with its subdomains), `.example.com` (subdomains only), `=example.com` (this host only), an address, or an address
  * range `10.0.0.0/8`. Answers with a sentence where the text is none of them.
  */
-export function parseMatcher(text: string): Matcher | string {
+export function parseMatcher(text: string): HostMatcher | string {
   if (text.includes('*')) {
     return `"${text}" has a "*": write .example.com for subdomains only, or example.com for the domain with its subdomains`;
   }
@@ -19,7 +22,7 @@ export function parseMatcher(text: string): Matcher | string {
   return { kind: mark === '.' ? 'subdomains' : mark === '=' ? 'exact' : 'suffix', host };
 }
 
-function parseCidr(text: string, slash: number): Matcher | string {
+function parseCidr(text: string, slash: number): HostMatcher | string {
   const written = text.slice(0, slash);
   const address = normalizeHost(written);
   const digits = text.slice(slash + 1);
@@ -34,7 +37,7 @@ function parseCidr(text: string, slash: number): Matcher | string {
     : { kind: 'cidr', address, prefix };
 }
 
-/** The text that `parseMatcher` reads as this matcher. */
+/** The text that `parseMatcher` reads as this matcher; of keywords and expressions, what a person is told. */
 export function formatMatcher(matcher: Matcher): string {
   switch (matcher.kind) {
     case 'exact':
@@ -45,5 +48,9 @@ export function formatMatcher(matcher: Matcher): string {
       return `.${matcher.host}`;
     case 'cidr':
       return `${matcher.address}/${matcher.prefix}`;
+    case 'keyword':
+      return `keyword ${matcher.text}`;
+    case 'regex':
+      return `regex ${matcher.source}`;
   }
 }

@@ -1,4 +1,5 @@
 // The words of a decision: what a rule is made of, and what deciding gives back.
+import type { RuleTable } from './rule-table.ts';
 
 export type RouteName = string;
 /** off: lists do not block here; standard: block lists apply. (strict is reserved.) */
@@ -17,7 +18,30 @@ export type Matcher =
   /** Its subdomains only: `.example.com`. */
   | { readonly kind: 'subdomains'; readonly host: string }
   /** An address range; matches where the URL's host is an address. `address` is in normal form. */
-  | { readonly kind: 'cidr'; readonly address: string; readonly prefix: number };
+  | { readonly kind: 'cidr'; readonly address: string; readonly prefix: number }
+  /** Every name that has this text in it, in small letters. Addresses have no name. */
+  | { readonly kind: 'keyword'; readonly text: string }
+  /** Every name in which this expression is found (see name-regex.ts). */
+  | { readonly kind: 'regex'; readonly source: string };
+
+/** What has to hold beside the host. What is not known of a target does not hold. */
+export interface Condition {
+  readonly ports?: readonly { readonly from: number; readonly to: number }[] | undefined;
+  /** The beginning of the path. */
+  readonly path?: string | undefined;
+  readonly times?: readonly TimeSpan[] | undefined;
+  /** In a tunnel nobody sees a path: the rule then counts for the whole host. */
+  readonly wholeHost?: boolean | undefined;
+}
+
+/** Of the local week. Where `to` is not after `from`, it ends on the next day. */
+export interface TimeSpan {
+  /** Bit 0 is Sunday: the days on which it begins. */
+  readonly days: number;
+  /** Minutes of the day; `to` is not part of it. */
+  readonly from: number;
+  readonly to: number;
+}
 
 /** What a rule does with what it matches. */
 export type Action =
@@ -40,6 +64,7 @@ export type Action =
 /** One hand-written rule (from sites or rules). */
 export interface Rule {
   readonly matcher: Matcher;
+  readonly when?: Condition | undefined;
   readonly action: Action;
   /** Given by hand; smaller wins. Absent: by how specific the matcher is. */
   readonly rank?: number | undefined;
@@ -55,14 +80,15 @@ export interface RuleList {
   readonly name: string;
   /** `lists[0]`. */
   readonly id: string;
-  readonly entries: readonly ListEntry[];
+  readonly table: RuleTable;
 }
 
 export interface ListEntry {
   readonly matcher: Matcher;
+  readonly when?: Condition | undefined;
   /** Line in the file, from 1. */
   readonly line: number;
-  /** An exception line of the list (adblock `@@`), acting as allow. */
+  /** An exception of the list (`@@`): acts as allow in a list that blocks, as off in one that routes. */
   readonly allow?: boolean | undefined;
 }
 
@@ -103,5 +129,8 @@ export interface DecisionTarget {
   readonly scheme: string;
   readonly host: string;
   readonly port: number;
+  /** Absent in a tunnel. */
   readonly path?: string | undefined;
+  /** Minute of the local week, from Sunday 00:00; needed only where a rule looks at the time. */
+  readonly minute?: number | undefined;
 }
