@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { Config } from '../shared/config.ts';
+import { type ListSource, nameOfList } from '../shared/config/rules.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
 import { compilePac } from '../shared/decision/compile-pac.ts';
 import { compileTable } from '../shared/decision/compile-table.ts';
@@ -26,6 +27,7 @@ import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from
 import { openSitesFile } from './control/sites-file.ts';
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
+import { placeOfRemoteList } from './filter/remote-lists.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
 import { findOpenListener, isOpen, reachableAt } from './guard/listen-place.ts';
 import { findOwnerUnknown } from './guard/owner.ts';
@@ -101,8 +103,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const lists = makeListFiles();
   const log = new TrafficLog(initial.config.log.recent);
   let logFile: LogFile | null = null;
+  const placeOfList = ({ file, url }: ListSource) =>
+    url === undefined ? pathFromConfig(configFile, file!) : placeOfRemoteList(folder, url);
   const load = async ({ config, rules, document }: ParsedConfig): Promise<InForce> => {
-    const loaded = lists.load(config.lists, file => pathFromConfig(configFile, file));
+    const loaded = await lists.load(config.lists, placeOfList);
     for (const problem of loaded.problems) warn(problem);
     if (loaded.missing.length > 0) {
       const faults = loaded.missing.map(({ index, message }) => ({ path: ['lists', index], message }));
@@ -220,6 +224,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
 
   // The file, live.
   const live: LiveConfig = followConfig(store, initial, {
+    placeOfList,
     async onConfig(parsed) {
       const before = worker.furnished.config;
       const next = await load(parsed);
@@ -307,8 +312,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
           routes: ['companion', ...Object.keys(config.routes)],
           default: config.default,
           rules: config.rules.length,
-          lists: config.lists.map(({ file, action }) => ({
-            file,
+          lists: config.lists.map(({ file, url, action }) => ({
+            file: nameOfList({ file, url }),
             route: action.do === 'route' ? action.route : action.do,
           })),
           problem: live.problem,

@@ -2,7 +2,8 @@
 // validated, and what is sent is what structured clone can carry.
 import type { Config } from '../shared/config.ts';
 import type { Explanation } from '../shared/control.ts';
-import type { ListEntry, Rule, RuleList, RuleSource } from '../shared/decision/rule.ts';
+import type { Rule, RuleList, RuleSource } from '../shared/decision/rule.ts';
+import type { RuleTable } from '../shared/decision/rule-table.ts';
 import type { Endpoint } from '../shared/endpoint.ts';
 import type { Exchange } from '../shared/exchange.ts';
 import type { Milliseconds } from '../shared/units.ts';
@@ -16,7 +17,7 @@ export interface SentConfig {
   readonly tls: InForce['tls'];
   readonly hops: InForce['hops'];
   readonly rules: readonly Rule[];
-  readonly lists: readonly (Omit<RuleList, 'entries'> & { readonly entries: readonly ListEntry[] | number })[];
+  readonly lists: readonly (Omit<RuleList, 'table'> & { readonly table: RuleTable | number })[];
 }
 
 /** How a chain fared is of use only under the file that it was found out by; `revision` null: it holds under any. */
@@ -82,8 +83,8 @@ export function pack(
   before: RuleSource | null,
 ): SentConfig {
   const lists = source.lists.map(list => {
-    const place = before === null ? -1 : before.lists.findIndex(({ entries }) => entries === list.entries);
-    return { ...list, entries: place < 0 ? list.entries : place };
+    const place = before === null ? -1 : before.lists.findIndex(({ table }) => table === list.table);
+    return { ...list, table: place < 0 ? list.table : place };
   });
   return { revision, config, tls, hops, rules: source.rules, lists };
 }
@@ -92,9 +93,9 @@ export function pack(
 export function unpack({ rules, lists }: SentConfig, before: RuleSource | null): RuleSource {
   return {
     rules,
-    lists: lists.map(({ entries, ...list }) => ({
+    lists: lists.map(({ table, ...list }) => ({
       ...list,
-      entries: typeof entries === 'number' ? before!.lists[entries]!.entries : entries,
+      table: typeof table === 'number' ? before!.lists[table]!.table : table,
     })),
   };
 }

@@ -28,6 +28,7 @@ export async function checkConfig(path: string, judges: readonly Judge[] = []): 
 async function missingLists(configPath: string, config: Config): Promise<PathProblem[]> {
   const found = await Promise.all(
     config.lists.map(async ({ file }, i): Promise<PathProblem | null> => {
+      if (file === undefined) return null;
       try {
         await access(pathFromConfig(configPath, file), constants.R_OK);
         return null;

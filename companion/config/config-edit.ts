@@ -101,7 +101,7 @@ export function addAllowRule(text: string, host: string, fileName = 'detour.yaml
   const before = parseConfig(text, fileName);
   const matcher = parseMatcher(host);
   if (typeof matcher === 'string') throw new EditError(`${matcher}.`);
-  const rule: ConfigRule = { matcher, rank: undefined, action: { do: 'allow' } };
+  const rule: ConfigRule = { matcher, when: undefined, rank: undefined, action: { do: 'allow' } };
   if (before.config.rules.some(other => isDeepStrictEqual(other, rule))) return text;
   const editing = new Editing(before);
   editing.addToList('rules', `{ host: ${formatScalar(host)}, allow: true }`);

@@ -77,8 +77,11 @@ export function rulesOf(config: Config): Rule[] {
   return rules;
 }
 
-function isClosed({ routes }: Config, route: string): boolean {
-  return Object.hasOwn(routes, route) && routes[route]!.else === undefined;
+/** Whether no chain of a route is the companion's own connection. */
+function isClosed(config: Config, name: string): boolean {
+  const route = Object.hasOwn(config.routes, name) ? config.routes[name]! : null;
+  if (route === null || route.else !== undefined || route.pick === 'auto') return false;
+  return route.chains.every(chain => (typeof chain === 'string' ? isClosed(config, chain) : chain.length > 0));
 }
 
 function problemOf(issue: v.BaseIssue<unknown>, document: YamlSource): ConfigProblem {

@@ -4,6 +4,7 @@ import { type FSWatcher, watch } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config } from '../../shared/config.ts';
+import type { ListSource } from '../../shared/config/rules.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import { ConfigError } from './config-error.ts';
 import type { ParsedConfig } from './config-file.ts';
@@ -23,6 +24,8 @@ export interface LiveConfigOptions {
   readonly onProblem: (error: ConfigError | null) => void;
   /** Files beside the lists that a configuration is made from, as written: a change of one counts as one of a list. */
   readonly otherFiles?: (config: Config) => readonly string[];
+  /** Where the file of a list is; without: where the configuration says. */
+  readonly placeOfList?: (list: ListSource) => string;
   /** Events come in bunches: so long after the last one the file is read. */
   readonly settle?: Milliseconds;
   /** How often is looked without an event. */
@@ -44,6 +47,7 @@ export interface LiveConfig {
 /** Follows a file that was read as `initial`. */
 export function followConfig(store: ConfigStore, initial: ParsedConfig, options: LiveConfigOptions): LiveConfig {
   const { onConfig, onProblem, otherFiles = () => [], settle = 100, pollInterval = 2_000 } = options;
+  const placeOfList = options.placeOfList ?? (({ file }: ListSource) => pathFromConfig(store.path, file!));
   let current = initial;
   let problem: ConfigError | null = null;
   let closed = false;
@@ -62,10 +66,10 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
     return done;
   };
 
-  const listPaths = () =>
-    [...current.config.lists.map(({ file }) => file), ...otherFiles(current.config)].map(file =>
-      pathFromConfig(store.path, file),
-    );
+  const listPaths = () => [
+    ...current.config.lists.map(placeOfList),
+    ...otherFiles(current.config).map(file => pathFromConfig(store.path, file)),
+  ];
 
   const report = (error: ConfigError | null) => {
     if (error?.message === problem?.message) return;

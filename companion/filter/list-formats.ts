@@ -5,7 +5,15 @@ import { compileNameRegex } from '../../shared/decision/name-regex.ts';
 import { isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { EXACT, SUFFIX } from '../../shared/decision/rule-table.ts';
 import type { Condition } from '../../shared/decision/rule.ts';
-import { type AddEntry, addHost, addMatcher, hostsLines, type LineReader, shorten, withoutComment } from './list-parser.ts';
+import {
+  type AddEntry,
+  addHost,
+  addMatcher,
+  hostsLines,
+  type LineReader,
+  shorten,
+  withoutComment,
+} from './list-parser.ts';
 
 /** A reader for one reading of one file: some formats remember what stood above a line. */
 export function readerOf(format: ListFormat): LineReader {
@@ -42,7 +50,8 @@ const autoproxyLines: LineReader = {
     if (line[0] === '!' || /^\[autoproxy/i.test(line)) return null;
     const allow = line.startsWith('@@');
     const text = allow ? line.slice(2) : line;
-    if (text.length > 1 && text.startsWith('/') && text.endsWith('/')) return addUrlRegex(text.slice(1, -1), add, allow);
+    if (text.length > 1 && text.startsWith('/') && text.endsWith('/'))
+      return addUrlRegex(text.slice(1, -1), add, allow);
     if (text.startsWith('||')) return addUrlPart(text.slice(2), 'suffix', add, allow, line);
     if (text.startsWith('|')) {
       const url = /^\|https?:\/\/(.*)$/i.exec(text);
@@ -84,7 +93,11 @@ function addUrlPart(
 }
 
 /** `*.x*.example.com`: the stars stand for anything. */
-function addWildcard(text: string, put: (matcher: { kind: 'regex'; source: string }) => void, line: string): string | null {
+function addWildcard(
+  text: string,
+  put: (matcher: { kind: 'regex'; source: string }) => void,
+  line: string,
+): string | null {
   const source = `^${text
     .toLowerCase()
     .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
@@ -118,8 +131,9 @@ function switchyLines(): LineReader {
     plain: null,
     read(line, add) {
       if (line[0] === ';' || line[0] === '#') {
-        if (/^#BEGIN/.test(line)) isOld = true;
-        return isOld && /^#BEGIN/.test(line) ? 'is of the old SwitchySharp format, which is not read' : null;
+        if (!line.startsWith('#BEGIN')) return null;
+        isOld = true;
+        return 'is of the old SwitchySharp format, which is not read';
       }
       if (/^\[SwitchyOmega/i.test(line)) return null;
       if (line[0] === '@') {
@@ -196,7 +210,11 @@ function addSwitchy(text: string, add: AddEntry, allow: boolean, line: string): 
 }
 
 /** `*.example.com` takes example.com along, `**.example.com` does not; several with `|` between. */
-function addHostWildcards(pattern: string, put: (matcher: Parameters<typeof addMatcher>[0]) => void, line: string): string | null {
+function addHostWildcards(
+  pattern: string,
+  put: (matcher: Parameters<typeof addMatcher>[0]) => void,
+  line: string,
+): string | null {
   for (const one of pattern.split('|')) {
     const text = one.trim();
     const domain = /^(\*\*?)\.([^*?]+)$/.exec(text);

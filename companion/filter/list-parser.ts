@@ -3,7 +3,7 @@
 import { isAddress, normalizeHost } from '../../shared/endpoint.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
 import type { ListEntry, Matcher } from '../../shared/decision/rule.ts';
-import { EXACT, RuleTableMaker, type RuleTable, SUFFIX } from '../../shared/decision/rule-table.ts';
+import { type EXACT, RuleTableMaker, type RuleTable, SUFFIX } from '../../shared/decision/rule-table.ts';
 import { allSteps } from '../../shared/steps.ts';
 import { MiB, type Bytes } from '../../shared/units.ts';
 

@@ -3,7 +3,8 @@
 // (sign-in callbacks need it).
 import type { Browser, WebRequest } from 'webextension-polyfill';
 import { openTable, type SteeringTable } from '../../shared/decision/compile-table.ts';
-import { BLOCKED, OPEN, STEERED } from '../../shared/decision/decide.ts';
+import { BLOCKED, OFF, OPEN, STEERED } from '../../shared/decision/decide.ts';
+import { MAX_CONFINED } from '../../shared/decision/patterns.ts';
 import { formatHost } from '../../shared/endpoint.ts';
 
 /** More names than the browser's rules should hold: then everything but loopback is treated as though it were steered. */
@@ -14,7 +15,9 @@ const MAX_ALONE = 500;
 const MAX_DEPTH = 128;
 /** First of the rules for one host alone; below it two for each depth. */
 const FIRST_ALONE = 2 * MAX_DEPTH + 2;
-const LAST_ID = FIRST_ALONE + 2 * MAX_ALONE;
+/** Of the rules for keywords and expressions, below all others in rank. */
+const FIRST_PATTERN = FIRST_ALONE + 2 * MAX_ALONE;
+const LAST_ID = FIRST_PATTERN + MAX_CONFINED;
 const ALL_IDS = Array.from({ length: LAST_ID }, (_, i) => i + 1);
 const RESOURCE_TYPES = ['main_frame', 'sub_frame', 'script'];
 /** Tabs of which it is remembered what was loaded confined, and hosts in each (Firefox). */
@@ -42,6 +45,7 @@ interface NetRule {
   readonly condition: { readonly resourceTypes: readonly string[] } & (
     | { readonly requestDomains: readonly string[]; readonly urlFilter?: string }
     | { readonly excludedRequestDomains: readonly string[] }
+    | { readonly regexFilter: string }
   );
 }
 
@@ -56,14 +60,16 @@ export function localNetworkRules(table: SteeringTable): NetRule[] {
   const free = new Map<string, number>();
   /** Of two minds: the host itself may what its subdomains may not, or the other way round. */
   const alone: [host: string, depth: number, action: object][] = [];
+  const { patterns } = table;
+  if (patterns !== null && patterns.confined === null) return confineAll();
   for (const [host, own, below] of openTable(table).names()) {
     const depth = host.split('.').length;
     if (isLoopback(host)) continue;
     const isGuarded = isConfined(below) || (isConfined(own) && below !== OPEN);
     if (isGuarded) guarded.push([host, depth]);
-    else free.set(host, depth);
-    if (guarded.length > MAX_NAMES)
-      return [{ id: 1, priority: 1, action: CONFINE, condition: { excludedRequestDomains: LOOPBACK, resourceTypes } }];
+    // Keywords and expressions may steer what is below the others.
+    else if (patterns === null || below === OFF || below === OPEN) free.set(host, depth);
+    if (guarded.length > MAX_NAMES) return confineAll();
     if (own === OPEN && isGuarded) alone.push([host, depth, LET_BE]);
     if (isConfined(own) && !isGuarded) alone.push([host, depth, CONFINE]);
   }
@@ -78,7 +84,7 @@ export function localNetworkRules(table: SteeringTable): NetRule[] {
   };
   const guardedNames = new Set(free.size === 0 ? [] : guarded.map(([host]) => host));
   for (const [host, depth] of guarded) put(isBelow(host, free) ? 2 * depth + 1 : 1, host);
-  for (const [host, depth] of free) if (isBelow(host, guardedNames)) put(2 * depth, host);
+  for (const [host, depth] of free) if (patterns !== null || isBelow(host, guardedNames)) put(2 * depth, host);
   const rules: NetRule[] = [...layers].map(([id, requestDomains]) => ({
     id,
     // Where two rules speak of one name, the id tells which is the closer one.
@@ -97,7 +103,14 @@ export function localNetworkRules(table: SteeringTable): NetRule[] {
         condition: { requestDomains: [host], urlFilter: `|${scheme}://${host}^`, resourceTypes },
       });
   }
+  for (const [i, regexFilter] of (patterns?.confined ?? []).entries())
+    rules.push({ id: FIRST_PATTERN + i, priority: 1, action: CONFINE, condition: { regexFilter, resourceTypes } });
   return rules;
+}
+
+function confineAll(): NetRule[] {
+  const condition = { excludedRequestDomains: LOOPBACK, resourceTypes: RESOURCE_TYPES };
+  return [{ id: 1, priority: 1, action: CONFINE, condition }];
 }
 
 const isConfined = (verdict: number) => verdict === STEERED || verdict === BLOCKED;

@@ -185,9 +185,7 @@ export const RuleSchema = v.pipe(
   v.transform((rule): ConfigRule => ({
     matcher:
       rule.host ??
-      (rule.keyword === undefined
-        ? { kind: 'regex', source: rule.regex! }
-        : { kind: 'keyword', text: rule.keyword }),
+      (rule.keyword === undefined ? { kind: 'regex', source: rule.regex! } : { kind: 'keyword', text: rule.keyword }),
     when:
       rule.port === undefined && rule.path === undefined && rule.time === undefined
         ? undefined

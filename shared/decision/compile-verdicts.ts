@@ -6,7 +6,15 @@
 import { isAddress } from '../endpoint.ts';
 import { allSteps } from '../steps.ts';
 import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
-import { type CompiledMatcher, DIRECT, type Verdict, verdictBelow, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
+import {
+  type CompiledMatcher,
+  DIRECT,
+  type Verdict,
+  verdictBelow,
+  VERDICTS,
+  verdictOf,
+  verdictOfNumber,
+} from './decide.ts';
 import { compilePatterns, type Patterns } from './patterns.ts';
 import { isFirst, nameAt } from './rule-table.ts';
 

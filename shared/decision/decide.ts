@@ -205,11 +205,7 @@ export function decide(matcher: CompiledMatcher, target: Target): Decision {
  * The same for what has reached the companion: it came here, so it is steered whatever a rule says, by the default route where no rule
  * names one; `because` stays the rule that would not have steered it, or `default`.
  */
-export function decideForCompanion(
-  matcher: CompiledMatcher,
-  target: Target,
-  defaultRoute: RouteName,
-): SteeredDecision {
+export function decideForCompanion(matcher: CompiledMatcher, target: Target, defaultRoute: RouteName): SteeredDecision {
   const memory = matcher.decidedForCompanion;
   if (memory.route !== defaultRoute) {
     memory.route = defaultRoute;
@@ -439,13 +435,7 @@ function considerPatterns(matcher: CompiledMatcher, host: string, target: Target
 }
 
 /** Takes an entry into account that fits the host. */
-function consider(
-  matcher: CompiledMatcher,
-  part: Part,
-  entry: number,
-  byKind: number,
-  target: Target | null,
-): void {
+function consider(matcher: CompiledMatcher, part: Part, entry: number, byKind: number, target: Target | null): void {
   const { table } = part;
   const kind = table.kinds[entry]!;
   const owner = ownerAt(part, entry);
@@ -486,10 +476,7 @@ function consider(
         best.blocking = index;
         best.blockingRank = rank;
       }
-      if (
-        owner.list === undefined &&
-        isBetter(matcher, index, rank, best.blockingByHand, best.blockingByHandRank)
-      ) {
+      if (owner.list === undefined && isBetter(matcher, index, rank, best.blockingByHand, best.blockingByHandRank)) {
         best.blockingByHand = index;
         best.blockingByHandRank = rank;
       }

@@ -76,7 +76,8 @@ export function urlRegexOf(source: string): string | null {
     written.push(`${isAnchored ? '' : '[^/:?#]*'}${rest.map(write).join('')}`);
   }
   const whole = `^https?://(?:${written.join('|')})`;
-  return whole.length > 500 ? null : whole;
+  // Browsers take no expression that needs much memory, and with one none at all.
+  return whole.length > 200 || /\{\d*,?\d{2}/.test(whole) ? null : whole;
 }
 
 const SYMBOLS = Uint8Array.from({ length: 128 }, (_, code) => {
@@ -129,7 +130,15 @@ function parse(source: string): Node {
     const sign = match[0][0];
     const least = sign === '{' ? Number(match[1]) : sign === '+' ? 1 : 0;
     const most =
-      sign === '?' ? 1 : sign !== '{' ? Infinity : match[2] === undefined ? least : match[3] ? Number(match[3]) : Infinity;
+      sign === '?'
+        ? 1
+        : sign !== '{'
+          ? Infinity
+          : match[2] === undefined
+            ? least
+            : match[3]
+              ? Number(match[3])
+              : Infinity;
     if (least > MAX_REPEATS || (most !== Infinity && most > MAX_REPEATS) || most < least)
       throw new Unfit(`has a repetition that is none, or of more than ${MAX_REPEATS}`);
     return { is: 'repeat', part, least, most };

@@ -35,7 +35,7 @@ export interface Patterns {
 }
 
 /** More of them have no place among a browser's own rules. */
-const MAX_CONFINED = 500;
+export const MAX_CONFINED = 500;
 
 /** Null where there are none. */
 export function compilePatterns(matcher: CompiledMatcher): Patterns | null {

@@ -219,7 +219,8 @@ export function firstOf(table: RuleTable, label: number): number {
 export function isFirst(table: RuleTable, entry: number): boolean {
   const { bytes, starts, slots } = table;
   let hash = SEED;
-  for (let i = starts[entry + 1]! - 1, start = starts[entry]!; i >= start; i--) hash = Math.imul(hash ^ bytes[i]!, PRIME);
+  for (let i = starts[entry + 1]! - 1, start = starts[entry]!; i >= start; i--)
+    hash = Math.imul(hash ^ bytes[i]!, PRIME);
   const mask = slots.length - 1;
   let slot = slotOf(hash) & mask;
   while (slots[slot] !== entry && slots[slot] !== NONE) {

@@ -3,13 +3,14 @@ import { expect, test } from 'vitest';
 import * as v from 'valibot';
 import { pack, unpack } from '../../companion/worker-messages.ts';
 import type { RuleList } from '../../shared/decision/rule.ts';
+import { ruleTableOf } from '../../shared/decision/rule-table.ts';
 import { ConfigSchema } from '../../shared/config.ts';
 
 const list = (name: string, host: string): RuleList => ({
   action: { do: 'block' },
   name,
   id: `lists.${name}`,
-  entries: [{ matcher: { kind: 'suffix', host }, line: 1 }],
+  table: ruleTableOf([{ matcher: { kind: 'suffix', host }, line: 1 }]),
 });
 
 test('a list travels once: later it is known by its place, also where it has moved or does something else now', () => {
@@ -28,8 +29,8 @@ test('a list travels once: later it is known by its place, also where it has mov
   const [a, b] = first.lists as [RuleList, RuleList];
   const second = { rules: [], lists: [list('new', 'c.test'), { ...b, rank: 3 }, a] };
   const again = travel(pack(2, { config, source: second, tls: null, hops: {} }, first));
-  expect(again.lists.map(({ entries }) => entries)).toEqual([second.lists[0]!.entries, 1, 0]);
+  expect(again.lists.map(({ table }) => table)).toEqual([second.lists[0]!.table, 1, 0]);
   const arrivedAgain = unpack(again, arrived);
   expect(arrivedAgain).toEqual(second);
-  expect(arrivedAgain.lists[1]!.entries).toBe(arrived.lists[1]!.entries);
+  expect(arrivedAgain.lists[1]!.table).toBe(arrived.lists[1]!.table);
 });

@@ -14,7 +14,8 @@ import { compileTable, openTable } from '../../shared/decision/compile-table.ts'
 import { compileMatcher } from '../../shared/decision/decide.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
 import type { Action, Matcher } from '../../shared/decision/rule.ts';
-import { anyRules, anyUrl } from '../support/arbitraries.ts';
+import { ruleTableOf } from '../../shared/decision/rule-table.ts';
+import { anyRules, anyRulesWithPatterns, anyUrl } from '../support/arbitraries.ts';
 import { makeHosts } from '../support/make-list.ts';
 
 const action = { do: 'route', route: 'companion', filter: 'standard', cache: 'standard', inspect: false } as const;
@@ -136,7 +137,7 @@ test('what is steered no longer is guarded until the PAC has let it go; another 
 
 test('what leaves is found among a hundred thousand, and confined by a rule above all others', async () => {
   const entries = makeHosts(100_000).map((host, i) => ({ matcher: { kind: 'suffix' as const, host }, line: i + 1 }));
-  const list = { id: 'lists[0]', name: 'big.txt', action, entries };
+  const list = { id: 'lists[0]', name: 'big.txt', action, table: ruleTableOf(entries) };
   const rule = { id: 'sites.a.test', matcher: { kind: 'suffix' as const, host: 'a.test' }, action };
   const before = compileTable(compileMatcher({ rules: [rule], lists: [list] }));
   const now = compileTable(compileMatcher({ rules: [], lists: [list] }));
@@ -166,6 +167,7 @@ function isConfinedBy(rules: ReturnType<typeof localNetworkRules>, url: string):
   const names = (domains: readonly string[]) => domains.some(one => host === one || host.endsWith(`.${one}`));
   const matching = rules.filter(({ condition }) => {
     if ('excludedRequestDomains' in condition) return !names(condition.excludedRequestDomains);
+    if ('regexFilter' in condition) return new RegExp(condition.regexFilter).test(url);
     const { urlFilter } = condition;
     if (!names(condition.requestDomains)) return false;
     return urlFilter === undefined || new RegExp(`^${urlFilter.slice(1, -1).replaceAll('.', '\\.')}[:/?]`).test(url);
@@ -291,12 +293,29 @@ test('whatever the rules of the file: what is confined is confined, and what may
   );
 });
 
+test('with keywords and expressions among the rules, what is confined by the table is confined by the browser', () => {
+  fc.assert(
+    fc.property(anyRulesWithPatterns, fc.array(anyUrl, { minLength: 1, maxLength: 6 }), (source, urls) => {
+      const some = compileTable(compileMatcher(source));
+      const rules = localNetworkRules(some);
+      const opened = openTable(some);
+      for (const written of urls) {
+        const url = new URL(written);
+        const host = url.hostname;
+        if (!/^https?:$/.test(url.protocol) || /[.\]]$|\.\d+$|[^\w.-]/.test(host) || isLoopback(host)) continue;
+        if (opened.confines(host)) expect(isConfinedBy(rules, url.href), url.href).toBe(true);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
 test('with more names than rules should hold, everything but this machine is confined', () => {
   const entries = Array.from({ length: 200_001 }, (_, i) => ({
     matcher: { kind: 'suffix' as const, host: `h${i}.test` },
     line: i + 1,
   }));
-  const list = { id: 'lists[0]', name: 'x', action, entries };
+  const list = { id: 'lists[0]', name: 'x', action, table: ruleTableOf(entries) };
   const rules = localNetworkRules(compileTable(compileMatcher({ rules: [], lists: [list] })));
   expect(isConfinedBy(rules, 'http://h7.test/')).toBe(true);
   expect(isConfinedBy(rules, 'http://localhost/')).toBe(false);

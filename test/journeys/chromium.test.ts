@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { describe, expect, test } from 'vitest';
 import { compilePac } from '../../shared/decision/compile-pac.ts';
 import { compileMatcher } from '../../shared/decision/decide.ts';
+import { ruleTableOf } from '../../shared/decision/rule-table.ts';
 import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
@@ -76,7 +77,7 @@ describe.skipIf(!CHROMIUM)('in Chromium', () => {
     await using journey = await startJourney(startChromium);
     const action = { do: 'route', route: 'companion', filter: 'standard', cache: 'standard', inspect: false } as const;
     const entries = makeHosts(100_000).map((host, i) => ({ matcher: { kind: 'suffix' as const, host }, line: i + 1 }));
-    const list = { id: 'lists[0]', name: 'big.txt', action, entries };
+    const list = { id: 'lists[0]', name: 'big.txt', action, table: ruleTableOf(entries) };
     const pac = compilePac(compileMatcher({ rules: [], lists: [list] }), {
       host: '127.0.0.1',
       port: journey.companion.port,

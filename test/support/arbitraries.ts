@@ -2,7 +2,8 @@
 import fc from 'fast-check';
 import { normalizeHost } from '../../shared/endpoint.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
-import type { Action, Matcher, Rule, RuleList, RuleSource } from '../../shared/decision/rule.ts';
+import type { Action, Condition, Matcher, Rule, RuleList, RuleSource } from '../../shared/decision/rule.ts';
+import { ruleTableOf } from '../../shared/decision/rule-table.ts';
 
 const label = fc.constantFrom('a', 'b', 'www', 'x-y', 'test', 'com', '9', 'bücher', 'toString', 'constructor', 'de');
 const top = fc.constantFrom('test', 'com', 'de', 'xn--p1ai', 'intranet', 'constructor');
@@ -63,30 +64,90 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 );
 const rank = fc.option(fc.constantFrom(1, 500, 1997, 2500, 2900), { nil: undefined, freq: 4 });
 
-/** Sites and rules, and up to two lists. */
-export const anyRules: fc.Arbitrary<RuleSource> = fc.record({
-  rules: fc
-    .array(fc.record({ matcher, action, rank }), { maxLength: 10 })
-    .map(rules => rules.map((rule, i): Rule => ({ ...rule, id: `rules[${i}]` }))),
-  lists: fc
-    .array(
-      fc.record({
-        action: fc.oneof(route, fc.constant({ do: 'block' as const })),
-        rank,
-        entries: fc.array(fc.record({ matcher, allow: fc.option(fc.constant(true), { nil: undefined, freq: 5 }) }), {
-          maxLength: 6,
-        }),
-      }),
-      { maxLength: 2 },
+const pattern: fc.Arbitrary<Matcher> = fc.oneof(
+  fc
+    .constantFrom('a.', 'ww', 'te', 'est', 'b.t', 'com', '-y', 'structor', '.d')
+    .map(text => ({ kind: 'keyword' as const, text })),
+  fc
+    .constantFrom(
+      '^a',
+      'b\\.',
+      '^(www|b)\\.',
+      'test$',
+      '[^w]\\.com',
+      '^[a-z]{1,3}\\.',
+      '(a|b)*\\.de$',
+      '\\d',
+      'x-?y',
+      '^$',
     )
-    .map(lists =>
-      lists.map((list, i): RuleList => ({
-        ...list,
-        id: `lists[${i}]`,
-        name: `list-${i}.txt`,
-        entries: list.entries.map((entry, j) => ({ ...entry, line: j + 1 })),
-      })),
-    ),
+    .map(source => ({ kind: 'regex' as const, source })),
+);
+const when: fc.Arbitrary<Condition> = fc
+  .record({
+    ports: fc.option(fc.constantFrom([{ from: 80, to: 80 }], [{ from: 1_024, to: 65_535 }]), { nil: undefined }),
+    path: fc.option(fc.constantFrom('/', '/a', '/b'), { nil: undefined }),
+    times: fc.option(fc.constantFrom([{ days: 127, from: 0, to: 720 }], [{ days: 62, from: 1_320, to: 360 }]), {
+      nil: undefined,
+    }),
+    wholeHost: fc.boolean(),
+  })
+  .filter(({ ports, path, times }) => ports !== undefined || path !== undefined || times !== undefined);
+const never = fc.constant(undefined);
+
+function rulesFrom(parts: {
+  matcher: fc.Arbitrary<Matcher>;
+  rank: fc.Arbitrary<number | undefined>;
+  when: fc.Arbitrary<Condition | undefined>;
+}): fc.Arbitrary<RuleSource> {
+  return fc.record({
+    rules: fc
+      .array(fc.record({ ...parts, action }), { maxLength: 10 })
+      .map(rules => rules.map((rule, i): Rule => ({ ...rule, id: `rules[${i}]` }))),
+    lists: fc
+      .array(
+        fc.record({
+          action: fc.oneof(route, fc.constant({ do: 'block' as const })),
+          rank: parts.rank,
+          entries: fc.array(
+            fc.record({
+              matcher: parts.matcher,
+              when: parts.when,
+              allow: fc.option(fc.constant(true), { nil: undefined, freq: 5 }),
+            }),
+            { maxLength: 6 },
+          ),
+        }),
+        { maxLength: 2 },
+      )
+      .map(lists =>
+        lists.map((list, i): RuleList => ({
+          action: list.action,
+          rank: list.rank,
+          id: `lists[${i}]`,
+          name: `list-${i}.txt`,
+          table: ruleTableOf(list.entries.map((entry, j) => ({ ...entry, line: j + 1 }))),
+        })),
+      ),
+  });
+}
+
+/** Sites and rules, and up to two lists; all by host. */
+export const anyRules: fc.Arbitrary<RuleSource> = rulesFrom({ matcher, rank, when: never });
+
+const anyMatcher = fc.oneof({ weight: 2, arbitrary: matcher }, { weight: 1, arbitrary: pattern });
+/** With keywords and expressions among them, ranked as they rank by themselves. */
+export const anyRulesWithPatterns: fc.Arbitrary<RuleSource> = rulesFrom({
+  matcher: anyMatcher,
+  rank: never,
+  when: never,
+});
+
+/** All that there is: ranks by hand, ports, paths and times. */
+export const anyRulesWhatever: fc.Arbitrary<RuleSource> = rulesFrom({
+  matcher: anyMatcher,
+  rank: fc.option(fc.constantFrom(1, 500, 1997, 2500, 2900, 4000, 5000), { nil: undefined, freq: 4 }),
+  when: fc.option(when, { nil: undefined, freq: 2 }),
 });
 
 /** All eight groups of an IPv6 address, four digits each. */

@@ -8,10 +8,19 @@ import { makeListFiles } from '../../../companion/filter/list-files.ts';
 import { parseList } from '../../../companion/filter/list-parser.ts';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { RequestHead } from '../../../companion/message/message.ts';
+import { ALLOWS, matcherAt, type RuleTable } from '../../../shared/decision/rule-table.ts';
 import type { ListSource } from '../../../shared/config/rules.ts';
 import { hashOfStyle } from '../../support/page-style.ts';
 
-const block: ListSource['action'] = { do: 'block' };
+const HOSTS = { format: 'hosts', action: { do: 'block' }, every: 86_400, via: 'companion' } as const;
+
+function entriesOf(table: RuleTable) {
+  return Array.from({ length: table.size }, (_, i) => ({
+    matcher: matcherAt(table, i),
+    line: table.lines[i],
+    ...((table.kinds[i]! & ALLOWS) === 0 ? {} : { allow: true }),
+  }));
+}
 
 function asked(...fields: string[]): RequestHead {
   return {
@@ -25,26 +34,26 @@ function asked(...fields: string[]): RequestHead {
 }
 
 test('a hosts file, bare hosts and the adblock forms by host become entries with their lines', () => {
-  const { entries, faults } = parseList(
+  const { table, faults } = parseList(
     '\uFEFF# a list\r\n0.0.0.0 ads.test tracker.test # two\r\n127.0.0.1 localhost\n::1 ip6-localhost\nBÜCHER.test\n.sub.test\n=one.test\n10.0.0.0/8\n||third.test^\n@@||good.third.test^\n! comment\n\nlast.test',
   );
   expect(faults).toEqual([]);
-  expect(entries).toEqual([
+  expect(entriesOf(table)).toEqual([
     { matcher: { kind: 'suffix', host: 'ads.test' }, line: 2 },
     { matcher: { kind: 'suffix', host: 'tracker.test' }, line: 2 },
     { matcher: { kind: 'suffix', host: 'xn--bcher-kva.test' }, line: 5 },
     { matcher: { kind: 'subdomains', host: 'sub.test' }, line: 6 },
     { matcher: { kind: 'exact', host: 'one.test' }, line: 7 },
-    { matcher: { kind: 'cidr', address: '10.0.0.0', prefix: 8 }, line: 8 },
     { matcher: { kind: 'suffix', host: 'third.test' }, line: 9 },
     { matcher: { kind: 'suffix', host: 'good.third.test' }, line: 10, allow: true },
     { matcher: { kind: 'suffix', host: 'last.test' }, line: 13 },
+    { matcher: { kind: 'cidr', address: '10.0.0.0', prefix: 8 }, line: 8 },
   ]);
 });
 
 test('a faulty line is named and the others hold', () => {
-  const { entries, faults, faulty } = parseList('good.test\n*.bad.test\n||x.test/path^\nnot a host line\nfine.test\n');
-  expect(entries.map(entry => entry.line)).toEqual([1, 5]);
+  const { table, faults, faulty } = parseList('good.test\n*.bad.test\n||x.test/path^\nnot a host line\nfine.test\n');
+  expect([...table.lines]).toEqual([1, 5]);
   expect(faults.map(fault => fault.line)).toEqual([2, 3, 4]);
   expect(faults[0]!.message).toContain('"*"');
   expect(faulty).toBe(3);
@@ -60,47 +69,47 @@ test('a page in place of a list is no list', () => {
   expect(parseList('<!DOCTYPE html><html>Log in').faults).toEqual([{ line: 0, message: 'is a web page, not a list' }]);
 });
 
-test('list files are read again when they change, and the last good content stays', () => {
+test('list files are read again when they change, and the last good content stays', async () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'detour-lists-'));
   try {
     const file = path.join(folder, 'work.txt');
     const sources: ListSource[] = [
-      { file: 'work.txt', format: 'hosts', action: block },
-      { file: 'gone.txt', format: 'hosts', action: block },
+      { ...HOSTS, file: 'work.txt' },
+      { ...HOSTS, file: 'gone.txt' },
     ];
     const files = makeListFiles();
-    const load = () => files.load(sources, name => path.join(folder, name));
+    const load = () => files.load(sources, ({ file }) => path.join(folder, file!));
     writeFileSync(file, 'a.test\nb..test\n');
-    let loaded = load();
-    expect(loaded.lists[0]).toMatchObject({ name: 'work.txt', id: 'lists[0]', entries: [{ line: 1 }] });
-    expect(loaded.lists[1]!.entries).toEqual([]);
+    let loaded = await load();
+    expect(loaded.lists[0]).toMatchObject({ name: 'work.txt', id: 'lists[0]', table: { size: 1 } });
+    expect(loaded.lists[1]!.table.size).toBe(0);
     expect(loaded.problems).toEqual([
       expect.stringMatching(/^work\.txt:2: .*b\.\.test/),
       'gone.txt: the list file does not exist',
     ]);
     writeFileSync(file, '<html>portal</html>');
     utimesSync(file, 1, 2);
-    loaded = load();
-    expect(loaded.lists[0]!.entries).toHaveLength(1);
+    loaded = await load();
+    expect(loaded.lists[0]!.table.size).toBe(1);
     expect(loaded.problems[0]).toContain('web page');
     // Asked again with nothing changed, it still says so.
-    expect(load().problems[0]).toContain('web page');
-    expect(load().lists[0]!.entries).toHaveLength(1);
+    expect((await load()).problems[0]).toContain('web page');
+    expect((await load()).lists[0]!.table.size).toBe(1);
     writeFileSync(file, 'c.test\nd.test\n');
     utimesSync(file, 1, 3);
-    expect(load().lists[0]!.entries).toHaveLength(2);
+    expect((await load()).lists[0]!.table.size).toBe(2);
     rmSync(file);
-    loaded = load();
-    expect(loaded.lists[0]!.entries).toHaveLength(2);
+    loaded = await load();
+    expect(loaded.lists[0]!.table.size).toBe(2);
     expect(loaded.problems[0]).toContain('stays in force');
   } finally {
     rmSync(folder, { recursive: true });
   }
 });
 
-test('a device or a folder in place of a list file is told and never read', () => {
-  const sources = ['/dev/zero', tmpdir()].map((file): ListSource => ({ file, format: 'hosts', action: block }));
-  expect(makeListFiles().load(sources, file => file).problems).toEqual([
+test('a device or a folder in place of a list file is told and never read', async () => {
+  const sources = ['/dev/zero', tmpdir()].map((file): ListSource => ({ ...HOSTS, file }));
+  expect((await makeListFiles().load(sources, ({ file }) => file!)).problems).toEqual([
     '/dev/zero: is not a plain file',
     `${tmpdir()}: is a folder, not a list file`,
   ]);

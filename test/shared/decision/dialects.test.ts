@@ -10,9 +10,10 @@ import { compileTable, openTable } from '../../../shared/decision/compile-table.
 import { compileMatcher, decide, decideForCompanion } from '../../../shared/decision/decide.ts';
 import { hashOf } from '../../../shared/decision/hash.ts';
 import { parseMatcher } from '../../../shared/decision/parse-matcher.ts';
-import type { Action, Matcher, RuleSource } from '../../../shared/decision/rule.ts';
+import type { Action, Condition, DecisionTarget, Matcher, RuleSource } from '../../../shared/decision/rule.ts';
+import { ALLOWS, matcherAt, ruleTableOf, type RuleTable } from '../../../shared/decision/rule-table.ts';
 import { isAddress, normalizeHost } from '../../../shared/endpoint.ts';
-import { anyRules, anySpelledHost, anyUrl } from '../../support/arbitraries.ts';
+import { anyRules, anyRulesWhatever, anyRulesWithPatterns, anySpelledHost, anyUrl } from '../../support/arbitraries.ts';
 import { makeHosts } from '../../support/make-list.ts';
 import { openPac } from '../../support/run-pac.ts';
 
@@ -48,14 +49,46 @@ function bitsOf(address: string): string {
   return [...before, ...gap, ...(after ?? [])].map(group => parseInt(group, 16).toString(2).padStart(16, '0')).join('');
 }
 
-function rankAsWritten(matcher: Matcher): number {
+function rankAsWritten(matcher: Matcher, when?: Condition): number {
+  if (when) {
+    const { ports, path, times } = when;
+    const more = (ports ? 0.2 : 0) + (times ? 0.2 : 0) + (path === undefined ? 0 : 0.2 + path.length / 5_000);
+    return rankAsWritten(matcher) - more;
+  }
   if (matcher.kind === 'exact') return 1000;
+  if (matcher.kind === 'keyword' || matcher.kind === 'regex') return 4000;
   if (matcher.kind !== 'cidr') return 2000 - matcher.host.split('.').length;
   return 3000 - (matcher.address.includes(':') ? matcher.prefix : 96 + matcher.prefix);
 }
 
+/** In the order of their lines. */
+function entriesOf(table: RuleTable) {
+  return Array.from({ length: table.size }, (_, i) => ({
+    matcher: matcherAt(table, i),
+    allow: (table.kinds[i]! & ALLOWS) !== 0,
+    line: table.lines[i]!,
+    when: table.conditions.get(i),
+  })).sort((a, b) => a.line - b.line);
+}
+
 /** Reads every rule in turn, as the words of the rules say. */
-function reference(source: RuleSource, host: string): string {
+function reference(source: RuleSource, host: string, target: Partial<DecisionTarget> = {}): string {
+  const holds = ({ ports, path, times, wholeHost }: Condition): boolean => {
+    const { port = 0, path: asked, minute = 0 } = target;
+    if (ports && !ports.some(({ from, to }) => from <= port && port <= to)) return false;
+    if (path !== undefined && !(asked === undefined ? wholeHost : asked.startsWith(path))) return false;
+    return (
+      !times ||
+      times.some(({ days, from, to }) =>
+        Array.from({ length: 7 }, (_, day) => day).some(day => {
+          if ((days & (1 << day)) === 0) return false;
+          const begin = day * 1_440 + from;
+          const end = day * 1_440 + to + (to <= from ? 1_440 : 0);
+          return [minute, minute + 10_080].some(one => one >= begin && one < end);
+        }),
+      )
+    );
+  };
   const matches = (matcher: Matcher): boolean => {
     switch (matcher.kind) {
       case 'exact':
@@ -67,20 +100,29 @@ function reference(source: RuleSource, host: string): string {
       case 'cidr':
         if (!isAddress(host) || host.includes(':') !== matcher.address.includes(':')) return false;
         return bitsOf(host).startsWith(bitsOf(matcher.address).slice(0, matcher.prefix));
+      case 'keyword':
+        return !isAddress(host) && host.includes(matcher.text);
+      case 'regex':
+        return !isAddress(host) && new RegExp(matcher.source, 'i').test(host);
     }
   };
   const all = [
     ...source.rules.map(rule => ({ ...rule, listed: false })),
     ...source.lists.flatMap(list =>
-      list.entries.map(entry => ({
+      entriesOf(list.table).map(entry => ({
         matcher: entry.matcher,
-        action: entry.allow ? ({ do: 'allow' } as const) : list.action,
+        action: !entry.allow
+          ? list.action
+          : list.action.do === 'route'
+            ? ({ do: 'off' } as const)
+            : ({ do: 'allow' } as const),
         rank: list.rank,
+        when: entry.when,
         listed: true,
       })),
     ),
-  ].filter(rule => matches(rule.matcher));
-  all.sort((a, b) => (a.rank ?? rankAsWritten(a.matcher)) - (b.rank ?? rankAsWritten(b.matcher)));
+  ].filter(rule => matches(rule.matcher) && (rule.when === undefined || holds(rule.when)));
+  all.sort((a, b) => (a.rank ?? rankAsWritten(a.matcher, a.when)) - (b.rank ?? rankAsWritten(b.matcher, b.when)));
   const way = all.find(rule => rule.action.do === 'route' || rule.action.do === 'off')?.action;
   const isSpared = way?.do === 'route' && way.filter === 'off';
   const first = all.find(rule => !(rule.action.do === 'block' && rule.listed && isSpared));
@@ -97,6 +139,49 @@ describe('properties', () => {
         expect(decision.steered ? decision.route : 'direct').toBe(reference(source, host));
       }),
       RUNS,
+    );
+  });
+
+  test('with keywords and expressions the matcher decides as the rules read, and PAC and table agree with it', () => {
+    fc.assert(
+      fc.property(anyRulesWithPatterns, fc.array(anyUrl, { minLength: 1, maxLength: 4 }), (source, urls) => {
+        const matcher = compileMatcher(source);
+        const pac = openPac(compilePac(matcher, PROXY));
+        const table = openTable(JSON.parse(JSON.stringify(compileTable(matcher))));
+        for (const url of urls) {
+          const host = hostOf(url);
+          const decision = decide(matcher, { host });
+          expect(decision.steered ? decision.route : 'direct', url).toBe(reference(source, host));
+          expect(pac(url), url).toBe(decision.steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
+          expect(table.lookup(host) === 'direct', url).toBe(!decision.steered);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('whatever the rules look at, neither PAC nor table leaves direct what is steered', () => {
+    fc.assert(
+      fc.property(anyRulesWhatever, anyUrl, fc.integer({ min: 0, max: 10_079 }), (source, url, minute) => {
+        const matcher = compileMatcher(source);
+        const { protocol, port, pathname } = new URL(url);
+        const host = hostOf(url);
+        const scheme = protocol.slice(0, -1);
+        const isTunnel = scheme !== 'http';
+        const target = {
+          scheme,
+          host,
+          port: port === '' ? (protocol.endsWith('s:') ? 443 : 80) : Number(port),
+          path: isTunnel ? undefined : pathname,
+          minute,
+        };
+        const decision = decide(matcher, target);
+        expect(decision.steered ? decision.route : 'direct').toBe(reference(source, host, target));
+        if (!decision.steered) return;
+        expect(openPac(compilePac(matcher, PROXY))(url)).toBe('PROXY 127.0.0.1:8228');
+        expect(openTable(compileTable(matcher)).lookup(host)).not.toBe('direct');
+      }),
+      { numRuns: 1_000 },
     );
   });
 
@@ -245,7 +330,10 @@ describe('the rules of ranks', () => {
       matcher: parseMatcher(text) as Matcher,
       line: i + 1,
     }));
-    const matcher = compileMatcher({ rules, lists: [{ id: 'lists[0]', name: 'x', action: { do: 'block' }, entries }] });
+    const matcher = compileMatcher({
+      rules,
+      lists: [{ id: 'lists[0]', name: 'x', action: { do: 'block' }, table: ruleTableOf(entries) }],
+    });
     expect(decide(matcher, { host: 'c.example.com' })).toMatchObject({ route: 'a' });
     expect(decide(matcher, { host: 'a.b.example.com' })).toMatchObject({
       route: 'block',
@@ -304,7 +392,7 @@ describe('the rules of ranks', () => {
       matcher: { kind: 'cidr' as const, address: `${i >> 8}.${i & 255}.0.0`, prefix: 16 + (i % 9) },
       line: i + 1,
     }));
-    const list = { id: 'lists[0]', name: 'x', action: routed('a'), entries };
+    const list = { id: 'lists[0]', name: 'x', action: routed('a'), table: ruleTableOf(entries) };
     const began = performance.now();
     const matcher = compileMatcher({ rules: [], lists: [list] });
     const pac = openPac(compilePac(matcher, PROXY));
@@ -328,7 +416,7 @@ describe('the rules of ranks', () => {
           id: 'lists[0]',
           name: 'ads.txt',
           action: { do: 'block' },
-          entries: [{ matcher: { kind: 'suffix', host: 'ads.test' }, line: 7 }],
+          table: ruleTableOf([{ matcher: { kind: 'suffix', host: 'ads.test' }, line: 7 }]),
         },
       ],
     });
@@ -348,7 +436,7 @@ describe('a list of 100,000 hosts', () => {
         id: 'lists[0]',
         name: 'big.txt',
         action: routed('work'),
-        entries: hosts.map((host, i) => ({ matcher: { kind: 'suffix' as const, host }, line: i + 1 })),
+        table: ruleTableOf(hosts.map((host, i) => ({ matcher: { kind: 'suffix' as const, host }, line: i + 1 }))),
       },
     ],
   });
