@@ -165,6 +165,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     now,
   });
   const mark = makeLoopMark();
+  const isolationSecret = randomBytes(32).toString('base64url');
   const cacheFolder = join(folder, 'cache');
   const sitesFile = openSitesFile(folder, () => worker.knownSites.list(), warn);
   opened.defer(() => sitesFile.close());
@@ -173,6 +174,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     ...(count === 1 ? record : openIntake()),
     at: () => at,
     mark,
+    isolationSecret,
     control: {
       answer: head => door?.answer(head) ?? null,
       upgrade: (head, take, rest) => door?.upgrade(head, take, rest) ?? false,
@@ -207,6 +209,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       count,
       at: listening,
       pseudonym: mark.pseudonym,
+      isolationSecret,
       cacheFolder,
       openIntake,
       adopt: (socket, read) => void open.promise.then(() => worker.adopt(socket, read)),

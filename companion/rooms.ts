@@ -65,6 +65,8 @@ export interface NamedHop extends Hop {
 /** The ordered hops of one connection; empty = the companion connects itself. `key` names it in pools and partitions. */
 export interface Chain {
   readonly key: string;
+  /** Its last hop gets a login of its own for every site (`isolate: site`); one of kind tor does so anyway. */
+  readonly isolate?: boolean;
   readonly hops: readonly NamedHop[];
 }
 

@@ -50,6 +50,7 @@ export type ToWorker =
       readonly sent: SentConfig;
       readonly at: Endpoint;
       readonly pseudonym: string;
+      readonly isolationSecret: string;
       readonly cacheFolder: string;
       readonly remembered: readonly News[];
     }

@@ -38,6 +38,7 @@ function begin({
   sent,
   at,
   pseudonym,
+  isolationSecret,
   cacheFolder,
   remembered,
 }: ToWorker & { type: 'begin' }): (message: ToWorker) => void {
@@ -47,6 +48,7 @@ function begin({
   const worker: Worker = makeWorker(compile(sent.config, unpack(sent, null), sent.tls, sent.hops), {
     at: () => at,
     mark: makeLoopMark(pseudonym),
+    isolationSecret,
     control: controlElsewhere(hostsOf(here.host, here.port)),
     opened: exchange => outbox.record({ what: 'opened', exchange: { ...exchange } }),
     moved: exchange => outbox.record({ what: 'moved', exchange: { ...exchange } }),

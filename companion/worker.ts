@@ -21,6 +21,7 @@ import { DiskStore } from './cache/disk-store.ts';
 import { type CacheOffice, type Listed, makeCacheOffice } from './cache/office.ts';
 import { makeDial } from './chain/dial.ts';
 import type { LoopMark } from './chain/http-connect.ts';
+import { makeIsolation } from './chain/isolation.ts';
 import { makeNameLookup } from './chain/name-lookup.ts';
 import type { Resolver } from './chain/resolver.ts';
 import { makeSshHops } from './chain/ssh-hop.ts';
@@ -82,6 +83,8 @@ export interface WorkerParts {
   /** The companion's port, once it is known. */
   readonly at: () => Endpoint | null;
   readonly mark: LoopMark;
+  /** What the logins of sites are made with (isolation.ts): the same in every worker, another one after every start. */
+  readonly isolationSecret: string;
   readonly control: ControlDoor | ControlElsewhere;
   /** A tunnel stands. */
   readonly opened: (exchange: Exchange) => void;
@@ -199,6 +202,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     parts.warn(`${address} has given too many wrong passwords, and is not listened to for a minute.`);
   const identical = new IdenticalHeads(() => limits.identical);
   const ssh = makeSshHops();
+  const isolation = makeIsolation(parts.isolationSecret, siteName);
   const behind = new Behind();
   const { opened, moved, ended } = parts;
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
@@ -234,12 +238,15 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         routeOf: route => routes.get(route)!,
         connections: pool,
         ssh,
+        isolation,
         wallClock: now,
       });
       names = { resolver, madeFor };
     }
     const { lookup } = names.resolver;
-    const dial = claiming(makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh }));
+    const dial = claiming(
+      makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh, isolation }),
+    );
     const rooms: Rooms = {
       entrance: makeEntrance(config.guard, loginBound),
       acl,

@@ -38,6 +38,8 @@ export interface WorkersParts {
   readonly at: Endpoint;
   /** Of the loop mark: all workers know each other's requests when they come back. */
   readonly pseudonym: string;
+  /** The logins of sites are the same whichever of them a request comes to. */
+  readonly isolationSecret: string;
   /** They share what is on the disk. */
   readonly cacheFolder: string;
   /** The records of one more process. */
@@ -105,6 +107,7 @@ export async function startWorkers(first: InForce, parts: WorkersParts): Promise
       sent: pack(revision, current, null),
       at: parts.at,
       pseudonym: parts.pseudonym,
+      isolationSecret: parts.isolationSecret,
       cacheFolder: parts.cacheFolder,
       remembered: parts.remembered(),
     });

@@ -1,5 +1,6 @@
 // Folds a chain of hops into one socket: connect to the first, then ask each in turn for a tunnel to the next, through what stands already.
 // Here are the sockets and the clocks of that; what is said to a hop is in the file of its kind, names are resolver.ts's. Foreign errors become faults here.
+import { randomBytes } from 'node:crypto';
 import { connect as connectNode } from 'node:net';
 import type { HopKind } from '../../shared/config/hops.ts';
 import { type Endpoint, formatEndpoint, isAddress, normalizeHost } from '../../shared/endpoint.ts';
@@ -15,6 +16,7 @@ import type { Layer, LayerWork, Standing } from './layer.ts';
 import { type Lookup, LookupFailed } from './resolver.ts';
 import { socks4aHandshake } from './socks4a.ts';
 import { socks5Handshake } from './socks5.ts';
+import { type Isolation, makeIsolation } from './isolation.ts';
 import { makeSshHops, type SshHops, sshLayer } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
 import { beginTls, tlsFaultOf } from './tls-hop.ts';
@@ -29,6 +31,8 @@ export interface ChainOptions {
   readonly hosts?: Readonly<Record<string, string>>;
   /** The Via member of our CONNECT requests (LoopMark); null = none. */
   readonly via?: string | null;
+  /** Absent: every host is a site of its own, with a login by a secret of its own. */
+  readonly isolation?: Isolation | undefined;
   /** The SSH connections that are kept; absent: some of its own. */
   readonly ssh?: SshHops | undefined;
   readonly now?: () => Milliseconds;
@@ -48,6 +52,7 @@ const nothing = () => {};
 /** Puts chains together; see Dial in rooms.ts for what it throws. The socket comes with no listener that reads, and not flowing. */
 export function makeDial(options: ChainOptions): Dial {
   const { acl, hopTimeout, lookup = systemLookup(hopTimeout), via = null, now = () => performance.now() } = options;
+  const { isolation = makeIsolation(randomBytes(32).toString('base64url'), host => host) } = options;
   const layers: Readonly<Record<HopKind, Layer>> = { ...LAYERS, ssh: sshLayer(options.ssh ?? makeSshHops()) };
   const hosts = new Map<string, string>();
   for (const [name, address] of Object.entries(options.hosts ?? {})) {
@@ -176,6 +181,7 @@ export function makeDial(options: ChainOptions): Dial {
       since = at;
     };
     const workAt = (place: number, deadline: Milliseconds, signal: AbortSignal): LayerWork => {
+      const isolates = place === hops.length - 1 && (chain.isolate || hops[place]!.kind === 'tor');
       const work: LayerWork = {
         hop: hops[place]!,
         chain,
@@ -184,6 +190,7 @@ export function makeDial(options: ChainOptions): Dial {
         now,
         signal,
         via,
+        siteLogin: isolates ? isolation(hops[place]!, target.host) : undefined,
         one,
         way: shared => connectionTo(place, shared),
         async converse(over, handshake) {
@@ -287,7 +294,7 @@ async function secured(
 }
 
 const socks5Layer: Layer = {
-  reach: (over, wanted, work) => work.converse(over, socks5Handshake(work.hop, wanted)),
+  reach: (over, wanted, work) => work.converse(over, socks5Handshake(work.hop, wanted, work.siteLogin)),
 };
 /** What is done with a hop of each kind. */
 const LAYERS: Readonly<Record<Exclude<HopKind, 'ssh'>, Layer>> = {

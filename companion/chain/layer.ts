@@ -5,6 +5,7 @@ import type { Milliseconds } from '../../shared/units.ts';
 import type { Chain, NamedHop, Try } from '../rooms.ts';
 import type { Socket } from '../sockets/socket.ts';
 import type { Handshake } from './handshake.ts';
+import type { Login } from './isolation.ts';
 
 /** A connection as far as it goes: paused, and nobody listens to it. */
 export interface Standing {
@@ -23,6 +24,8 @@ export interface LayerWork {
   readonly deadline: Milliseconds;
   readonly now: () => Milliseconds;
   readonly signal: AbortSignal;
+  /** Where a login for the site is to be used instead of the hop's own. */
+  readonly siteLogin?: Login | undefined;
   /** The Via member of CONNECT requests; null = none. */
   readonly via: string | null;
   /** How far the try is: a layer sets it before each step that may fail. */

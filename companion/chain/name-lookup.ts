@@ -7,6 +7,7 @@ import { nodeSocket } from '../sockets/socket.ts';
 import type { Acl, AdmittedTarget, Dial, ResolvedRoute, TryChains } from '../rooms.ts';
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
+import type { Isolation } from './isolation.ts';
 import { type AskDns, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
 import type { SshHops } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
@@ -21,6 +22,7 @@ export interface NameLookupOptions {
   readonly connections: DnsOverHttpsOptions['connections'];
   /** For chains with ssh hops; absent: some of its own. */
   readonly ssh?: SshHops | undefined;
+  readonly isolation?: Isolation | undefined;
   readonly wallClock: () => EpochMilliseconds;
 }
 
@@ -67,7 +69,7 @@ function later(make: () => Promise<AskDns>): AskDns {
 }
 
 async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: NameLookupOptions): Promise<AskDns> {
-  const { dns, acl, hopTimeout, via, tryChains, routeOf, connections, ssh, wallClock } = options;
+  const { dns, acl, hopTimeout, via, tryChains, routeOf, connections, ssh, isolation, wallClock } = options;
   const { makeDnsOverHttps } = await import('./dns-over-https.ts');
   // The server's own name, and that of a route's first hop, cannot be asked of the server.
   const bootstrap = makeResolver({
@@ -86,6 +88,7 @@ async function overHttps(server: DnsOverHttps, timeout: Milliseconds, options: N
     lookup: bootstrap.lookup,
     via,
     ssh,
+    isolation,
   });
   const target = { host: server.host, port: server.port } as AdmittedTarget;
   return makeDnsOverHttps({

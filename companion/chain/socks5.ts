@@ -4,6 +4,7 @@ import { type Endpoint, formatEndpoint, isAddress } from '../../shared/endpoint.
 import type { FaultKind } from '../../shared/fault.ts';
 import type { NamedHop } from '../rooms.ts';
 import { type Handshake, type HandshakeStage, hopFault } from './handshake.ts';
+import type { Login } from './isolation.ts';
 
 const VERSION = 5;
 const NO_AUTHENTICATION = 0x00;
@@ -16,7 +17,8 @@ const NAME = 3;
 const IPV6 = 4;
 
 /** RFC 1928 §3: the methods that we offer. */
-export function encodeGreeting(withLogin: boolean): Buffer {
+export function encodeGreeting(withLogin: boolean | 'only'): Buffer {
+  if (withLogin === 'only') return Buffer.from([VERSION, 1, USERNAME_PASSWORD]);
   return withLogin
     ? Buffer.from([VERSION, 2, NO_AUTHENTICATION, USERNAME_PASSWORD])
     : Buffer.from([VERSION, 1, NO_AUTHENTICATION]);
@@ -98,9 +100,9 @@ const REPLIES: Record<number, readonly [FaultKind, string]> = {
   8: ['hop_refused', 'address type not supported'],
 };
 
-/** Asks `hop` for a tunnel to `target`, logging in where it wants that. */
-export function socks5Handshake(hop: NamedHop, target: Endpoint): Handshake {
-  const { username, password = '' } = hop;
+/** Asks `hop` for a tunnel to `target`, logging in where it wants that; with the login of a site it has to take that. */
+export function socks5Handshake(hop: NamedHop, target: Endpoint, siteLogin?: Login): Handshake {
+  const { username, password = '' } = siteLogin ?? hop;
   let expecting: 'method' | 'login' | 'reply' = 'method';
   const wrongProtocol = (what: string) => hopFault('hop_protocol_error', hop, `its ${what} is not SOCKS5`);
 
@@ -108,13 +110,13 @@ export function socks5Handshake(hop: NamedHop, target: Endpoint): Handshake {
     get stage(): HandshakeStage {
       return expecting === 'reply' ? 'tunnel' : 'greeting';
     },
-    opening: encodeGreeting(username !== undefined),
+    opening: encodeGreeting(siteLogin ? 'only' : username !== undefined),
     read(bytes) {
       if (expecting === 'method') {
         const chosen = decodeMethod(bytes);
         if (chosen === 'need-more') return chosen;
         if (chosen === 'malformed') throw wrongProtocol('greeting');
-        if (chosen.method === NO_AUTHENTICATION) {
+        if (chosen.method === NO_AUTHENTICATION && siteLogin === undefined) {
           expecting = 'reply';
           return { send: encodeRequest(target), rest: chosen.rest, stands: false };
         }
@@ -122,6 +124,12 @@ export function socks5Handshake(hop: NamedHop, target: Endpoint): Handshake {
           expecting = 'login';
           return { send: encodeLogin(username, password), rest: chosen.rest, stands: false };
         }
+        if (siteLogin)
+          throw hopFault(
+            'hop_authentication_failed',
+            hop,
+            'it takes no user names, so that it cannot keep sites apart',
+          );
         if (chosen.method !== NONE_ACCEPTABLE) throw wrongProtocol('choice of method');
         throw hopFault(
           'hop_authentication_failed',

@@ -19,22 +19,31 @@ export function resolveRoutes(config: RoutesOfFile): ReadonlyMap<RouteName, Reso
   ]);
   const hops = new Map<string, NamedHop>(Object.entries(config.hops).map(([name, hop]) => [name, { ...hop, name }]));
   const chains = new Map<string, Chain>();
-  const chainOf = (names: readonly string[]): Chain => {
+  const chainOf = (names: readonly string[], isolate: boolean): Chain => {
     if (names.length === 0) return COMPANION_CHAIN;
     const key = keyOf(names);
-    let chain = chains.get(key);
-    if (!chain) chains.set(key, (chain = { key, hops: names.map(name => hops.get(name)!) }));
+    // One that isolates is another chain of the same name: what is known of it is known of both, and they share no connection.
+    const place = isolate ? `${key} by site` : key;
+    let chain = chains.get(place);
+    if (!chain) {
+      chain = { key, hops: names.map(name => hops.get(name)!), ...(isolate ? { isolate } : {}) };
+      chains.set(place, chain);
+    }
     return chain;
   };
   const groups = new Map<string, Group>();
-  const groupOf = (name: string): Group => {
-    let group = groups.get(name);
+  const groupOf = (name: string, within = false): Group => {
+    const isolate = within || config.routes[name]!.isolate === 'site';
+    const place = isolate ? `${name} by site` : name;
+    let group = groups.get(place);
     if (group) return group;
     const { pick, tolerance, chains: written } = config.routes[name]!;
     const members = new Set<Chain | Group>(pick === 'auto' ? [COMPANION_CHAIN] : []);
     for (const one of written)
-      members.add(typeof one !== 'string' ? chainOf(one) : one === 'companion' ? COMPANION_CHAIN : groupOf(one));
-    groups.set(name, (group = { name, pick, tolerance, members: [...members] }));
+      members.add(
+        typeof one !== 'string' ? chainOf(one, isolate) : one === 'companion' ? COMPANION_CHAIN : groupOf(one, isolate),
+      );
+    groups.set(place, (group = { name, pick, tolerance, members: [...members] }));
     return group;
   };
   for (const [name, route] of Object.entries(config.routes)) {

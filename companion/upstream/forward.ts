@@ -86,7 +86,8 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways, logins =
   const { chain } = one;
   const last = chain.hops.at(-1);
   const hop = last !== undefined && upgrade === null && takesAbsolute(last) ? last : null;
-  const key = hop === null ? `${chain.key} ${target.host}:${target.port}` : chain.key;
+  const way = chain.isolate ? `${chain.key} by site` : chain.key;
+  const key = hop === null ? `${way} ${target.host}:${target.port}` : way;
   const streamed = body !== null && !Buffer.isBuffer(body);
   const replayable = !streamed && IDEMPOTENT.has(head.method);
   one.replayable = replayable;

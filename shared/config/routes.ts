@@ -1,7 +1,7 @@
 // A named way out in the file: its chains, groups of chains, and how one of them is chosen.
 import * as v from 'valibot';
 import { type Bytes, KiB, type Milliseconds, MiB } from '../units.ts';
-import { bytes, type Complain, count, described, isMap, strict, text } from './words.ts';
+import { bytes, type Complain, count, credential, described, isMap, strict, text } from './words.ts';
 
 /** Routes that every configuration has. */
 export const BUILT_IN_ROUTES = ['companion', 'block'] as const;
@@ -140,7 +140,7 @@ const LongRoute = strict(
     isolate: v.optional(
       described(
         v.literal('site', 'can only be site'),
-        'site: every site gets its own credentials toward the last hop (reserved).',
+        'site: toward a last hop of kind socks5 or tor every site gets a login of its own (tor does so anyway).',
       ),
     ),
     private: v.optional(
@@ -235,8 +235,21 @@ export function checkRoutes(
 
 const chainsOf = (written: Unfinished): readonly unknown[] => (Array.isArray(written?.chains) ? written.chains : []);
 
-/** What a chain is to a floor; by the names of its hops. */
-type Whole = Map<string, Floor>;
+/** What a chain is to a floor, and why its last hop cannot keep sites apart (null: it can); by the names of its hops. */
+type Whole = Map<string, Floor & { readonly mixes: string | null }>;
+
+/** Why this last hop cannot have a login for each site; null where it can, and of one that is not there. */
+function whyMixed(name: unknown, hop: unknown): string | null {
+  if (!isMap(hop) || hop['kind'] === undefined || hop['kind'] === 'tor') return null;
+  const { kind, username } = hop;
+  const its = `its last hop "${String(name)}"`;
+  if (kind !== 'socks5') return `${its} is ${String(kind)}, and only socks5 and tor take a login for each`;
+  if (typeof username !== 'string') return null;
+  if (!username.includes('{site}'))
+    return `${its} has a user name of its own; write {site} in it where the name of each site goes`;
+  const longest = username.replace('{site}', 'x'.repeat(22));
+  return v.is(credential, longest) ? null : `${its} has a user name that is too long with the name of a site in it`;
+}
 
 /** Complains of a route by its chains and those of its groups, which are known already. Gives back all of them. */
 function checkWhole(
@@ -248,7 +261,9 @@ function checkWhole(
 ): Whole {
   const { pick, floor } = written ?? {};
   const asks = isMap(floor) && (floor.privacy > 0 || floor.hops > 0) ? floor : null;
-  const companion: Whole = new Map([['', { privacy: PRIVACY.companion, hops: 0 }]]);
+  const companion: Whole = new Map([
+    ['', { privacy: PRIVACY.companion, hops: 0, mixes: 'the companion’s own connection has no login' }],
+  ]);
   const whole: Whole = new Map(pick === 'auto' ? companion : []);
   if (asks && pick === 'auto')
     complain(
@@ -260,13 +275,17 @@ function checkWhole(
     );
   if (asks && written?.else === 'companion')
     complain('cannot go with a floor: the companion’s own connection is below it', 'value', 'routes', name, 'else');
+  const isolates = written?.isolate === 'site';
   for (const [i, member] of chainsOf(written).entries()) {
     let inside: Whole = companion;
     if (typeof member === 'string') inside = member === 'companion' ? companion : (known.get(member) ?? new Map());
     else if (Array.isArray(member) && member.length > 0) {
       const found = member.map(hop => (typeof hop === 'string' && Object.hasOwn(hops, hop) ? hops[hop] : null));
-      inside = new Map([[member.join('>'), { privacy: privacyOf(found), hops: member.length }]]);
+      const mixes = whyMixed(member.at(-1), found.at(-1));
+      inside = new Map([[member.join('>'), { privacy: privacyOf(found), hops: member.length, mixes }]]);
     }
+    const mixed = isolates && [...inside.values()].find(({ mixes }) => mixes !== null);
+    if (mixed) complain(`cannot be told apart by site: ${mixed.mixes}`, 'value', 'routes', name, 'chains', i);
     const low = asks && [...inside].find(([, chain]) => isBelow(chain, asks));
     if (low) {
       const chain =

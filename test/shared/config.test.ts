@@ -240,12 +240,31 @@ describe('routes', () => {
       expect(routes['all']!.chains).toEqual([['office'], 'rest', 'companion']);
     });
 
+    test('sites are kept apart only where the last hop can, also of a group', () => {
+      const more = {
+        anon: 'socks5://a:1',
+        named: 'socks5://me:w@a:1',
+        placed: { kind: 'socks5', host: 'a', username: 'me-{site}', password: 'w' },
+        long: { kind: 'socks5', host: 'a', username: `{site}${'x'.repeat(240)}`, password: 'w' },
+        tor: 'tor://',
+      };
+      const isolated = (...chains: unknown[]) => told({ r: { chains, isolate: 'site' }, plain: [['squid']] }, more);
+      expect(isolated(['anon'], ['placed'], ['squid', 'tor'])).toEqual([]);
+      for (const [chain, why] of [
+        [['anon', 'squid'], /last hop "squid" is http/],
+        [['named'], /"named" has a user name of its own; write \{site\} in it/],
+        [['long'], /"long" has a user name that is too long/],
+        ['plain', /last hop "squid" is http/],
+        ['companion', /own connection has no login/],
+      ] as const)
+        expect(isolated(['anon'], chain).join()).toMatch(why);
+    });
+
     test('everything that a route may say', () => {
       const said = {
         chains: [['office'], ['squid']],
         pick: 'latency',
         tolerance: 20,
-        isolate: 'site',
         private: true,
         floor: { privacy: 1 },
         check: { url: 'http://example.com' },

@@ -8,6 +8,8 @@ export interface HopScript {
   readonly kind: HopKind;
   /** Asked for; a connection without them is refused. */
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** socks5: takes any login that is offered. */
+  readonly anyLogin?: boolean;
   /** http: a status, or a whole reply as it goes over the wire. socks5: a reply code. Instead of a tunnel or an answer. */
   readonly refuse?: number | string;
   /** Only these are refused, by host; absent: all. */
@@ -144,14 +146,14 @@ export async function startHop(initial: HopScript): Promise<ScriptedHop> {
     const { credentials, drip } = script;
     const greeting = await reader.take(2);
     const methods = await reader.take(greeting[1]!);
-    const method = credentials ? 2 : 0;
+    const method = credentials || (script.anyLogin && methods.includes(2)) ? 2 : 0;
     if (!methods.includes(method)) return say(socket, Buffer.from([5, 255]), drip, true);
     await say(socket, Buffer.from([5, method]), drip);
-    if (credentials) {
+    if (method === 2) {
       const name = (await reader.take((await reader.take(2))[1]!)).toString();
       const word = (await reader.take((await reader.take(1))[0]!)).toString();
       logins.push(`${name}:${word}`);
-      const good = name === credentials.username && word === credentials.password;
+      const good = !credentials || (name === credentials.username && word === credentials.password);
       await say(socket, Buffer.from([1, good ? 0 : 1]), drip, !good);
       if (!good) return;
     }
