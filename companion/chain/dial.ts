@@ -8,6 +8,7 @@ import { calledOff, Fault, type FaultKind, type FaultOptions } from '../../share
 import type { Milliseconds } from '../../shared/units.ts';
 import { connectLean, leanSockets } from '../sockets/lean-socket.ts';
 import type { Socket } from '../sockets/socket.ts';
+import { tlsFaultOf } from '../sockets/tls-fault.ts';
 import { AskAgain } from '../message/hop-login.ts';
 import type { Acl, Dial, Dialled, NamedHop } from '../rooms.ts';
 import { endpointOf, type Handshake, hopFault } from './handshake.ts';
@@ -19,7 +20,7 @@ import { socks5Handshake } from './socks5.ts';
 import { type Isolation, makeIsolation } from './isolation.ts';
 import { makeSshHops, type SshHops, sshLayer } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
-import { beginTls, tlsFaultOf } from './tls-hop.ts';
+import { beginTls } from './tls-hop.ts';
 
 export interface ChainOptions {
   readonly acl: Acl;

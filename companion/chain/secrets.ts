@@ -23,7 +23,7 @@ export interface HopProblem {
 export interface HopSources {
   /** What a path in the file means. */
   readonly pathOf: (written: string) => string;
-  /** Where programs are run; null: none is, and what they would tell is taken to be right (`detour check`). */
+  /** Where programs are run; null: none is, and what they or the environment would tell is taken to be right (`detour check`). */
   readonly folder: string | null;
   readonly env: NodeJS.ProcessEnv;
   readonly warn: (message: string) => void;
@@ -114,7 +114,7 @@ class Reading {
 
   private async secret(secret: Secret | undefined, at: readonly string[]): Promise<string | undefined> {
     if (typeof secret !== 'object') return secret;
-    if ('env' in secret && secret.env !== undefined) {
+    if ('env' in secret && secret.env !== undefined && this.sources.folder !== null) {
       const text = this.sources.env[secret.env];
       if (text === undefined) return this.problem([...at, 'env'], `${secret.env} is not set in the environment`);
       return this.checked(text, [...at, 'env']);

@@ -11,12 +11,27 @@ export type ConfigReport =
   /** A line each, at most 20: `detour.yaml:12:5: …`. */
   | { readonly ok: false; readonly problems: readonly string[]; readonly warnings: readonly string[] };
 
-/** Checks a file on disk. Never throws for what is wrong with the file. */
-export async function checkConfig(path: string, judges: readonly Judge[] = []): Promise<ConfigReport> {
+/** What is wrong with the files that another room makes of a configuration. `pathOf` says what a path in it means. */
+export type FilesOf = (
+  config: Config,
+  pathOf: (written: string) => string,
+  warn: (message: string) => void,
+) => Promise<readonly PathProblem[]>;
+
+/** Checks a file on disk, and the files that it names. Never throws for what is wrong with them. */
+export async function checkConfig(
+  path: string,
+  judges: readonly Judge[] = [],
+  filesOf: FilesOf = async () => [],
+): Promise<ConfigReport> {
   const warnings: string[] = [];
   try {
     const parsed = parseConfig(await readConfigText(path, message => warnings.push(message)), path, judges);
-    const missing = await missingLists(path, parsed.config);
+    const pathOf = (written: string) => pathFromConfig(path, written);
+    const missing = [
+      ...(await missingLists(path, parsed.config)),
+      ...(await filesOf(parsed.config, pathOf, message => warnings.push(message))),
+    ];
     if (missing.length > 0) throw placed(missing, path, parsed.document);
     return { ok: true, summary: `${path} is in order: ${summaryOf(parsed.config)}.`, warnings };
   } catch (error) {

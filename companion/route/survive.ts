@@ -13,6 +13,8 @@ const SILENCES: ReadonlySet<FaultKind> = new Set([
   'connection_terminated',
   'connection_read_timeout',
   'http_response_timeout',
+  // By TLS 1.3 a hop refuses a certificate of ours only when the request is on its way.
+  'tls_alert_received',
 ]);
 
 /** A chain that failed, and how. */

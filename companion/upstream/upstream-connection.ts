@@ -15,6 +15,7 @@ import { Malformed } from '../message/malformed.ts';
 import type { Answer, Body, BodySink, BodySource, Framing, ResponseHead } from '../message/message.ts';
 import type { Socket } from '../sockets/socket.ts';
 import { MessageReads, own } from '../sockets/socket-reads.ts';
+import { tlsFaultOf } from '../sockets/tls-fault.ts';
 
 /** Whom a fault of this connection speaks of. */
 export interface Blame {
@@ -350,8 +351,11 @@ export class UpstreamConnection implements Carrier, Waiting, BodySink {
   private readonly onError = (error: NodeJS.ErrnoException): void => {
     if (this.gone) return;
     const detail = error.code === 'ECONNRESET' ? 'connection reset' : error.code;
-    const kind = this.body !== null || this.answered ? 'http_response_incomplete' : 'connection_terminated';
-    const fault = new Fault(kind, { ...this.blame, detail, cause: error });
+    const inAnswer = this.body !== null || this.answered;
+    const kind = inAnswer ? 'http_response_incomplete' : 'connection_terminated';
+    // By TLS 1.3 a server says only now that it does not like the client's certificate.
+    const tls = inAnswer ? null : tlsFaultOf(error, { ...this.blame });
+    const fault = tls ?? new Fault(kind, { ...this.blame, detail, cause: error });
     const { running, body, upload } = this;
     if (upload === null || (running === null && body === null) || this.socket.destroyed) return this.break(fault);
     // A write has failed: whoever refuses an upload says so, closes, and the system answers with a reset. What was said before that can still be read.

@@ -1,10 +1,13 @@
 // What the file can say of a hop, in the whole companion: TLS from files, secrets from elsewhere, Digest, fields, the form, and the address it connects from.
-import { chmodSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { makeTestAuthority } from '../support/certificates.ts';
-import { startHop } from '../support/hop.ts';
+import { startEcho, startHop } from '../support/hop.ts';
 import { type Origin, startOrigin, startRawOrigin } from '../support/origin.ts';
 import { havePeers, startSquid, startTinyproxy } from '../support/peers.ts';
 import { connectRaw, type RawAnswer } from '../support/raw-client.ts';
@@ -197,6 +200,56 @@ function startAsking(says: readonly string[], heads: string[]) {
   });
 }
 
+describe('TLS in TLS, from the client to the target', () => {
+  test('megabytes through a tunnel, both ways at once, with a client that dawdles', async () => {
+    const authority = await makeTestAuthority();
+    await using echo = await startEcho();
+    await using first = await startHop({ kind: 'http', hosts });
+    await using firstFront = await startTlsFront(first.port, await authority.issue('proxy.test'));
+    await using second = await startHop({ kind: 'http', hosts });
+    await using secondFront = await startTlsFront(second.port, await authority.issue('proxy.test'));
+    using place = makePlace();
+    writeFileSync(path.join(place.folder, 'ca.pem'), authority.pem);
+    const hop = (port: number) => `{ kind: https, host: proxy.test, port: ${port}, tls: { ca: ca.pem } }`;
+    const hops = `  one: ${hop(firstFront.port)}\n  two: ${hop(secondFront.port)}`;
+    writeFileSync(place.configFile, fileWith(hops, '[one, two]'), { mode: 0o600 });
+    await using companion = await startTestCompanion(undefined, place);
+    await using client = await connectRaw(companion.port);
+    client.write(`CONNECT origin.test:${echo.port} HTTP/1.1\r\nHost: origin.test:${echo.port}\r\n\r\n`);
+    expect(await client.readUntil('\r\n\r\n')).toMatch(/^HTTP\/1\.1 200 /);
+    const sent = randomBytes(8 << 20);
+    client.write(sent);
+    const heard = createHash('sha256');
+    for (let at = 0; at < sent.length; at += 1 << 18) {
+      client.socket.pause();
+      await sleep(2);
+      client.socket.resume();
+      heard.update(await client.read(1 << 18, 20_000));
+    }
+    expect(heard.digest('hex')).toBe(createHash('sha256').update(sent).digest('hex'));
+  });
+
+  test.each(['TLSv1.2', 'TLSv1.3'] as const)(
+    '%s: a hop that wants a client certificate says so on the page',
+    async maxVersion => {
+      const authority = await makeTestAuthority();
+      await using plain = await startHop({ kind: 'http', hosts });
+      const issued = await authority.issue('proxy.test');
+      const asking = { ...issued, ca: authority.pem, requestCert: true, rejectUnauthorized: true, maxVersion };
+      await using front = await startTlsFront(plain.port, asking);
+      using place = makePlace();
+      writeFileSync(path.join(place.folder, 'ca.pem'), authority.pem);
+      const hop = `  a: { kind: https, host: proxy.test, port: ${front.port}, tls: { ca: ca.pem } }`;
+      writeFileSync(place.configFile, fileWith(hop, '[a]'), { mode: 0o600 });
+      await using companion = await startTestCompanion(undefined, place);
+      const answer = await ask(companion);
+      expect(answer.status).toBe(502);
+      expect(answer.text).toContain('it may ask for a client certificate');
+      expect(answer.headers['proxy-status']).toContain('tls_alert_received');
+    },
+  );
+});
+
 describe('secrets', () => {
   const hopWith = (port: number, password: string) =>
     fileWith(
@@ -292,6 +345,24 @@ test('certificates that cannot be read stop the load at their place', async () =
     writeFileSync(place.configFile, fileWith(`  a: { kind: https, host: proxy.test, tls: ${tls} }`, '[a]'));
     await expect(startTestCompanion(undefined, place)).rejects.toThrow(sentence);
   }
+});
+
+test('detour check looks at the files of hops, and runs nothing', async () => {
+  using place = makePlace();
+  const mark = path.join(place.folder, 'was run');
+  const text = (rest: string) =>
+    `hops:\n  a: { kind: https, host: proxy.test, username: me, password: ${rest} }\n  b: { kind: http, host: b.test, username: me, password: { env: DETOUR_NO_SUCH } }\n`;
+  const run = promisify(execFile);
+  const check = () => run(process.execPath, ['companion/main.ts', 'check', '--config', place.configFile]);
+  writeFileSync(place.configFile, text(`{ command: [touch, '${mark}'] }`), { mode: 0o600 });
+  expect((await check()).stdout).toContain('is in order');
+  expect(existsSync(mark)).toBe(false);
+  writeFileSync(place.configFile, text('{ file: gone.txt }, tls: { ca: gone.pem }'), { mode: 0o600 });
+  const failed = (await check().catch((error: unknown) => error)) as { code: number; stderr: string };
+  expect([failed.code, failed.stderr.match(/hops\.a\.(?:password\.file|tls\.ca): does not exist/g)]).toEqual([
+    1,
+    ['hops.a.password.file: does not exist', 'hops.a.tls.ca: does not exist'],
+  ]);
 });
 
 describe('bind', () => {

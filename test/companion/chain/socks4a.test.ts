@@ -1,6 +1,10 @@
+import { createServer, type AddressInfo } from 'node:net';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { makeDial } from '../../../companion/chain/dial.ts';
 import { decodeSocks4Reply, encodeSocks4Request, socks4aHandshake } from '../../../companion/chain/socks4a.ts';
+import { makeAcl } from '../../../companion/guard/acl.ts';
+import type { AdmittedTarget } from '../../../companion/rooms.ts';
 
 const hop = { name: 'old', kind: 'socks4a', host: 'gw.test', port: 1080, username: 'me' } as const;
 const target = { host: 'far.test', port: 443 };
@@ -41,4 +45,48 @@ test('a no is known by its second byte; another protocol by its first', () => {
   const { read } = socks4aHandshake(hop, target);
   expect(() => read(Buffer.from([0, 91]))).toThrow(expect.objectContaining({ kind: 'hop_refused' }));
   expect(() => read(Buffer.from('HTTP'))).toThrow(expect.objectContaining({ kind: 'hop_protocol_error' }));
+});
+
+test.each([
+  ['a byte at a time, with the tunnel behind it', [0, 90, 1, 2, 3, 4, 5, 6, 104, 105], null],
+  ['cut off', [0, 90, 1], 'connection_terminated'],
+  ['that is cut off after its no', [0, 91], 'hop_refused'],
+  ['of nothing', [], 'connection_terminated'],
+  ['of another kind', [5, 0], 'hop_protocol_error'],
+] as const)('a reply %s', async (_what, bytes, kind) => {
+  let asked = '';
+  const server = createServer(socket => {
+    socket.on('error', () => {}).setNoDelay();
+    socket.once('data', async (chunk: Buffer) => {
+      asked = chunk.toString('latin1');
+      for (const byte of bytes) {
+        socket.write(Buffer.from([byte]));
+        await new Promise(resolve => setTimeout(resolve, 2));
+      }
+      socket.end();
+    });
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  const dial = makeDial({
+    acl: makeAcl({ guard: { allow: [], connectPorts: [] }, listeners: () => [] }),
+    hopTimeout: 5_000,
+    lookup: host => Promise.reject(new Error(`${host} was looked up here`)),
+  });
+  const at = { ...hop, host: '127.0.0.1', port: (server.address() as AddressInfo).port };
+  const chain = { key: 'old', hops: [at] };
+  const { signal } = new AbortController();
+  const dialling = dial({ chain, signal, steps: [], stage: 'connect' }, target as AdmittedTarget, false);
+  if (kind !== null) await expect(dialling).rejects.toMatchObject({ kind, hop: 'old' });
+  else {
+    const { socket, rest } = await dialling;
+    let got = rest.toString();
+    socket.on('data', (chunk: Buffer) => (got += chunk.toString()));
+    const ended = new Promise<void>(resolve => socket.once('end', () => resolve()));
+    socket.resume();
+    await ended;
+    expect(got).toBe('hi');
+    socket.destroy();
+  }
+  expect(asked).toBe('\x04\x01\x01\xbb\0\0\0\x01me\0far.test\0');
+  server.close();
 });

@@ -1,7 +1,8 @@
 // Hops of kind https over real TLS: what is verified, what is said when it does not hold, and TLS through TLS.
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { makeDial } from '../../../companion/chain/dial.ts';
@@ -310,6 +311,28 @@ describe('TLS through what stands already', () => {
     expect(second.requests).toEqual([]);
   });
 
+  test('an end on one side is an end on the other, and what comes back afterwards arrives', async () => {
+    const server = createServer({ allowHalfOpen: true }, socket => {
+      const pieces: Buffer[] = [];
+      socket.on('data', (chunk: Buffer) => pieces.push(chunk)).on('error', () => {});
+      socket.on('end', () => socket.end(`heard ${Buffer.concat(pieces).toString()}`));
+    });
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    await using front = await startTlsTunnel(await authority.issue('proxy.test'));
+    using dialled = await dialTo(chainOf(https(front.port)), port);
+    const { socket } = dialled;
+    socket.allowHalfOpen = true;
+    let heard = '';
+    socket.on('data', (chunk: Buffer) => (heard += chunk.toString()));
+    const ended = new Promise<void>(resolve => socket.once('end', () => resolve()));
+    socket.resume();
+    socket.end(Buffer.from('all of it'));
+    await ended;
+    expect(heard).toBe('heard all of it');
+    server.close();
+  });
+
   test('destroyed above, it is gone below', async () => {
     await using echo = await startEcho();
     await using first = await startHop({ kind: 'http', hosts: { 'second.test': '127.0.0.1' } });
@@ -327,3 +350,27 @@ describe('TLS through what stands already', () => {
     }
   });
 });
+
+/** A proxy of kind https whose tunnels may be open on one side only. */
+async function startTlsTunnel(issued: { key: string; cert: string }): Promise<AsyncDisposable & { port: number }> {
+  const sockets = new Set<Socket>();
+  const server = createTlsServer({ ...issued, allowHalfOpen: true } as TlsOptions, async socket => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    const [head] = (await once(socket, 'data')) as [Buffer];
+    const to = /^CONNECT 127\.0\.0\.1:(\d+) /.exec(head.toString())!;
+    const upstream = connect({ port: Number(to[1]), host: '127.0.0.1', allowHalfOpen: true });
+    sockets.add(upstream);
+    upstream.on('error', () => {});
+    socket.write('HTTP/1.1 200 OK\r\n\r\n');
+    socket.pipe(upstream).pipe(socket);
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise(resolve => server.close(resolve));
+    },
+  };
+}
