@@ -24,6 +24,7 @@ import type { EditError } from './config/editing.ts';
 import { pathFromConfig } from './config/places.ts';
 import { type ControlServer, makeControlServer } from './control/control-server.ts';
 import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from './control/state-folder.ts';
+import { readPins, writePins } from './control/pins-file.ts';
 import { openSitesFile } from './control/sites-file.ts';
 import { explain } from './explain.ts';
 import { makeListFiles } from './filter/list-files.ts';
@@ -182,6 +183,8 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     warn,
     now,
     cacheFolder,
+    savedPins: readPins(folder, warn),
+    pinsChanged: pins => writePins(folder, pins, warn),
     knownSites: sitesFile.saved,
     sitesChanged: sitesFile.changed,
     // What is found out here, by a person's word or by asking a hop, and not by a worker.
@@ -363,6 +366,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
             route.chains
               .map(chain => ({ chain: chain.hops.map(hop => hop.name), ...worker.healthOf(chain) }))
               .filter(({ state }) => state !== 'unknown'),
+          pinOf: route => worker.pins.of(route),
+          pin(route, chain, until) {
+            if (chain === null) worker.pins.unpin(route);
+            else worker.pins.pin(route, chain, until);
+          },
           ...makeSiteWays(worker.knownSites, () => worker.furnished.routes, siteName),
         },
         now,

@@ -26,9 +26,14 @@ export interface DatedNews {
   readonly news: News;
 }
 
-/** Whether it is of use whatever file is in force: a way to a site, unlike a chain, has its name from no file, and a login stays where it is. */
+const FOR_ALWAYS: ReadonlySet<News['outcome']> = new Set(['invalidated', 'guessed', 'site', 'stuck', 'pins']);
+
+/**
+ * Whether it is of use whatever file is in force: a way to a site, unlike a chain, has its name from no file, a login stays where it is, and a pin without a
+ * chain holds nothing.
+ */
 export function holdsAlways({ outcome }: News): boolean {
-  return outcome === 'invalidated' || outcome === 'guessed' || outcome === 'site' || outcome === 'stuck';
+  return FOR_ALWAYS.has(outcome);
 }
 
 /** Whether it is of use where `revision` is in force. */

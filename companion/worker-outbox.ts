@@ -134,6 +134,7 @@ export function makeOutbox(sendBatch: SendBatch): Outbox {
 function keyOf(news: Exclude<News, { readonly outcome: 'invalidated' }>): string {
   if (news.outcome === 'guessed') return `${news.address} ${Buffer.from(news.digest).toString('latin1')}`;
   if (news.outcome === 'site') return `= ${news.site}`;
+  if (news.outcome === 'pins') return '!';
   if (news.outcome === 'stuck') return `@ ${news.route} ${news.site}`;
   if (news.outcome === 'link-failed' || news.outcome === 'link-worked') return `> ${news.link}`;
   if (news.outcome === 'measured') return `~ ${news.chain}`;

@@ -37,6 +37,7 @@ import { openTunnel, proxyRequest, type Rooms } from './proxy.ts';
 import { makeRecorder } from './record/recorder.ts';
 import type { ChainHealth, HopHealth } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
+import { makePins, type PinNews, type Pins, type RoutePin } from './route/pin.ts';
 import { claiming } from './route/race.ts';
 import { makeRefusals } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
@@ -74,6 +75,7 @@ export interface Furnished extends InForce {
 export type News =
   | ChainNews
   | StickyNews
+  | PinNews
   /** `url` null: whatever is cached may be out of date. */
   | { readonly outcome: 'invalidated'; readonly url: string | null }
   | { readonly outcome: 'guessed'; readonly address: string; readonly digest: Uint8Array };
@@ -99,6 +101,9 @@ export interface WorkerParts {
   readonly knownSites?: readonly KnownSite[] | undefined;
   /** They know something new, found out here or by a person's word. */
   readonly sitesChanged?: ((news: SiteNews) => void) | undefined;
+  /** Where a person pins routes: what was pinned when the companion last ran, and who hears what is pinned now. */
+  readonly savedPins?: readonly RoutePin[] | undefined;
+  readonly pinsChanged?: ((pins: readonly RoutePin[]) => void) | undefined;
   /** Where the cache keeps what is to outlive it; without, it is in memory only. */
   readonly cacheFolder?: string | undefined;
 }
@@ -107,6 +112,8 @@ export interface Worker {
   readonly furnished: Furnished;
   /** What may be asked of its cache. */
   readonly cacheOffice: CacheOffice;
+  /** Routes that are held to one chain, for a person to see and to change. */
+  readonly pins: Pins;
   /** What `auto` routes know of sites, for a person to see and to change. */
   readonly knownSites: KnownSites;
   /** How a chain fares, as far as this process knows. */
@@ -189,6 +196,16 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   let knowledge = newKnowledge();
   // Known by the names of chains, too, but a login that hops away is worse than one that stays with a name.
   const sticky = makeStickyMemory(tell);
+  const { pinsChanged } = parts;
+  const pins = makePins(
+    now,
+    parts.savedPins,
+    pinsChanged &&
+      (all => {
+        tell?.({ outcome: 'pins', pins: all });
+        pinsChanged(all);
+      }),
+  );
   let cache = newCache(first.config);
   let names: { resolver: Resolver; madeFor: string } | null = null;
   let limits = first.config.limits;
@@ -223,6 +240,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       hopTimeout,
       memory: knowledge,
       sticky,
+      pins,
       firstTurn: Math.trunc(Math.random() * 1_000),
       siteOf: siteName,
     });
@@ -272,6 +290,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     return { config, source, matcher, tls, hops, routes, rooms, context: tls && secureContext(tls) };
   };
   furnished = furnish(first);
+  pins.keepTo(furnished.routes);
   const receives = {
     limits: () => limits,
     walk: {
@@ -327,6 +346,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     get furnished() {
       return furnished;
     },
+    pins,
     knownSites: sites,
     healthOf: chain => knowledge.healthOf(chain),
     healthOfHops: () => knowledge.healthOfHops(),
@@ -364,6 +384,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         cache = newCache(next.config);
       }
       furnished = furnish(next);
+      pins.keepTo(furnished.routes);
       if (JSON.stringify(next.config.limits) !== JSON.stringify(before.limits)) fitLimits(next.config);
       // Kept connections were judged and named under the old file.
       if (rejudged) pool.retire();
@@ -387,6 +408,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
         else cache.invalidate(news.url);
       } else if (news.outcome === 'guessed') loginBound.hear(news.address, Buffer.from(news.digest));
       else if (news.outcome === 'stuck') sticky.hear(news);
+      else if (news.outcome === 'pins') pins.hear(news);
       else if (news.outcome === 'site') {
         sites.hear(news);
         parts.sitesChanged?.(news);
@@ -396,6 +418,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       ...knowledge.all(),
       ...sites.list().map(known => ({ outcome: 'site', site: known.site, known }) as const),
       ...sticky.all(),
+      { outcome: 'pins', pins: pins.all() },
     ],
     async close(drain) {
       closed = true;

@@ -95,7 +95,7 @@ export const ClientMessage = v.variant('type', [
   }),
   /** The same for the chain of one hop: one of the file by its name, or a one-line URL. Reply: `tested`. */
   v.strictObject({ type: v.literal('test-hop'), id, hop: text(2048), url: v.optional(url) }),
-  /** This chain of the route first, for so many seconds (null: until the companion ends). Reply: `done`. */
+  /** This chain of the route and no other, for so many seconds (null: until it is unpinned). Reply: `done`. */
   v.strictObject({
     type: v.literal('pin-route'),
     id,

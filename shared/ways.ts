@@ -112,10 +112,10 @@ export interface ChainHealth {
     | undefined;
 }
 
-/** A chain that was chosen by hand, before all others of its route. */
+/** A chain that was chosen by hand: no other of its route is tried. */
 export interface Pin {
   readonly chain: readonly string[];
-  /** Null: until the companion ends. */
+  /** Null: until it is unpinned. */
   readonly until: EpochMilliseconds | null;
 }
 

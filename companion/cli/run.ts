@@ -17,7 +17,7 @@ const HELP = `detour: choose, site by site, how your browser reaches the web
   detour explain URL     say what would happen to a URL, and why
   detour route ls        the routes of the file, with their chains
   detour route test      try each chain: NAME [URL]; times, exit address   --json
-  detour route pin       a chain first: NAME "squid > tor" [--for 2h]; unpin NAME
+  detour route pin       a chain and no other: NAME "squid > tor" [--for 2h]; unpin NAME
   detour route memory    what auto routes have learnt: ls, forget SITE, set SITE direct|chains
   detour hop ls          the hops of the file, without passwords
   detour hop test        try one: its NAME or a proxy URL, [CHECK_URL]

@@ -45,7 +45,7 @@ export function routeCommand({ words, span, json }: WaysArguments): Run | string
       const lifetime = span === undefined ? null : readSpan(span);
       if (lifetime === 'unclear') return `--for ${span}: a time like 30m, 2h or 1d.`;
       const chain = readChain(more!);
-      const said = `${nameOf(chain)} comes first on the route ${name}${span === undefined ? ' until the companion ends' : ` for ${span}`}.`;
+      const said = `The route ${name} takes ${nameOf(chain)} and no other chain${span === undefined ? ' until it is unpinned' : ` for ${span}`}.`;
       return asked({ type: 'pin-route', route: name!, chain, for: lifetime }, done(json, said));
     }
     case 'unpin':

@@ -79,7 +79,7 @@ export interface WaysDesk {
   testRoute(route: string, url: string | undefined, chain: Names | undefined, signal: AbortSignal): Promise<WaysTest>;
   /** A hop of the file, or a one-line URL. */
   testHop(hop: string, url: string | undefined, signal: AbortSignal): Promise<WaysTest>;
-  /** `lifetime` null: until the companion ends. */
+  /** `lifetime` null: until it is unpinned. */
   pin(route: string, chain: Names, lifetime: Seconds | null): Promise<void>;
   unpin(route: string): Promise<void>;
   siteWays(): Promise<readonly SiteWay[]>;

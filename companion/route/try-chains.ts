@@ -5,6 +5,7 @@ import { calledOff, Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, ChainOutcomes, ResolvedRoute, Try, TryChains } from '../rooms.ts';
 import { headStartOf, makePickMemory, noteServed, orderOf } from './order.ts';
+import { pinnedFault, pinnedTo, type Pins } from './pin.ts';
 import { LOST, raceTwo } from './race.ts';
 import { makeStickyMemory, type StickyMemory } from './sticky.ts';
 import { type Failure, isSurvivable, stopAfter, summaryOf, verdictOf } from './survive.ts';
@@ -19,6 +20,8 @@ export interface TryChainsOptions {
   readonly memory: ChainOutcomes;
   /** Which site has been served by which chain; absent: nobody else knows or needs to. */
   readonly sticky?: StickyMemory;
+  /** Routes that a person holds to one chain. */
+  readonly pins?: Pins;
   /** Where round-robin begins: workers should not all begin with the same chain. */
   readonly firstTurn?: number;
   /** The registrable domain: outcomes are remembered per site. */
@@ -26,7 +29,8 @@ export interface TryChainsOptions {
 }
 
 export function makeTryChains(options: TryChainsOptions): TryChains {
-  const { now, routeTimeout, hopTimeout, memory, siteOf, sticky = makeStickyMemory(), firstTurn = 0 } = options;
+  const { now, routeTimeout, hopTimeout, memory, siteOf } = options;
+  const { sticky = makeStickyMemory(), firstTurn = 0, pins = null } = options;
   const picks = makePickMemory(sticky, firstTurn);
   const longest = (chains: readonly Chain[]) => {
     let hops = 0;
@@ -199,15 +203,24 @@ export function makeTryChains(options: TryChainsOptions): TryChains {
     }
   }
 
-  return (route, host, attempts, signal, attempt) => {
-    if (signal.aborted) throw calledOff(signal.reason);
+  const tryAll: TryChains = (route, host, attempts, signal, attempt) => {
     const { chains } = route;
-    if (chains.length === 0)
-      throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
     const limit = longest(chains) > routeTimeout ? new RouteLimit(signal, routeTimeout) : null;
     return chains.length === 1 && limit === null
       ? tryOnly(chains[0]!, attempts, signal, attempt)
       : tryInOrder(route, host, limit, attempts, signal, attempt);
+  };
+
+  return (route, host, attempts, signal, attempt) => {
+    if (signal.aborted) throw calledOff(signal.reason);
+    if (route.chains.length === 0)
+      throw new Fault('proxy_configuration_error', { detail: `the route "${route.name}" has no chain` });
+    const pin = pins === null ? null : pins.of(route.name);
+    const only = pin === null ? null : pinnedTo(route, pin);
+    if (only === null) return tryAll(route, host, attempts, signal, attempt);
+    return tryAll(only, host, attempts, signal, attempt).catch((error: unknown) => {
+      throw error instanceof Fault ? pinnedFault(error, only, pin!) : error;
+    });
   };
 }
 

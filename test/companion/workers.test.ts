@@ -360,6 +360,27 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
     await until('the other has heard', async () => (await attempts(two)).join() === 'good');
   });
 
+  test('a pinned route is pinned for all of them, and for one that comes later', async () => {
+    await using origin = await startOrigin();
+    await using hop = await startHop({ kind: 'http', hosts: { 'origin.test': '127.0.0.1' } });
+    await using fleet = await startFleet(
+      `${CONFIG}hops:\n  away: http://127.0.0.1:1\n  good: http://127.0.0.1:${hop.port}\nroutes:\n  two: [[good], [away]]\nsites:\n  origin.test: two\n`,
+    );
+    await using link = await paired(fleet);
+    const by = async (worker: number) =>
+      (await fleet.by(worker, () => ask(fleet.port, `http://origin.test:${origin.port}/${Math.random()}`))).status;
+    const [one, two] = fleet.workers() as [number, number];
+    expect([await by(one), await by(two)]).toEqual([200, 200]);
+    expect((await link.ask({ type: 'pin-route', route: 'two', chain: ['away'], for: 3_600 })).type).toBe('done');
+    for (const worker of [one, two]) await until('it has heard', async () => (await by(worker)) >= 500);
+    process.kill(two, 'SIGKILL');
+    const [, third] = await fleet.running.complained(/Worker (\d+) listens/);
+    const later = Number(third);
+    expect(await by(later)).toBeGreaterThanOrEqual(500);
+    expect((await link.ask({ type: 'unpin-route', route: 'two' })).type).toBe('done');
+    for (const worker of [one, later]) await until('it has heard', async () => (await by(worker)) === 200);
+  });
+
   test('A46: wrong passwords count together, whichever worker hears them', async () => {
     await using origin = await startOrigin();
     await using fleet = await startFleet(CONFIG.replace('guard:\n', 'guard:\n  users: { me: right }\n'));
