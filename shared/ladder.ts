@@ -40,15 +40,14 @@ export function chainText(chain: readonly string[], arrow = ' > '): string {
 
 /** How one attempt went, in a few words: `ok`, `refused (policy)`, `timed out`. An answer that was passed on though it looks like a no says so. */
 export function outcomeText({ outcome, sign, verdict }: Pick<Attempt, 'outcome' | 'sign' | 'verdict'>): string {
-  if (outcome === 'ok')
-    return sign !== undefined && verdict !== undefined ? `answered with a no (${whoText(verdict)})` : 'ok';
+  if (outcome === 'ok') return sign !== undefined && verdict !== undefined ? `a no, ${whoText(verdict)}` : 'ok';
   const known = sign === undefined ? undefined : SIGNS[sign];
   return known ?? OUTCOMES[outcome] ?? outcome.replaceAll('_', ' ');
 }
 
 /** Whose no it was. */
 export function whoText(verdict: NonNullable<Attempt['verdict']>): string {
-  return verdict === 'proxy' ? 'of the proxy' : verdict === 'origin' ? 'of the site' : 'nobody knows whose';
+  return verdict === 'proxy' ? 'said by the proxy' : verdict === 'origin' ? 'said by the site' : 'nobody knows by whom';
 }
 
 /** All of them on one line: `office: refused (policy) → squid > tor: ok, 132 ms`. */

@@ -363,7 +363,7 @@ function Rung({ attempt }: { attempt: Attempt }) {
   const about = [
     outcomeText(attempt),
     !isOk && (STAGES[stage] ?? stage),
-    !isOk && verdict !== undefined && `a no ${whoText(verdict)}`,
+    !isOk && verdict !== undefined && whoText(verdict),
   ].filter(Boolean);
   return (
     <li class={isOk ? 'ok' : 'no'}>

@@ -23,7 +23,7 @@ import {
 
 export function Hops({ ways, url, hands }: { ways: WaysState; url: string | undefined; hands: Hands }) {
   return (
-    <section class="narrow" aria-labelledby="hops-title">
+    <>
       <div class="title">
         <h2 id="hops-title">Hops</h2>
         <p class="hint">Proxies that chains are made of.</p>
@@ -33,7 +33,7 @@ export function Hops({ ways, url, hands }: { ways: WaysState; url: string | unde
       {ways.hops.map(hop => (
         <HopCard key={hop.name} hop={hop} ways={ways} url={url} hands={hands} />
       ))}
-    </section>
+    </>
   );
 }
 

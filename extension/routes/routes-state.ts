@@ -375,10 +375,13 @@ export function healthText(health: ChainHealth | undefined): string | null {
   return health.latency === null ? 'up' : `up, ${milliseconds(health.latency)}`;
 }
 
-/** How a hop fares: as the chain of it alone, else as the best of those it is in. */
+/** How a hop fares: as the chain of it alone; else up where any chain with it is, without a time that is not its own. */
 export function hopHealth(name: string, routes: readonly RouteState[]): ChainHealth | undefined {
   const all = routes
     .flatMap(({ health }) => health)
     .filter(({ chain, state }) => chain.includes(name) && state !== 'unknown');
-  return all.find(({ chain }) => chain.length === 1) ?? all.find(({ state }) => state === 'up') ?? all[0];
+  const alone = all.find(({ chain }) => chain.length === 1);
+  if (alone !== undefined) return alone;
+  const up = all.find(({ state }) => state === 'up');
+  return up && { ...up, latency: null };
 }

@@ -1,4 +1,5 @@
 // The route editor of the settings page: routes with their chains, tests of them, pins. Everything goes through the companion, which owns the file.
+import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { chainText } from '../../shared/ladder.ts';
 import type { ChainTest, RouteForm, RouteState, SiteWay, WaysState } from '../../shared/ways.ts';
@@ -32,10 +33,13 @@ export function Ways({
   isUp,
   revision,
   ask,
+  children,
 }: {
   isUp: boolean;
   revision: number | null;
   ask: (wish: Wish) => Promise<Answer>;
+  /** What stands below the hops. */
+  children: ComponentChildren;
 }) {
   const [ways, setWays] = useState<WaysState | null>(null);
   const [sites, setSites] = useState<readonly SiteWay[]>([]);
@@ -79,7 +83,14 @@ export function Ways({
     },
   };
 
-  if (ways === null) return <p class="hint">{isUp ? 'Reading the file…' : 'The companion is away.'}</p>;
+  if (ways === null) {
+    return (
+      <>
+        {!isUp && <p class="hint">Routes and hops are shown when the companion is back.</p>}
+        <div class="others">{children}</div>
+      </>
+    );
+  }
   const url = checkUrl.trim() === '' ? undefined : checkUrl.trim();
   return (
     <>
@@ -88,8 +99,8 @@ export function Ways({
           {notice}
         </p>
       )}
-      <fieldset class="columns" disabled={!isUp} aria-label="Routes and hops">
-        <section class="wide" aria-labelledby="routes-title">
+      <div class="columns">
+        <fieldset class="column" disabled={!isUp} aria-labelledby="routes-title">
           <div class="title">
             <h2 id="routes-title">Routes</h2>
             <p class="hint">
@@ -115,9 +126,14 @@ export function Ways({
           ))}
           <NewRoute ways={ways} hands={hands} />
           <Memory sites={sites} routes={ways.routes} hands={hands} />
-        </section>
-        <Hops ways={ways} url={url} hands={hands} />
-      </fieldset>
+        </fieldset>
+        <div class="column">
+          <fieldset class="column" disabled={!isUp} aria-labelledby="hops-title">
+            <Hops ways={ways} url={url} hands={hands} />
+          </fieldset>
+          {children}
+        </div>
+      </div>
     </>
   );
 }
@@ -226,6 +242,15 @@ function Chains({
   const groups = groupsFor(name, ways.routes);
   return (
     <ol class="chains">
+      {form.pick === 'auto' && (
+        <li class="chain last">
+          <span class="grip" aria-hidden="true" />
+          <span class="pills">
+            <span class="pill companion">companion</span>
+          </span>
+          <span class="fares">first, where a site is not blocked</span>
+        </li>
+      )}
       {chains.map((member, i) => {
         const text = typeof member === 'string' ? `the route ${member}` : chainText(member);
         const known = typeof member === 'string' ? undefined : health.find(({ chain }) => same(chain, member));
@@ -276,31 +301,40 @@ function Chains({
             </button>
             <ol class="pills" aria-label={`Chain ${i + 1}`}>
               {typeof member === 'string' ? (
-                <li class="pill group">{member}</li>
+                <li>
+                  <span class="pill group">
+                    <small>route</small> {member}
+                  </span>
+                </li>
               ) : member.length === 0 ? (
-                <li class="pill companion">companion</li>
+                <li>
+                  <span class="pill companion">companion</span>
+                </li>
               ) : (
                 member.map((hop, j) => (
-                  <li key={`${j} ${hop}`} class="pill">
-                    {isOpen && member.length > 1 && j > 0 && (
-                      <button
-                        type="button"
-                        aria-label={`${hop} earlier in chain ${i + 1}`}
-                        onClick={() => change(withHopMoved(form, i, j, j - 1))}
-                      >
-                        ‹
-                      </button>
-                    )}
-                    <span>{hop}</span>
-                    {isOpen && (
-                      <button
-                        type="button"
-                        aria-label={`Take ${hop} out of chain ${i + 1}`}
-                        onClick={() => change(withoutHop(form, i, j))}
-                      >
-                        ×
-                      </button>
-                    )}
+                  <li key={`${j} ${hop}`}>
+                    <span class="pill">
+                      {isOpen && j > 0 && (
+                        <button
+                          type="button"
+                          class="front"
+                          aria-label={`${hop} earlier in chain ${i + 1}`}
+                          onClick={() => change(withHopMoved(form, i, j, j - 1))}
+                        >
+                          ‹
+                        </button>
+                      )}
+                      {hop}
+                      {isOpen && (
+                        <button
+                          type="button"
+                          aria-label={`Take ${hop} out of chain ${i + 1}`}
+                          onClick={() => change(withoutHop(form, i, j))}
+                        >
+                          ×
+                        </button>
+                      )}
+                    </span>
                   </li>
                 ))
               )}
@@ -354,7 +388,7 @@ function Chains({
                     type="button"
                     class="tool word"
                     aria-pressed={isPinned}
-                    aria-label={isPinned ? `Unpin chain ${i + 1}` : `Pin chain ${i + 1} for two hours`}
+                    aria-label={`${isPinned ? 'Unpin' : 'Pin 2 h'}, chain ${i + 1}`}
                     title={isPinned ? 'Unpin' : 'First for two hours, whatever its place'}
                     onClick={() =>
                       void hands.edit(
@@ -456,6 +490,24 @@ function Settings({ route: { name, form, usedBy }, hands }: { route: RouteState;
       <Field id={id('name')} label="Name" problem={problemAt(problems, 'name')}>
         <input id={id('name')} value={newName} maxLength={64} onInput={event => setName(event.currentTarget.value)} />
       </Field>
+      <Field id={id('privacy')} label="At least class" problem={problemAt(problems, 'floor.privacy')}>
+        <input
+          id={id('privacy')}
+          inputMode="numeric"
+          placeholder="none"
+          value={fields.privacy}
+          onInput={event => put({ privacy: event.currentTarget.value })}
+        />
+      </Field>
+      <Field id={id('hops')} label="At least hops" problem={problemAt(problems, 'floor.hops')}>
+        <input
+          id={id('hops')}
+          inputMode="numeric"
+          placeholder="none"
+          value={fields.hops}
+          onInput={event => put({ hops: event.currentTarget.value })}
+        />
+      </Field>
       <Field id={id('pick')} label="Which chain" wide problem={problemAt(problems, 'pick')}>
         <select id={id('pick')} value={fields.pick} onChange={event => put({ pick: event.currentTarget.value })}>
           {PICKS.map(([pick, says]) => (
@@ -476,24 +528,6 @@ function Settings({ route: { name, form, usedBy }, hands }: { route: RouteState;
           />
         </Field>
       )}
-      <Field id={id('privacy')} label="At least class" problem={problemAt(problems, 'floor.privacy')}>
-        <input
-          id={id('privacy')}
-          inputMode="numeric"
-          placeholder="none"
-          value={fields.privacy}
-          onInput={event => put({ privacy: event.currentTarget.value })}
-        />
-      </Field>
-      <Field id={id('hops')} label="At least hops" problem={problemAt(problems, 'floor.hops')}>
-        <input
-          id={id('hops')}
-          inputMode="numeric"
-          placeholder="none"
-          value={fields.hops}
-          onInput={event => put({ hops: event.currentTarget.value })}
-        />
-      </Field>
       <Field id={id('check')} label="Asked for from time to time (health)" wide problem={problemAt(problems, 'check')}>
         <input
           id={id('check')}

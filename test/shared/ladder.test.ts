@@ -21,8 +21,6 @@ test('attempts are one line, with the time of the last', () => {
 test('a sign says more than the fault, and a fault without words of its own is said as it is called', () => {
   expect(outcomeText({ outcome: 'connection_terminated', sign: 'reset' })).toBe('broke off');
   expect(outcomeText({ outcome: 'http_protocol_error' })).toBe('http protocol error');
-  expect(outcomeText({ outcome: 'ok', sign: 'policy', verdict: 'unknown' })).toBe(
-    'answered with a no (nobody knows whose)',
-  );
+  expect(outcomeText({ outcome: 'ok', sign: 'policy', verdict: 'unknown' })).toBe('a no, nobody knows by whom');
   expect(outcomeText({ outcome: 'ok', verdict: 'origin' })).toBe('ok');
 });
