@@ -15,6 +15,7 @@ import { attackFrom } from './attack.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { startJourney } from './journey.ts';
 import { startVictim } from './victim.ts';
+import { tellRouteEditor } from './route-editor.ts';
 import { tellStories } from './stories.ts';
 
 interface Axe {
@@ -30,6 +31,7 @@ describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellCachedSite(startChromium);
   tellControlPlane(startChromium);
   tellLocalNetwork(startChromium);
+  tellRouteEditor(startChromium);
 
   test('what was there before a site was steered reaches no further than it did: an open page, a stored service worker, a page whose site goes off', async () => {
     // The web counts as public, as it does in life; so the browser itself guards what is not steered.
@@ -106,7 +108,11 @@ describe.skipIf(!CHROMIUM)('in Chromium', () => {
   });
 
   test('the popup and the settings page have no fault that axe finds, in light and dark', async () => {
-    await using journey = await startJourney(startChromium, { sites: '  site.test: companion\n' });
+    await using journey = await startJourney(startChromium, {
+      hops: '  office: socks5://me:secret@127.0.0.1:1\n  sec: { kind: https, host: sec.test, username: me }\n',
+      routes: '  work: [[office, sec], [sec]]\n  smart: { chains: [work], pick: auto }\n',
+      sites: '  site.test: companion\n',
+    });
     const page = await journey.browser.newPage();
     await page.goto(journey.world.url('site.test'));
     const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -131,7 +137,19 @@ describe.skipIf(!CHROMIUM)('in Chromium', () => {
     await check(popup.page, 'axe-main');
     const options = await journey.browser.newPage();
     await options.goto(`${journey.browser.extensionOrigin}/options.html`);
-    await eventually('the settings are shown', () => options.evaluate(() => document.querySelector('main') !== null));
+    const shown = (selector: string) =>
+      eventually(`${selector} is shown`, () => options.evaluate(at => document.querySelector(at) !== null, selector));
+    await shown('[data-testid=route-work]');
     await check(options, 'axe-options');
+    // Open to be edited, with what a test found.
+    await options.click('[data-testid=test-work]');
+    await shown('[data-testid=bars]');
+    await options.click('[data-testid=edit-work]');
+    await options.click('[data-testid=hop-sec] header [aria-expanded]');
+    await shown('[data-testid=hop-sec] form');
+    await check(options, 'axe-editing');
+    await options.click('[data-testid=by-form]');
+    await shown('#new-hop-host');
+    await check(options, 'axe-new-hop');
   });
 });

@@ -7,6 +7,7 @@ import { tellCachedSite } from './cached-site.ts';
 import { tellEdges } from './edges.ts';
 import { tellLocalNetwork } from './local-network.ts';
 import { type Journey, startJourney } from './journey.ts';
+import { tellRouteEditor } from './route-editor.ts';
 import { startsWithoutLeak, tellStories } from './stories.ts';
 
 interface ProxySettingsApi {
@@ -42,6 +43,7 @@ describe.skipIf(!FIREFOX)('in Firefox', () => {
   tellCachedSite(startFirefox);
   tellControlPlane(startFirefox);
   tellLocalNetwork(startFirefox);
+  tellRouteEditor(startFirefox);
 
   test('a browser started in PAC mode while the companion is down leaks nothing', { timeout: 120_000 }, async () => {
     await using journey = await startJourney(
