@@ -8,6 +8,7 @@ import { ruleTableOf } from '../../shared/decision/rule-table.ts';
 import { makeHosts } from '../support/make-list.ts';
 import { eventually } from './browsers/browser.ts';
 import { CHROMIUM, startChromium } from './browsers/chromium.ts';
+import { tellChains } from './chains.ts';
 import { tellControlPlane } from './control-plane.ts';
 import { tellCachedSite } from './cached-site.ts';
 import { tellEdges } from './edges.ts';
@@ -27,6 +28,7 @@ interface ProxyApi {
 
 describe.skipIf(!CHROMIUM)('in Chromium', () => {
   tellStories(startChromium);
+  tellChains(startChromium);
   tellEdges(startChromium);
   tellCachedSite(startChromium);
   tellControlPlane(startChromium);

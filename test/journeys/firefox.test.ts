@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { eventually } from './browsers/browser.ts';
 import { FIREFOX, startFirefox } from './browsers/firefox.ts';
+import { tellChains } from './chains.ts';
 import { tellControlPlane } from './control-plane.ts';
 import { tellCachedSite } from './cached-site.ts';
 import { tellEdges } from './edges.ts';
@@ -39,6 +40,7 @@ async function choosePacMode(journey: Journey): Promise<void> {
 
 describe.skipIf(!FIREFOX)('in Firefox', () => {
   tellStories(startFirefox);
+  tellChains(startFirefox);
   tellEdges(startFirefox);
   tellCachedSite(startFirefox);
   tellControlPlane(startFirefox);

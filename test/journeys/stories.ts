@@ -161,40 +161,6 @@ export function tellStories(start: Start): void {
     expect(last.attempts.at(-1)?.chain).toEqual(['squid', 'socks']);
   });
 
-  test(
-    'when the first chain refuses by policy, the second serves in the same page load',
-    { timeout: STORY },
-    async () => {
-      await using refusing = await startSquid({ hosts: hostsBy('squid'), deny: ['secret.test', 'hidden.test'] });
-      await using socks = await startMicrosocks({ hosts: hostsBy('dante') });
-      await using journey = await startJourney(start, {
-        hops: `  office: ${refusing.url}\n  second: ${socks.url}\n`,
-        routes: '  work: [[office], [second]]\n',
-        sites: '  secret.test: work\n  hidden.test: work\n',
-      });
-      const { world, browser, companion, pictures } = journey;
-      const page = await browser.newPage();
-      await journey.pairAndUse(page);
-      expect(await page.goto(world.secureUrl('secret.test', '/https'))).toBeNull();
-      expect(await here(page)).toBe('secret.test/https');
-      // Another site, as what was learnt of the first one would skip the refusing chain.
-      expect(await page.goto(world.url('hidden.test', '/http'))).toBeNull();
-      expect(await here(page)).toBe('hidden.test/http');
-      expect([...world.of('secret.test'), ...world.of('hidden.test')].map(request => request.way)).toEqual([
-        'dante',
-        'dante',
-      ]);
-      const tried = (await companion.exchanges()).filter(
-        exchange => exchange.host === 'secret.test' && exchange.attempts.length > 1,
-      );
-      expect(tried.some(exchange => exchange.kind === 'connect')).toBe(true);
-      for (const exchange of tried)
-        expect(exchange.attempts.map(attempt => attempt.outcome)).toEqual(['hop_refused', 'ok']);
-      const popup = await journey.popup(page);
-      await popup.page.screenshot(pictures('ladder'));
-    },
-  );
-
   test('with the companion killed nothing goes direct, and its return is enough', { timeout: STORY }, async () => {
     await using journey = await startJourney(start, { sites: '  site.test: companion\n' });
     const { world, browser, companion, pictures } = journey;
