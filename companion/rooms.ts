@@ -8,6 +8,7 @@ import type { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Hop } from '../shared/config/hops.ts';
 import type { Pick as PickOf, Route } from '../shared/config/routes.ts';
+import type { Nonce, Told } from './message/hop-login.ts';
 import type { Answer, RequestHead, ResponseHead } from './message/message.ts';
 import type { Socket } from './sockets/socket.ts';
 
@@ -130,8 +131,9 @@ export interface Try {
   readonly signal: AbortSignal;
   readonly steps: HopTrace[];
   stage: Attempt['stage'];
-  /** What the last hop was told of who we are, where the request itself tells it. */
-  told?: string | null;
+  /** What the last hop was told of who we are, where the request itself tells it; and what it has just given to be told with. */
+  told?: Told;
+  given?: Nonce | undefined;
   /** Set by the walk where the request may be sent twice: the route then also survives an answer that broke off before its first byte. */
   replayable?: boolean;
   /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */

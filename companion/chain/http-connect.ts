@@ -4,7 +4,7 @@ import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
 import type { FaultKind } from '../../shared/fault.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
-import { AskAgain, loginOf } from '../message/hop-login.ts';
+import { AskAgain, loginOf, type Nonce, type Told } from '../message/hop-login.ts';
 import type { NamedHop } from '../rooms.ts';
 import { type Handshake, hopFault, quotable } from './handshake.ts';
 
@@ -125,11 +125,12 @@ function parseReplyHead(text: string): Omit<ConnectReply, 'rest'> | null {
 /** Asks `hop` for a tunnel to `target`. Throws AskAgain where it wants to be told otherwise who we are, and not on this connection. */
 export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | null): Handshake {
   const login = loginOf(hop);
-  let sent: string | null;
-  const connectRequest = () => {
-    sent = login.authorization('CONNECT', () => formatEndpoint(target));
-    return encodeConnect(target, sent, via, hop.headers);
+  let told: Told;
+  const connectRequest = (nonce?: Nonce) => {
+    told = login.tell('CONNECT', () => formatEndpoint(target), nonce);
+    return encodeConnect(target, told.text, via, hop.headers);
   };
+  let given: Nonce | undefined;
   let asked = 1;
   let skip: Bytes = 0;
   return {
@@ -140,7 +141,7 @@ export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | 
         if (bytes.length === 0) return 'need-more';
         const skipped = Math.min(skip, bytes.length);
         skip -= skipped;
-        return { send: skip === 0 ? connectRequest() : undefined, rest: bytes.subarray(skipped), stands: false };
+        return { send: skip === 0 ? connectRequest(given) : undefined, rest: bytes.subarray(skipped), stands: false };
       }
       const reply = decodeConnectReply(bytes);
       if (reply === 'need-more') return reply;
@@ -148,14 +149,19 @@ export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | 
       if (reply === 'too-large') throw hopFault('http_response_header_section_size', hop);
       const kind = faultKindOfStatus(reply.status);
       if (kind === null) {
-        login.accepted(reply.info);
+        login.accepted(told, reply.info);
         return { rest: reply.rest.length === 0 ? NOTHING : reply.rest, stands: true };
       }
-      if (reply.status === 407 && asked < MAX_ASKED && login.challenged(reply.challenges, sent)) {
-        if (reply.body === null) throw new AskAgain(hop);
+      const nonce = reply.status === 407 && asked < MAX_ASKED ? login.challenged(reply.challenges, told) : null;
+      if (nonce !== null) {
+        if (reply.body === null) {
+          login.keep(nonce);
+          throw new AskAgain(hop, nonce);
+        }
         asked++;
+        given = nonce;
         skip = reply.body;
-        return { send: skip === 0 ? connectRequest() : undefined, rest: reply.rest, stands: false };
+        return { send: skip === 0 ? connectRequest(given) : undefined, rest: reply.rest, stands: false };
       }
       throw hopFault(kind, hop, `${reply.said}, asked for ${formatEndpoint(target)}`, reply.status);
     },

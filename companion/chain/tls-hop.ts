@@ -48,6 +48,10 @@ export function beginTls(
   const { servername, pin } = hop.tls ?? {};
   const name = servername ?? hop.host;
   const one = prepare(hop);
+  if (below.destroyed) {
+    fail(new Fault('connection_terminated', { ...blame, detail: 'in the TLS handshake' }));
+    return () => {};
+  }
   const { connect } = process.getBuiltinModule('node:tls');
   const secure = connect({
     socket: nodeSocket(below),

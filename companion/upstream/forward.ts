@@ -124,6 +124,7 @@ export async function forward(outgoing: Outgoing, one: Try, ways: Ways, logins =
     const isKept = !streamed || (body instanceof ReplayBody && body.isKept);
     if (error instanceof AskAgain && isKept && logins > 0) {
       one.steps.length = 0;
+      one.given = error.nonce;
       outgoing.tried--;
       return forward(outgoing, one, ways, logins - 1);
     }
@@ -150,8 +151,12 @@ function ask(
     body !== null && Buffer.isBuffer(body) ? ({ kind: 'length', length: body.length } as const) : head.framing;
   outgoing.connection = connection;
   const line = { head, host: target.host, port: target.port, path, framing, upgrade };
-  const told = hop === null ? null : loginOf(hop).authorization(head.method, () => requestTarget(line, true));
-  one.told = told;
+  let told: string | null = null;
+  if (hop !== null) {
+    one.told = loginOf(hop).tell(head.method, () => requestTarget(line, true), one.given);
+    one.given = undefined;
+    told = one.told.text;
+  }
   const headText = requestHead(line, hop, told);
   const request: SentRequest = {
     method: head.method,
@@ -214,11 +219,13 @@ function received(
 /** What the hop says to the login that it was told. Throws AskAgain where it wants another. */
 function heardOfLogin({ head, body }: Answer, hop: NamedHop, one: Try): void {
   const login = loginOf(hop);
-  if (head.status !== 407) login.accepted(head.fields.get('proxy-authentication-info'));
-  else if (login.challenged(head.fields.all('proxy-authenticate'), one.told ?? null)) {
-    letGo(body);
-    throw new AskAgain(hop);
-  }
+  const { told } = one;
+  if (told === undefined) return;
+  if (head.status !== 407) return login.accepted(told, head.fields.get('proxy-authentication-info'));
+  const nonce = login.challenged(head.fields.all('proxy-authenticate'), told);
+  if (nonce === null) return;
+  letGo(body);
+  throw new AskAgain(hop, nonce);
 }
 
 /** The beginning of the body is looked at where it may tell who speaks, and only there. */

@@ -70,6 +70,20 @@ describe.runIf(havePeers('squid', 'tinyproxy'))('real proxies', () => {
     expect(counts).toBeLessThan(12);
   });
 
+  test('squid asks for Digest of many requests at once, and all are served', async () => {
+    await using squid = await startSquid({ hosts, credentials, digestNonceUses: 50 });
+    const hop = `  squid: { kind: http, host: 127.0.0.1, port: ${squid.port}, username: me, password: s3cret, auth: digest }`;
+    await using companion = await startTestCompanion(fileWith(hop, '[squid]'));
+    for (let round = 0; round < 4; round++) {
+      const asked = Array.from({ length: 24 }, (_, i) =>
+        i % 2 === 0 ? ask(companion, `GET /${round}/${i}`).then(({ text }) => text) : tunnel(companion),
+      );
+      expect(new Set(await Promise.all(asked))).toEqual(new Set(['GET 0']));
+    }
+    // As many nonces as ran at once at the most, and they are used on.
+    expect(squid.log().match(/TCP_DENIED\/407/g)!.length).toBeLessThanOrEqual(2 * 24);
+  });
+
   test('squid asks for Digest and is told Basic first, where the file says nothing', async () => {
     await using squid = await startSquid({ hosts, credentials, digestNonceUses: 50 });
     await using companion = await startTestCompanion(fileWith(`  squid: ${squid.url}`, '[squid]'));

@@ -99,57 +99,64 @@ describe('the login of a hop', () => {
 
   test('auto: Basic at once, Digest once it is asked for, counted', () => {
     const login = of();
-    const first = login.authorization('CONNECT', uri);
-    expect(first).toBe(basic);
-    expect(login.challenged(digest('n1'), first)).toBe(true);
-    const second = login.authorization('CONNECT', uri)!;
-    expect(second).toMatch(/^Digest username="me", realm="r", nonce="n1", uri="far\.test:443".* nc=00000001,/);
-    expect(second).not.toContain('s3cret');
-    expect(login.authorization('CONNECT', uri)).toContain('nc=00000002');
+    const first = login.tell('CONNECT', uri);
+    expect(first.text).toBe(basic);
+    const second = login.tell('CONNECT', uri, login.challenged(digest('n1'), first));
+    expect(second.text).toMatch(/^Digest username="me", realm="r", nonce="n1", uri="far\.test:443".* nc=00000001,/);
+    expect(second.text).not.toContain('s3cret');
+    login.accepted(second, undefined);
+    expect(login.tell('CONNECT', uri).text).toMatch(/nonce="n1".* nc=00000002/);
   });
 
   test('digest: nothing is told before it is asked for; basic: never Digest', () => {
     const login = of('digest');
-    expect(login.authorization('GET', uri)).toBeNull();
-    expect(login.challenged(['Basic realm="r"'], null)).toBe(false);
-    expect(login.authorization('GET', uri)).toBeNull();
-    expect(of('basic').challenged(digest('n'), basic)).toBe(false);
+    const first = login.tell('GET', uri);
+    expect(first.text).toBeNull();
+    expect(login.challenged(['Basic realm="r"'], first)).toBeNull();
+    expect(login.tell('GET', uri).text).toBeNull();
+    const other = of('basic');
+    expect(other.challenged(digest('n'), other.tell('GET', uri))).toBeNull();
+  });
+
+  test('Basic that is refused where it would do is a wrong password', () => {
+    const login = of();
+    expect(login.challenged([...digest('n'), 'Basic realm="r"'], login.tell('GET', uri))).toBeNull();
   });
 
   test('a wrong password is told once, an old nonce is changed for a new one', () => {
     const login = of('digest');
-    expect(login.challenged(digest('n1'), null)).toBe(true);
-    const first = login.authorization('GET', uri);
-    expect(login.challenged(digest('n2'), first)).toBe(false);
-
-    const other = of('digest');
-    other.challenged(digest('n1'), null);
-    const sent = other.authorization('GET', uri);
-    expect(other.challenged(digest('n2', ', stale=true'), sent)).toBe(true);
-    // What was under way with the old one meanwhile goes on with the new one, which is not thrown away for it.
-    expect(other.challenged(digest('n3', ', stale=true'), sent)).toBe(true);
-    expect(other.authorization('GET', uri)).toContain('nonce="n2"');
+    const told = login.tell('GET', uri, login.challenged(digest('n1'), login.tell('GET', uri)));
+    expect(login.challenged(digest('n2'), told)).toBeNull();
+    expect(login.challenged(digest('n2', ', stale=true'), told)?.challenge.nonce).toBe('n2');
   });
 
-  test('a nonce that was taken once and is refused without a word is asked for anew, once', () => {
+  test('a nonce that was taken once and is refused without a word is changed, once', () => {
     const login = of('digest');
-    login.challenged(digest('n1'), null);
-    const sent = login.authorization('GET', uri);
-    login.accepted(undefined);
-    expect(login.challenged(digest('n2'), sent)).toBe(true);
-    expect(login.challenged(digest('n3'), login.authorization('GET', uri))).toBe(false);
+    login.accepted(login.tell('GET', uri, login.challenged(digest('n1'), login.tell('GET', uri))), undefined);
+    const next = login.challenged(digest('n2'), login.tell('GET', uri));
+    expect(next?.challenge.nonce).toBe('n2');
+    expect(login.challenged(digest('n3'), login.tell('GET', uri, next))).toBeNull();
+  });
+
+  test('requests that run at once have a nonce each, so that no count arrives before a smaller one', () => {
+    const login = of('digest');
+    const ask = (nonce: string) => login.tell('GET', uri, login.challenged(digest(nonce), login.tell('GET', uri)));
+    const [a, b] = [ask('n1'), ask('n2')];
+    login.accepted(b, undefined);
+    login.accepted(a, undefined);
+    const nonces = [1, 2, 3].map(() => /nonce="(\w+)".* nc=(\d+)/.exec(login.tell('GET', uri).text ?? '')?.slice(1, 3));
+    expect(nonces).toEqual([['n1', '00000002'], ['n2', '00000002'], undefined]);
   });
 
   test('nextnonce is the next nonce', () => {
     const login = of('digest');
-    login.challenged(digest('n1'), null);
-    login.accepted('nextnonce="n2"');
-    expect(login.authorization('GET', uri)).toMatch(/nonce="n2".* nc=00000001/);
+    login.accepted(login.tell('GET', uri, login.challenged(digest('n1'), login.tell('GET', uri))), 'nextnonce="n2"');
+    expect(login.tell('GET', uri).text).toMatch(/nonce="n2".* nc=00000001/);
   });
 
   test('without a user name nothing is ever told', () => {
     const login = loginOf({});
-    expect(login.challenged(digest('n1'), null)).toBe(false);
-    expect(login.authorization('GET', uri)).toBeNull();
+    const told = login.tell('GET', uri);
+    expect([told.text, login.challenged(digest('n1'), told)]).toEqual([null, null]);
   });
 });
