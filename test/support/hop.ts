@@ -264,7 +264,7 @@ async function say(socket: Socket, bytes: Buffer, drip: number | undefined, last
 }
 
 /** Takes bytes off a socket in portions. */
-class Reader {
+export class Reader {
   private pending = Buffer.alloc(0);
   private wake: (() => void) | null = null;
   private ended = false;

@@ -1,0 +1,116 @@
+// The cells of the matrix and what must come of each, written down from the rules for refusals: at which moment a hop said no, and so which requests may
+// go on to the next chain. Nothing here asks the companion what it thinks.
+import type { FaultKind } from '../../../shared/fault.ts';
+import type { Misdeed } from '../../support/misbehaving-hop.ts';
+
+/** How the client comes and what the misbehaving hop speaks. In the last two it stands behind another hop, which behaves. */
+export type Arm = 'absolute' | 'connect' | 'socks5' | 'socks5, http' | 'two hops, absolute' | 'two hops, connect';
+
+/**
+ * What the moment allows (stages S0 to S5):
+ * `unsent`: no byte reached a target, every request goes on · `denied`: the hop itself answered in the target's place, and proved it: all go on whose
+ * body is still held, POST too · `failed`: the same, but not by policy: what is idempotent goes on · `silence`: it broke with the request in its
+ * hands: what is idempotent and held goes on · `flight`: the tunnel broke before the target said a byte: a ClientHello goes on ·
+ * `relayed`: may be the origin's: goes to the client as it came · `cut`: bytes of the answer have gone out: never again.
+ */
+export type Allows = 'unsent' | 'denied' | 'failed' | 'silence' | 'flight' | 'relayed' | 'cut';
+
+export interface Signal {
+  readonly name: string;
+  readonly stage: 'S0' | 'S1' | 'S2' | 'S2′' | 'S3' | 'S4' | 'S5';
+  /** Null: nobody listens where the hop should be. */
+  readonly misdeed: Misdeed | null;
+  readonly allows: Allows;
+  /** What the first attempt's record says; empty where the answer was taken for the origin's. */
+  readonly outcomes: readonly FaultKind[];
+  readonly verdict?: 'proxy' | 'origin' | 'unknown';
+  readonly sign?: string;
+  /** Could be the target that is away: when two exits agree on it, no third is asked. */
+  readonly couldBeTarget?: boolean;
+}
+
+export const METHODS = ['GET', 'HEAD', 'PUT', 'PUT, larger than the buffer', 'POST', 'POST with Expect'] as const;
+export type Method = (typeof METHODS)[number];
+export const NEXTS = ['next works', 'next refuses too, third works', 'all refuse'] as const;
+export type Next = (typeof NEXTS)[number];
+
+export interface Cell {
+  readonly number: number;
+  readonly arm: Arm;
+  readonly signal: Signal;
+  readonly method: Method;
+  readonly next: Next;
+  readonly direct: boolean;
+  /** Of its own, so that nothing learned in one cell is known in another. */
+  readonly host: string;
+}
+
+/** Every cell of an arm: all methods, all that may come next, open and closed. What takes its time is asked with two methods only. */
+export function cellsOf(arm: Arm, signals: readonly Signal[]): Cell[] {
+  let number = 0;
+  return signals.flatMap(signal => {
+    const waits = signal.misdeed?.does === 'hang';
+    const methods = METHODS.filter(method => {
+      if (waits) return method === 'GET' || method === 'POST';
+      return signal.allows !== 'cut' || method !== 'HEAD';
+    });
+    return methods.flatMap(method =>
+      NEXTS.flatMap(next =>
+        [false, true].map((direct): Cell => {
+          number++;
+          return { number, arm, signal, method, next, direct, host: `cell${number}.test` };
+        }),
+      ),
+    );
+  });
+}
+
+export type Expected =
+  | { readonly kind: 'served'; readonly by: 'first' | 'second' | 'third' | 'direct' }
+  /** What the first hop said, as it said it. */
+  | { readonly kind: 'relayed' }
+  /** Our own answer, or a tunnel that never stood. */
+  | { readonly kind: 'failed' }
+  /** A beginning, and then the end. */
+  | { readonly kind: 'cut' };
+
+/** What must come of it. */
+export function expectedOf({ arm, signal, method, next, direct }: Cell): Expected {
+  const { allows } = signal;
+  if (allows === 'relayed') return { kind: 'relayed' };
+  if (allows === 'cut') return { kind: 'cut' };
+  if (!goesOn(allows, method, arm)) {
+    // The 407 of a hop never reaches a browser: it would ask the person for a password that is not theirs to give.
+    const isRelayed = (allows === 'denied' || allows === 'failed') && signal.sign !== 'auth';
+    return isRelayed ? { kind: 'relayed' } : { kind: 'failed' };
+  }
+  if (next === 'next works') return { kind: 'served', by: 'second' };
+  if (signal.couldBeTarget === true) return { kind: 'failed' };
+  if (next === 'next refuses too, third works') return { kind: 'served', by: 'third' };
+  return direct ? { kind: 'served', by: 'direct' } : { kind: 'failed' };
+}
+
+function goesOn(allows: Allows, method: Method, arm: Arm): boolean {
+  const isTunnelled = arm === 'connect' || arm === 'socks5' || arm === 'two hops, connect';
+  // Whatever the client says within its tunnel, we have only carried its ClientHello.
+  if (allows === 'unsent' || (allows === 'flight' && isTunnelled)) return true;
+  if (method === 'PUT, larger than the buffer') return false;
+  const isPost = method.startsWith('POST');
+  return allows === 'denied' || !isPost;
+}
+
+/** An answer of a hop: its head, and a body that says whose it is. */
+export function says(status: number, ...fields: string[]): Buffer {
+  const body = `the hop says ${status}`;
+  const head = [`HTTP/1.1 ${status} Said by the hop`, ...fields, `Content-Length: ${body.length}`, 'Connection: close'];
+  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`, 'latin1');
+}
+
+/** More than is ever kept of a body (256 KiB), with as much again for the buffers of sockets. */
+const BEYOND_BUFFER = 400 * 1024;
+export const answers = (status: number, ...fields: string[]): Misdeed => ({
+  at: 'asked',
+  does: says(status, ...fields),
+  afterBody: BEYOND_BUFFER,
+});
+export const breaks = (at: Misdeed['at'], does: Misdeed['does']): Misdeed => ({ at, does, afterBody: BEYOND_BUFFER });
