@@ -29,8 +29,8 @@ export interface MisbehavingHop extends AsyncDisposable {
   readonly port: number;
   /** Connections so far. */
   readonly connections: number;
-  /** Everything it was sent since this was last asked. */
-  takeHeard(): Buffer;
+  /** Everything it was sent since this was last asked: for itself, until its tunnels stood, and through them. */
+  takeHeard(): { readonly itself: Buffer; readonly through: Buffer };
   /** From the next connection on; null: it behaves. */
   become(misdeed: Misdeed | null): void;
 }
@@ -38,14 +38,15 @@ export interface MisbehavingHop extends AsyncDisposable {
 /** Starts one that speaks `tongue` at `address`; every name that ends in .test is 127.0.0.1 to it. It takes any login, and asks for one where it can. */
 export async function startMisbehavingHop(tongue: Tongue, address: string): Promise<MisbehavingHop> {
   let misdeed: Misdeed | null = null;
-  let heard: Buffer[] = [];
+  let heard = { itself: [] as Buffer[], through: [] as Buffer[] };
+  const tunnels = new WeakSet<Socket>();
   let connections = 0;
   const sockets = new Set<Socket>();
 
   const server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
     connections++;
     keep(socket);
-    socket.on('data', (bytes: Buffer) => heard.push(bytes));
+    socket.on('data', (bytes: Buffer) => heard[tunnels.has(socket) ? 'through' : 'itself'].push(bytes));
     const doing = misdeed;
     if (is(doing, 'connect', socket)) return;
     const serve = { http: serveHttp, socks4a: serveSocks4a, socks5: serveSocks5 }[tongue];
@@ -128,6 +129,7 @@ export async function startMisbehavingHop(tongue: Tongue, address: string): Prom
     socket.on('close', () => upstream.destroy());
     if (!stands) return void socket.end(no);
     (onward ? upstream : socket).write(first);
+    if (!onward) tunnels.add(socket);
     if (doing?.at === 'flight') {
       await reader.take(1);
       if (is(doing, 'flight', socket)) return;
@@ -159,8 +161,8 @@ export async function startMisbehavingHop(tongue: Tongue, address: string): Prom
       return connections;
     },
     takeHeard() {
-      const all = Buffer.concat(heard);
-      heard = [];
+      const all = { itself: Buffer.concat(heard.itself), through: Buffer.concat(heard.through) };
+      heard = { itself: [], through: [] };
       return all;
     },
     become: next => void (misdeed = next),

@@ -52,6 +52,8 @@ export function cellsOf(arm: Arm, signals: readonly Signal[]): Cell[] {
     const waits = signal.misdeed?.does === 'hang';
     const methods = METHODS.filter(method => {
       if (waits) return method === 'GET' || method === 'POST';
+      // Within a tunnel nobody sees what they do to each other.
+      if (isTunnelled(arm)) return method === 'GET' || method === 'POST' || method === 'PUT, larger than the buffer';
       return signal.allows !== 'cut' || method !== 'HEAD';
     });
     return methods.flatMap(method =>
@@ -90,17 +92,18 @@ export function expectedOf({ arm, signal, method, next, direct }: Cell): Expecte
   return direct ? { kind: 'served', by: 'direct' } : { kind: 'failed' };
 }
 
+const isTunnelled = (arm: Arm) => arm === 'connect' || arm === 'socks5' || arm === 'two hops, connect';
+
 function goesOn(allows: Allows, method: Method, arm: Arm): boolean {
-  const isTunnelled = arm === 'connect' || arm === 'socks5' || arm === 'two hops, connect';
   // Whatever the client says within its tunnel, we have only carried its ClientHello.
-  if (allows === 'unsent' || (allows === 'flight' && isTunnelled)) return true;
+  if (allows === 'unsent' || (allows === 'flight' && isTunnelled(arm))) return true;
   if (method === 'PUT, larger than the buffer') return false;
   const isPost = method.startsWith('POST');
   return allows === 'denied' || !isPost;
 }
 
 /** An answer of a hop: its head, and a body that says whose it is. */
-export function says(status: number, ...fields: string[]): Buffer {
+function says(status: number, ...fields: string[]): Buffer {
   const body = `the hop says ${status}`;
   const head = [`HTTP/1.1 ${status} Said by the hop`, ...fields, `Content-Length: ${body.length}`, 'Connection: close'];
   return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`, 'latin1');

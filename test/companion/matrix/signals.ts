@@ -80,7 +80,6 @@ export const ABSOLUTE_ANSWERS: readonly Signal[] = [
     allows: 'denied',
     outcomes: ['hop_refused'],
     verdict: 'proxy',
-    sign: 'rate',
   },
   {
     name: '451 with Proxy-Status: http_request_denied',
@@ -120,21 +119,18 @@ export const ABSOLUTE_ANSWERS: readonly Signal[] = [
       ['403 without a sign', 403],
       ['403 with what origins say', 403, 'Set-Cookie: a=b', 'ETag: "1"', 'Strict-Transport-Security: max-age=1'],
       ['403 that the hop passes on', 403, 'Proxy-Status: corp; received-status=403'],
-      ['404 with Proxy-Status: http_request_denied', 404, 'Proxy-Status: corp; error=http_request_denied'],
       ['429 without a sign', 429, 'Retry-After: 60'],
       ['502 without a sign', 502],
       ['503 without a sign', 503, 'Retry-After: 1'],
       ['302 to the same host', 302, 'Location: /other'],
     ] as const
-  ).map(
-    ([name, status, ...fields]): Signal => ({
-      name,
-      stage: 'S4',
-      misdeed: answers(status, ...fields),
-      allows: 'relayed',
-      outcomes: [],
-    }),
-  ),
+  ).map(([name, status, ...fields]): Signal => ({
+    name,
+    stage: 'S4',
+    misdeed: answers(status, ...fields),
+    allows: 'relayed',
+    outcomes: [],
+  })),
 ];
 
 const reply = (code: number) => breaks('asked', Buffer.from([5, code, 0, 1, 0, 0, 0, 0, 0, 0]));
