@@ -314,6 +314,18 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     if (fitted.warning !== null) parts.warn(fitted.warning);
   }
 
+  /** What worked and what did not is known by the names of hops, and some may now mean others. */
+  function forgetKnowledge({ config, hops }: InForce): void {
+    const { config: before, hops: known } = furnished;
+    if (JSON.stringify([config.guard, config.dns]) !== JSON.stringify([before.guard, before.dns])) {
+      knowledge = newKnowledge();
+      return;
+    }
+    const names = new Set([...Object.keys(known), ...Object.keys(hops)]);
+    for (const name of names) if (JSON.stringify(known[name]) === JSON.stringify(hops[name])) names.delete(name);
+    if (names.size > 0) knowledge.forget(names);
+  }
+
   /** What a request would get for which this was stored. */
   function judge({ url, site, route, partition, selection }: Listed, now: EpochMilliseconds) {
     const { hostname, port: written, pathname, search } = new URL(url);
@@ -374,8 +386,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     putInForce(next) {
       const before = furnished.config;
       const rejudged = judgedBy(next) !== judgedBy(furnished);
-      // What worked and what did not is known by the names of hops, which may now mean others.
-      if (rejudged) knowledge = newKnowledge();
+      if (rejudged) forgetKnowledge(next);
       const isOtherCache =
         JSON.stringify(next.config.cache) !== JSON.stringify(before.cache) ||
         hasSeveralUsers(next.config) !== hasSeveralUsers(before);

@@ -2,7 +2,7 @@
 // file does not name, and nobody while the route is not in use. What asking is, is handed in.
 import type { HealthCheck } from '../../shared/config/routes.ts';
 import type { Milliseconds } from '../../shared/units.ts';
-import type { Chain, Group, ResolvedRoute } from '../rooms.ts';
+import type { Chain, ResolvedRoute } from '../rooms.ts';
 
 /** A route that nobody has used for so many intervals is left alone until somebody does. */
 export const PAUSED_AFTER = 10;
@@ -84,9 +84,9 @@ export function makeActiveChecks({ now, random, ask }: ActiveCheckParts): Active
       for (const gone of before.values()) stop(gone);
       within = new Map();
       if (watched.size === 0) return;
-      for (const { name, group } of all) {
-        const names = new Set(group === undefined ? [name] : [name, ...namesIn(group)]);
-        const found = [...names].flatMap(one => watched.get(one) ?? []);
+      const byName = new Map(all.map(route => [route.name, route]));
+      for (const { name } of all) {
+        const found = [...partsOf(name, byName)].flatMap(one => watched.get(one) ?? []);
         if (found.length > 0) within.set(name, found);
       }
     },
@@ -105,7 +105,11 @@ export function makeActiveChecks({ now, random, ask }: ActiveCheckParts): Active
   };
 }
 
-/** The routes that a group is made of. */
-function namesIn({ name, members }: Group): string[] {
-  return [name, ...members.flatMap(member => ('members' in member ? namesIn(member) : []))];
+/** A route and those that it is made of, by name. */
+function partsOf(name: string, routes: ReadonlyMap<string, ResolvedRoute>, parts = new Set<string>()): Set<string> {
+  if (parts.has(name)) return parts;
+  parts.add(name);
+  for (const chain of routes.get(name)?.route?.chains ?? [])
+    if (typeof chain === 'string') partsOf(chain, routes, parts);
+  return parts;
 }

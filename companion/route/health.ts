@@ -5,6 +5,7 @@ import type { Attempt, HopTrace } from '../../shared/exchange.ts';
 import type { Fault, FaultKind } from '../../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../../shared/units.ts';
 import type { Chain, FailedTry } from '../rooms.ts';
+import { hasHop } from './outcome-memory.ts';
 
 /** A hop that cannot be connected to goes last for so long; then one request tries it again. */
 export const DOWN_FOR: Milliseconds = 30_000;
@@ -113,6 +114,8 @@ export interface Health {
   /** What asking through the chain found; a no counts for so long, unless something else is found out before. */
   checked(chain: Chain, check: CheckOutcome, found: CheckedSteps, lifetime: Milliseconds): void;
   hear(news: LinkNews): void;
+  /** Hops that have these names now are others than before. */
+  forget(hops: ReadonlySet<string>): void;
   /** What a new worker should know. */
   all(): LinkNews[];
   of(chain: Chain): ChainHealth;
@@ -324,6 +327,14 @@ export function makeHealth(
         const link = links.get(news.link);
         if (link !== undefined) close(link);
       }
+    },
+    forget(hops) {
+      for (const [name, link] of links) {
+        if (!hasHop(name.startsWith(WHOLE) ? name.slice(WHOLE.length) : name, hops)) continue;
+        close(link);
+        links.delete(name);
+      }
+      for (const kept of [averages, checks]) for (const key of kept.keys()) if (hasHop(key, hops)) kept.delete(key);
     },
     all() {
       if (troubled === 0) return [];

@@ -18,6 +18,8 @@ export interface Knowledge extends ChainOutcomes {
   hear(news: Outcome | LinkNews): void;
   /** What a new worker should know. */
   all(): (Outcome | LinkNews)[];
+  /** Hops that have these names now are others than before. */
+  forget(hops: ReadonlySet<string>): void;
   /** How a chain fares for whatever site. */
   healthOf(chain: Chain): ChainHealth;
   healthOfHops(): HopHealth[];
@@ -101,6 +103,10 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
       else health.hear(news);
     },
     all: () => [...outcomes.all(), ...health.all()],
+    forget(hops) {
+      outcomes.forget(hops);
+      health.forget(hops);
+    },
     healthOf: chain => health.of(chain),
     healthOfHops: () => health.hops(),
     checked: health.checked,

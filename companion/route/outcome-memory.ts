@@ -60,6 +60,8 @@ export interface OutcomeMemory {
   worked(site: string, chain: ChainName): boolean;
   /** Another worker's outcome. */
   hear(outcome: Outcome): void;
+  /** Hops that have these names now are others than before. */
+  forget(hops: ReadonlySet<string>): void;
   /** All that is in force now. */
   all(): Outcome[];
 }
@@ -79,6 +81,11 @@ export function lifetimeOf(reason: Sign, strikes: number, retryAfter?: Milliseco
     default:
       return UNREACHABLE_FOR;
   }
+}
+
+/** Whether a chain, by its key, has one of these hops. */
+export function hasHop(chain: string, hops: ReadonlySet<string>): boolean {
+  return chain.split('>').some(name => hops.has(name));
 }
 
 export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
@@ -133,6 +140,9 @@ export function makeOutcomeMemory(now: () => EpochMilliseconds): OutcomeMemory {
         const { reason, strikes, lifetime } = outcome;
         keep(key, { reason, strikes, lifetime, until: now() + lifetime, chanceUntil: 0 });
       }
+    },
+    forget(hops) {
+      for (const key of failures.keys()) if (hasHop(key.slice(key.indexOf('\n') + 1), hops)) failures.delete(key);
     },
     all() {
       const time = now();

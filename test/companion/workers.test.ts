@@ -381,6 +381,36 @@ describe.skipIf(process.platform !== 'linux')('two workers', () => {
     for (const worker of [one, later]) await until('it has heard', async () => (await by(worker)) === 200);
   });
 
+  test('what one learns of a site, or a person sets, all go by', async () => {
+    await using origin = await startOrigin();
+    await using hop = await startHop({
+      kind: 'socks5',
+      hosts: { 'blocked.test': '127.0.0.1', 'origin.test': '127.0.0.1' },
+    });
+    // Nobody listens at 127.0.0.2.
+    await using fleet = await startFleet(
+      `${CONFIG}    blocked.test: 127.0.0.2\nhops:\n  far: socks5://127.0.0.1:${hop.port}\nroutes:\n  smart: { chains: [[far]], pick: auto }\ndefault: smart\n`,
+    );
+    await using link = await paired(fleet);
+    await link.ask({ type: 'follow', recent: 0 });
+    const [one, two] = fleet.workers() as [number, number];
+    const tried = async (worker: number, host: string) => {
+      const before = exchangesOf(link).length;
+      await fleet.by(worker, () => ask(fleet.port, `http://${host}:${origin.port}/${Math.random()}`));
+      await until('its record', () => exchangesOf(link).length > before);
+      return exchangesOf(link)
+        .at(-1)!
+        .attempts.map(({ chain }) => chain[0] ?? 'own')
+        .join();
+    };
+    await until('it learns', async () => (await tried(one, 'blocked.test')) === 'far');
+    await until('the other has heard', async () => (await tried(two, 'blocked.test')) === 'far');
+    await until('it goes by itself', async () => (await tried(one, 'origin.test')) === 'own');
+    await link.ask({ type: 'set-site-way', site: 'origin.test', way: 'chains' });
+    for (const worker of [one, two])
+      await until('they have heard', async () => (await tried(worker, 'origin.test')) === 'far');
+  });
+
   test('A46: wrong passwords count together, whichever worker hears them', async () => {
     await using origin = await startOrigin();
     await using fleet = await startFleet(CONFIG.replace('guard:\n', 'guard:\n  users: { me: right }\n'));

@@ -150,6 +150,18 @@ describe('the account of a hop', () => {
   });
 });
 
+test('what is known of a hop goes when its name means another; the rest stays', () => {
+  const { knowledge, fail, down } = start();
+  knowledge.worked(null, far, 3, stepsOf(1, 1, 1));
+  fail('a.test', far, 'hop_refused', 'tunnel', stepsOf(1, 1));
+  fail('a.test', squid, 'connection_refused', 'connect');
+  knowledge.forget(new Set(['tor']));
+  expect(knowledge.healthOfHops().map(({ hop }) => hop)).toEqual([['office'], ['squid']]);
+  expect([knowledge.isLast('a.test', far), knowledge.latency(far), down()]).toEqual([false, null, ['squid']]);
+  knowledge.forget(new Set(['squid']));
+  expect(down()).toEqual([]);
+});
+
 test('what one worker finds out of a hop orders the chains of another', () => {
   const { clock } = start();
   const told: unknown[] = [];
