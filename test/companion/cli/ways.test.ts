@@ -1,4 +1,5 @@
 // `detour route` and `detour hop` as a person types them; good and bad input, and no companion.
+import { spawnSync } from 'node:child_process';
 import { createServer, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -106,6 +107,13 @@ describe('a running companion', () => {
     await using all = await startAll();
     expect(await all.detour('hop', 'add', 'tor', 'socks5://127.0.0.1:9050')).toMatchObject({ code: 0, err: '' });
     expect(all.place.text).toContain('  away: http://127.0.0.1:1\n  tor: socks5://127.0.0.1:9050\n');
+    // By standard input, where no other program sees the password.
+    const args = ['companion/main.ts', 'hop', 'add', 'quiet', '-', '--config', all.place.configFile];
+    const { status } = spawnSync(process.execPath, args, {
+      input: 'socks5://me:s3cret-in@127.0.0.1:9051\n',
+      env: { ...process.env, DETOUR_STATE_DIR: all.place.stateFolder },
+    });
+    expect([status, all.place.text.includes('  quiet: socks5://me:s3cret-in@127.0.0.1:9051\n')]).toEqual([0, true]);
     for (const [args, said] of [
       [['hop', 'add', 'tor', 'http://a.example'], 'There is a hop "tor" already.'],
       [['hop', 'add', 'x', 'nonsense'], 'is not a proxy URL'],
