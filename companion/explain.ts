@@ -10,7 +10,8 @@ import { Fields } from './message/headers.ts';
 import type { RequestHead } from './message/message.ts';
 import type { SteeredDecision } from './notes.ts';
 import { redactUrl } from './record/log-file.ts';
-import type { Chain } from './rooms.ts';
+import type { Chain, Group, ResolvedRoute } from './rooms.ts';
+import { sayPin } from './route/pin.ts';
 import type { Furnished } from './worker.ts';
 
 const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, wss: 443 };
@@ -18,7 +19,7 @@ const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, ws: 80, ws
 /** What would happen to a URL, room by room. Nothing is sent and nothing remembered. */
 export function explain(
   written: string,
-  { config, matcher, routes, rooms }: Pick<Furnished, 'config' | 'matcher' | 'routes' | 'rooms'>,
+  { config, matcher, routes, rooms, pins }: Pick<Furnished, 'config' | 'matcher' | 'routes' | 'rooms' | 'pins'>,
   here: Endpoint,
   now: EpochMilliseconds,
 ): Explanation {
@@ -77,11 +78,27 @@ export function explain(
       );
   steps.push(`Cache: ${cache}.`);
   steps.push(`Route: "${route.name}"${route.route ? (route.route.else ? ', open' : ', closed') : ''}.`);
+  const pin = pins.of(route.name);
+  const pinned = pin === null ? undefined : route.chains.find(({ key }) => key === pin.chain);
+  if (pinned !== undefined) steps.push(`Pinned: to ${sayPin(pinned, pin!.until)}; the other chains are not tried.`);
+  else if (route.chains.length > 1) steps.push(`Order: ${sayOrder(route)}`);
   chains.forEach((chain, i) => steps.push(`Chain ${i + 1}: ${chain.join(' → ')} → ${host}:${port}`));
   if (!isAddress(host))
     for (const line of new Set(route.chains.map(chain => sayLookup(host, chain, config.dns))))
       steps.push(`DNS: ${line}.`);
   return { ...said, refused, cache, chains };
+}
+
+/** How one of the chains is picked, by this route and by those that stand in it. */
+function sayOrder({ group }: ResolvedRoute): string {
+  if (group === undefined) return 'as they stand here, and what has failed lately last.';
+  const picks: string[] = [];
+  const walk = ({ name, pick, tolerance, members }: Group) => {
+    picks.push(`${pick}${pick === 'latency' ? ` (${tolerance} ms)` : ''} in "${name}"`);
+    for (const member of members) if (!('hops' in member)) walk(member);
+  };
+  walk(group);
+  return `${picks.join(', ')}; what has failed lately last.`;
 }
 
 /** Who finds the address. Nobody is asked for it here. */

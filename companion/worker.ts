@@ -66,6 +66,7 @@ export function compile(config: Config, source: RuleSource, tls: InForce['tls'],
 
 /** What one configuration makes. */
 export interface Furnished extends InForce {
+  readonly pins: Pins;
   readonly routes: ReadonlyMap<string, ResolvedRoute>;
   readonly rooms: Rooms;
   readonly context: SecureContext | null;
@@ -287,7 +288,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       now,
       era: {},
     };
-    return { config, source, matcher, tls, hops, routes, rooms, context: tls && secureContext(tls) };
+    return { config, source, matcher, tls, hops, routes, pins, rooms, context: tls && secureContext(tls) };
   };
   furnished = furnish(first);
   pins.keepTo(furnished.routes);

@@ -15,10 +15,11 @@ hops:
 
 # Routes: named ways out. Chains are tried in order until one works; a chain lists its hops in order.
 # A route is closed: when all its chains fail, the request fails. With "else: companion" it goes on without them.
-# Built in: companion (this machine connects by itself) and block.
+# Built in: companion (this machine connects by itself) and block. How else a chain is picked: pick: latency, round-robin, sticky, race or auto.
 routes:
   # work: [[office], [squid, tor]]
   # fast: { chains: [[squid]], else: companion }
+  # all: { chains: [work, [squid]], pick: sticky }   # every site keeps the chain that it began with; work stands for its chains
 
 # Sites: what is steered. example.com takes its subdomains along, .example.com means its subdomains only,
 # =example.com that host only. The value is a route, or off (not steered). A bare * is not a wildcard here.

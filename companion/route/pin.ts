@@ -2,7 +2,7 @@
 // the request fails and says why. It is the route that a rule names which is pinned, not what stands in other routes as a group.
 import { Fault } from '../../shared/fault.ts';
 import type { EpochMilliseconds } from '../../shared/units.ts';
-import type { ResolvedRoute } from '../rooms.ts';
+import type { Chain, ResolvedRoute } from '../rooms.ts';
 
 export const MAX_PINS = 1_000;
 
@@ -86,9 +86,7 @@ export function pinnedTo(route: ResolvedRoute, pin: RoutePin): ResolvedRoute | n
 /** The fault of a pinned chain, which says that no other was tried. */
 export function pinnedFault(fault: Fault, { name, chains }: ResolvedRoute, { until }: RoutePin): Fault {
   if (fault.row.side !== 'upstream') return fault;
-  const span = until === null ? 'until it is unpinned' : `until ${localTime(until)}`;
-  const chain = chains[0]!.hops.map(hop => hop.name).join(' > ') || 'companion';
-  const pinned = `the route "${name}" is pinned to ${chain} ${span}, and no other chain was tried`;
+  const pinned = `the route "${name}" is pinned to ${sayPin(chains[0]!, until)}, and no other chain was tried`;
   return new Fault(fault.kind, {
     hop: fault.hop,
     target: fault.target,
@@ -98,6 +96,12 @@ export function pinnedFault(fault: Fault, { name, chains }: ResolvedRoute, { unt
     sign: fault.sign,
     cause: fault,
   });
+}
+
+/** `squid > tor until 2026-11-24 20:15`. */
+export function sayPin({ hops }: Chain, until: RoutePin['until']): string {
+  const chain = hops.map(hop => hop.name).join(' > ') || 'companion';
+  return `${chain} until ${until === null ? 'it is unpinned' : localTime(until)}`;
 }
 
 /** `2026-11-24 20:15`, as the clock on the wall says. */

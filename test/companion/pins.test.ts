@@ -1,6 +1,7 @@
 // Pinned routes in a whole companion: set over the control link, kept in the state folder, gone with their chain.
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import type { Explanation } from '../../shared/control.ts';
 import type { WaysState } from '../../shared/ways.ts';
 import { startHop } from '../support/hop.ts';
 import { startOrigin } from '../support/origin.ts';
@@ -42,6 +43,8 @@ ${TEST_CONFIG}`;
       const pinned = await get(running, url);
       expect(pinned.status).toBeGreaterThanOrEqual(500);
       expect(pinned.body).toContain('pinned to bad until it is unpinned');
+      const { explanation } = (await link.ask({ type: 'explain', url })) as unknown as { explanation: Explanation };
+      expect(explanation.steps).toContain('Pinned: to bad until it is unpinned; the other chains are not tried.');
       writeFileSync(place.configFile, config('[[bad], [good]]'));
       await expect.poll(async () => (await waysOf(link)).routes[0]!.chains[0], { timeout: 10_000 }).toEqual(['bad']);
       expect((await get(running, url)).body).toContain('pinned to bad');
