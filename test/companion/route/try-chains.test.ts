@@ -275,6 +275,7 @@ describe('what a route does not survive', () => {
     expect(survived(true)).toEqual([
       'connection_terminated',
       'connection_read_timeout',
+      'tls_alert_received',
       'http_response_timeout',
       'hop_refused',
       'hop_authentication_failed',
