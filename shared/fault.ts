@@ -198,6 +198,7 @@ export const FAULTS = {
   hop_not_trusted: {
     side: 'upstream',
     status: 502,
+    sign: 'tls',
     proxyStatus: 'proxy_configuration_error',
     say: f => `${atHop(f)} did not prove to be the server that is meant${because(f)}.`,
   },
@@ -205,6 +206,7 @@ export const FAULTS = {
   hop_login_unusable: {
     side: 'upstream',
     status: 502,
+    sign: 'auth',
     proxyStatus: 'proxy_configuration_error',
     say: f => `There is no way to log in at ${f.hop ? `the hop "${f.hop}" (${f.at})` : f.at}${because(f)}.`,
   },

@@ -12,6 +12,11 @@ const SIGNS: Readonly<Record<string, string>> = {
   portal: 'stopped by a sign-in page',
   timeout: 'timed out',
 };
+/** Outcomes that say more than their sign. */
+const TELLING: Readonly<Record<string, string>> = {
+  hop_not_trusted: 'is not the server that is meant',
+  hop_login_unusable: 'no way to log in',
+};
 const OUTCOMES: Readonly<Record<string, string>> = {
   hop_refused: 'refused (policy)',
   hop_authentication_failed: 'refused (login)',
@@ -41,7 +46,7 @@ export function chainText(chain: readonly string[], arrow = ' > '): string {
 /** How one attempt went, in a few words: `ok`, `refused (policy)`, `timed out`. An answer that was passed on though it looks like a no says so. */
 export function outcomeText({ outcome, sign, verdict }: Pick<Attempt, 'outcome' | 'sign' | 'verdict'>): string {
   if (outcome === 'ok') return sign !== undefined && verdict !== undefined ? `a no, ${whoText(verdict)}` : 'ok';
-  const known = sign === undefined ? undefined : SIGNS[sign];
+  const known = TELLING[outcome] ?? (sign === undefined ? undefined : SIGNS[sign]);
   return known ?? OUTCOMES[outcome] ?? outcome.replaceAll('_', ' ');
 }
 

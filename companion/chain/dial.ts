@@ -193,6 +193,7 @@ export function makeDial(options: ChainOptions): Dial {
         via,
         siteLogin: isolates ? isolation(hops[place]!, target.host) : undefined,
         one,
+        stood: () => stood(place),
         way: shared => connectionTo(place, shared),
         async converse(over, handshake) {
           one.stage = handshake.stage;
@@ -216,7 +217,6 @@ export function makeDial(options: ChainOptions): Dial {
       if (from >= 0) {
         const next = from + 1 === place ? wanted : endpointOf(hops[from + 1]!);
         standing = await layers[hops[from]!.kind].shared!(next, workAt(from, deadline, signal));
-        stood(from);
       } else {
         const first = hops[0];
         standing = {

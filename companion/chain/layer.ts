@@ -29,7 +29,9 @@ export interface LayerWork {
   /** The Via member of CONNECT requests; null = none. */
   readonly via: string | null;
   /** How far the try is: a layer sets it before each step that may fail. */
-  readonly one: Pick<Try, 'stage'>;
+  readonly one: Pick<Try, 'stage' | 'steps'>;
+  /** Notes that the hop is reached: a step of the try. */
+  stood(): void;
   /** Dials what comes before the hop: a connection to it, for as long as the signal (that of all who wait for it) does not call it off. */
   way(signal: AbortSignal): Promise<Standing>;
   /** Carries a conversation out on a connection. Throws the fault of the hop, late or not. */
@@ -47,7 +49,7 @@ export interface Layer {
   readonly reach?: (over: Standing, wanted: Endpoint, work: LayerWork) => Promise<Standing>;
   /**
    * Instead of these two: a way to `wanted` through a session with the hop that carries many connections. It keeps sessions, and makes one by `way` where
-   * none stands. Asked of the last hops first.
+   * none stands. Asked of the last hops first. The steps of the try to this hop are its own to note.
    */
   readonly shared?: (wanted: Endpoint, work: LayerWork) => Promise<Standing>;
 }

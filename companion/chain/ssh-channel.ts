@@ -13,6 +13,8 @@ export interface Transport {
   off(event: 'drain', listener: () => void): unknown;
 }
 
+const nothing = () => {};
+
 export class ChannelSocket extends Duplex {
   readonly remoteAddress: string | undefined = undefined;
   readonly remotePort: number | undefined = undefined;
@@ -26,6 +28,8 @@ export class ChannelSocket extends Duplex {
     super({ allowHalfOpen: false, highWaterMark: READ_AHEAD });
     this.channel = channel;
     this.transport = transport;
+    // Also while it has no owner who listens.
+    this.on('error', nothing);
     channel.pause();
     channel.on('data', this.onData).on('end', this.onEnd).on('close', this.onClose).on('error', this.onError);
     channel.pause();

@@ -4,10 +4,10 @@ import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import type { Endpoint } from '../../shared/endpoint.ts';
+import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
 import { calledOff, type Fault } from '../../shared/fault.ts';
 import type { Bytes, Milliseconds } from '../../shared/units.ts';
-import type { Chain, NamedHop } from '../rooms.ts';
+import type { Chain, NamedHop, Try } from '../rooms.ts';
 import type { Socket } from '../sockets/socket.ts';
 import type { Layer } from './layer.ts';
 import { logIn, type SshConnection, sshFault, sshLibrary, type SshLogin } from './ssh-connection.ts';
@@ -28,6 +28,8 @@ export interface SshAsk {
   readonly wanted: Endpoint;
   /** Makes a socket to the hop; called where no connection stands. Its signal is not that of one asker: others may wait for it too. */
   readonly reach: (signal: AbortSignal) => Promise<{ readonly socket: Socket; readonly rest: Buffer }>;
+  /** The try: who waits for a connection that is not made fails where it failed. */
+  readonly one: Pick<Try, 'stage' | 'steps'>;
   /** Heard when the hop is asked for the tunnel. */
   readonly asks?: () => void;
   /** For the login, and then for the channel. */
@@ -57,7 +59,7 @@ function keyOf(chain: Chain, place: number): string {
 /** Hops of kind ssh, for `dial`. */
 export function sshLayer(hops: SshHops): Layer {
   return {
-    async shared(wanted, { chain, place, hop, one, deadline, now, signal, way }) {
+    async shared(wanted, { chain, place, hop, one, deadline, now, signal, way, stood }) {
       one.stage = 'connect';
       const socket = await hops.open({
         key: keyOf(chain, place),
@@ -67,10 +69,17 @@ export function sshLayer(hops: SshHops): Layer {
         signal,
         reach: async shared => {
           const standing = await way(shared);
+          stood();
           one.stage = 'greeting';
           return standing;
         },
-        asks: () => (one.stage = 'tunnel'),
+        one,
+        asks() {
+          // What stood already took no time.
+          for (const { name, ...at } of chain.hops.slice(one.steps.length, place + 1))
+            one.steps.push({ hop: name, at: formatEndpoint(at), took: 0 });
+          one.stage = 'tunnel';
+        },
       });
       return { socket, rest: Buffer.alloc(0) };
     },
@@ -79,6 +88,8 @@ export function sshLayer(hops: SshHops): Layer {
 
 interface Kept {
   readonly made: Promise<SshConnection>;
+  /** The try for which it is made. */
+  readonly leader: Pick<Try, 'stage' | 'steps'>;
   /** Those who wait for it to be made. */
   waiting: number;
   readonly controller: AbortController;
@@ -100,7 +111,7 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
     one.connection?.close();
   };
 
-  function make({ key, hop, reach, timeout }: SshAsk): Kept {
+  function make({ key, hop, one: leader, reach, timeout }: SshAsk): Kept {
     if (kept.size >= MAX_CONNECTIONS)
       for (const [oldKey, old] of kept) {
         if (old.connection?.channels !== 0) continue;
@@ -128,14 +139,14 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
       connection.whenIdle();
       return connection;
     };
-    const one: Kept = { made: connect(), waiting: 0, controller, connection: null, idleTimer: undefined };
+    const one: Kept = { made: connect(), leader, waiting: 0, controller, connection: null, idleTimer: undefined };
     one.made.catch(() => forget(key, one));
     kept.set(key, one);
     return one;
   }
 
   /** Waits for it as long as this asker does; with the last who leaves, the work ends. */
-  function madeFor(one: Kept, signal: AbortSignal): Promise<SshConnection> {
+  function madeFor(one: Kept, { one: asker, signal }: SshAsk): Promise<SshConnection> {
     return new Promise((resolve, reject) => {
       one.waiting++;
       const left = () => {
@@ -150,7 +161,14 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
       signal.addEventListener('abort', onAbort);
       one.made.then(
         connection => (left(), resolve(connection)),
-        error => (left(), reject(error)),
+        error => {
+          left();
+          if (asker !== one.leader) {
+            asker.stage = one.leader.stage;
+            asker.steps.push(...one.leader.steps);
+          }
+          reject(error);
+        },
       );
     });
   }
@@ -167,7 +185,7 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
           kept.delete(key);
           kept.set(key, one);
         }
-        const connection = one.connection ?? (await madeFor(one, signal));
+        const connection = one.connection ?? (await madeFor(one, ask));
         clearTimeout(one.idleTimer);
         ask.asks?.();
         try {

@@ -236,6 +236,8 @@ export function makeHealth(
       whole += took;
       if (i === hops) continue;
       const link = linkAt(names[i]!);
+      // It stood already (the session of an SSH server): that is no measure of it.
+      if (took === 0) continue;
       measure(link, took);
       note(link, { at: wallClock(), outcome: 'ok', took });
     }

@@ -61,7 +61,12 @@ export function areIndependent(one: Chain, other: Chain): boolean {
 /** How much a fault tells a person: a no by policy says more than a hop that is away. */
 function tells(fault: Fault): number {
   if (fault.kind === 'hop_refused') return 3;
-  if (fault.kind === 'hop_authentication_failed') return 2;
+  if (
+    fault.kind === 'hop_authentication_failed' ||
+    fault.kind === 'hop_not_trusted' ||
+    fault.kind === 'hop_login_unusable'
+  )
+    return 2;
   return fault.kind === 'hop_could_not_reach' ? 1 : 0;
 }
 

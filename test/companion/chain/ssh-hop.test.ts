@@ -72,6 +72,7 @@ describe.runIf(haveSshd())('through a real sshd', { timeout: 30_000 }, () => {
       wanted,
       timeout,
       signal,
+      one: { stage: 'connect', steps: [] },
       reach: async () => {
         reached++;
         const socket = connect({ host: hop.host, port: hop.port });
