@@ -7,10 +7,12 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TASKS } from '../bootstrap.mjs';
 import { couldNotLoad, hasSnapshots, makeSnapshot, withoutCodeOfNode } from '../companion/snapshot/make.mjs';
+import { makeTestAuthority } from './support/certificates.ts';
 import { startDnsServer } from './support/dns-server.ts';
-import { startOrigin } from './support/origin.ts';
+import { startOrigin, startRawOrigin } from './support/origin.ts';
 import { connectRaw } from './support/raw-client.ts';
 import { haveSshd, startSshd } from './support/sshd.ts';
+import { startTlsFront } from './support/tls-front.ts';
 import { makePlace, type Place, runDetour, type Running, spawnDetour } from './support/with-companion.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
@@ -138,6 +140,33 @@ describe.runIf(hasSnapshots(process.platform))('from a snapshot', { timeout: 30_
     writeFileSync(
       place.configFile,
       `hops: { gate: ${hop} }\nroutes: { far: ${route} }\ndefault: far\nguard: { allow: [127.0.0.0/8] }\n`,
+      { mode: 0o600 },
+    );
+    await using running = startThere(place);
+    const { port } = await listening(running);
+    expect((await ask(port, `http://127.0.0.1:${origin.port}/`)).status).toBe(200);
+  });
+
+  test('an https hop that asks for Digest, with its password from a program', async () => {
+    await using origin = await startOrigin();
+    const authority = await makeTestAuthority();
+    const challenge = 'Proxy-Authenticate: Digest realm="r", nonce="n", qop="auth", algorithm=SHA-256';
+    await using proxy = await startRawOrigin(async client => {
+      while (true) {
+        const head = await client.readUntil('\r\n\r\n');
+        const isDigest = /^Proxy-Authorization: Digest username="me"/m.test(head);
+        const said = isDigest ? 'HTTP/1.1 200 OK' : `HTTP/1.1 407 No\r\n${challenge}`;
+        client.write(`${said}\r\nContent-Length: 0\r\n\r\n`);
+      }
+    });
+    await using front = await startTlsFront(proxy.port, await authority.issueAs({}, '127.0.0.1'));
+    using place = makePlace();
+    await authority.writeTo(path.join(place.folder, 'ca.pem'));
+    const login = 'username: me, password: { command: [echo, s3cret] }, auth: digest';
+    const hop = `{ kind: https, host: 127.0.0.1, port: ${front.port}, tls: { ca: ca.pem }, ${login} }`;
+    writeFileSync(
+      place.configFile,
+      `hops: { sec: ${hop} }\nroutes: { far: { chains: [[sec]], private: true } }\ndefault: far\nguard: { allow: [127.0.0.0/8] }\n`,
       { mode: 0o600 },
     );
     await using running = startThere(place);

@@ -20,8 +20,8 @@ export interface RequestLine {
 }
 
 /** The request-target: in absolute-form where it goes to an http hop, else in origin-form (RFC 9112 §3.2). */
-export function requestTarget({ host, port, path }: RequestLine, toHop: boolean): string {
-  return toHop ? `http://${authorityOf(host, port)}${path === '*' ? '' : path}` : path;
+export function requestTarget({ host, port, path }: RequestLine, toHop: boolean, authority?: string): string {
+  return toHop ? `http://${authority ?? authorityOf(host, port)}${path === '*' ? '' : path}` : path;
 }
 
 function authorityOf(host: string, port: number): string {
@@ -35,7 +35,8 @@ function authorityOf(host: string, port: number): string {
 export function requestHead(line: RequestLine, hop: NamedHop | null, authorization: string | null = null): string {
   const { head, framing, upgrade } = line;
   const { method } = head;
-  let text = `${method} ${requestTarget(line, hop !== null)} HTTP/1.1\r\nHost: ${authorityOf(line.host, line.port)}\r\n`;
+  const authority = authorityOf(line.host, line.port);
+  let text = `${method} ${requestTarget(line, hop !== null, authority)} HTTP/1.1\r\nHost: ${authority}\r\n`;
   const own = hop?.headers === undefined ? null : ownFields(hop.headers);
   const nominated = nominatedBy(head.fields.get('connection'));
   const { flat } = head.fields;
