@@ -7,11 +7,13 @@ export const DEFAULT_CONFIG_TEXT = `# Detour: which sites are steered, and how t
 # Where the companion listens. Browsers and other programs on this machine use it as their proxy.
 # listen: 127.0.0.1:8228
 
-# Hops: upstream proxies, one each. A URL, or the long form. Passwords stay in this file: its mode is 0600.
+# Hops: upstream proxies, one each: http, https, socks4a, socks5, ssh, tor. A URL, or the long form. Passwords stay in this file (its mode is 0600),
+# or are told by a file, the environment or a program.
 hops:
   # office: socks5://me:s3cret@gw.example:1080
   # squid: http://proxy.example:3128
-  # tor: { kind: socks5, host: 127.0.0.1, port: 9050 }
+  # tor: tor://127.0.0.1:9050
+  # sec: { kind: https, host: proxy.example, username: me, password: { command: [pass, show, office] } }
 
 # Routes: named ways out. Chains are tried in order until one works; a chain lists its hops in order.
 # A route is closed: when all its chains fail, the request fails. With "else: companion" it goes on without them.

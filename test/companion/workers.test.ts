@@ -9,6 +9,7 @@ import type { Exchange } from '../../shared/exchange.ts';
 import { makeTestAuthority } from '../support/certificates.ts';
 import { startHop } from '../support/hop.ts';
 import { startOrigin } from '../support/origin.ts';
+import { startTlsFront } from '../support/tls-front.ts';
 import { connectRaw, type RawAnswer, type RawClient, rawClientOn } from '../support/raw-client.ts';
 import {
   EXTENSION_ORIGIN,
@@ -111,6 +112,29 @@ const exchangesOf = (link: TestLink): Exchange[] =>
   link.heard.flatMap(one => (one.type === 'exchange' ? [one.exchange] : []));
 
 describe.skipIf(process.platform !== 'linux')('two workers', () => {
+  test('both have the secrets and certificates of hops, and the new ones once their files change', async () => {
+    await using origin = await startOrigin((_, response) =>
+      response.setHeader('Cache-Control', 'no-store').end('hello'),
+    );
+    await using hop = await startHop({ kind: 'http', hosts: { 'origin.test': '127.0.0.1' } });
+    const authority = await makeTestAuthority();
+    await using front = await startTlsFront(hop.port, await authority.issueAs({}, '127.0.0.1'));
+    const login = 'username: me, password: { file: secret }';
+    const sec = `{ kind: https, host: 127.0.0.1, port: ${front.port}, tls: { ca: ca.pem }, ${login} }`;
+    const config = `workers: 2\nhops: { sec: ${sec} }\nroutes: { far: [[sec]] }\ndefault: far\n`;
+    await using fleet = await startFleet(config, { 'ca.pem': authority.pem, secret: 'one\n' });
+    const url = `http://origin.test:${origin.port}/`;
+    for (const secret of ['one', 'another']) {
+      writeFileSync(`${fleet.place.folder}/secret`, secret);
+      for (const worker of fleet.workers()) {
+        await until(`worker ${worker} says ${secret}`, async () => {
+          const answer = await fleet.by(worker, () => ask(fleet.port, url));
+          return answer.text === 'hello' && hop.logins.at(-1) === `me:${secret}`;
+        });
+      }
+    }
+  });
+
   test('share the port, cache each for itself, and the log has every exchange once', async () => {
     await using origin = await startOrigin((_, response) =>
       response.setHeader('Cache-Control', 'max-age=60').end('hello'),
