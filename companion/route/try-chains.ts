@@ -60,7 +60,7 @@ export function makeTryChains(options: TryChainsOptions): TryChains {
     attempt: (one: Try) => Promise<T>,
   ): Promise<T> {
     const startedAt = now();
-    const one: Try = { chain, signal, steps: [], stage: 'connect', replayable: false };
+    const one: Try = { chain, signal, steps: [], stage: 'connect', replayable: false, mayRace: false };
     try {
       const value = await attempt(one);
       const done = attemptOf(one, startedAt);
@@ -97,7 +97,7 @@ export function makeTryChains(options: TryChainsOptions): TryChains {
     limit?.start(() => [...running.keys()].some(isThrough));
 
     const begin = (chain: Chain, trySignal: AbortSignal): Try => {
-      const one: Try = { chain, signal: trySignal, steps: [], stage: 'connect', replayable: false };
+      const one: Try = { chain, signal: trySignal, steps: [], stage: 'connect', replayable: false, mayRace: false };
       running.set(one, now());
       memory.trying(site, chain);
       return one;

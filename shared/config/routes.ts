@@ -12,7 +12,7 @@ export type Pick = (typeof PICKS)[number];
 
 /** A route may stand in a route that stands in a route …, so many times. */
 const MAX_DEPTH = 4;
-/** Chains of a route, with those of its groups. */
+/** Chains of a route, with those of its groups; one that stands in several places is counted in each. */
 const MAX_CHAINS = 64;
 /** The class of the companion's own connection, of a hop that says nothing, and of a Tor hop that says nothing. */
 const PRIVACY = { companion: 0, hop: 1, tor: 3 } as const;
@@ -235,8 +235,20 @@ export function checkRoutes(
 
 const chainsOf = (written: Unfinished): readonly unknown[] => (Array.isArray(written?.chains) ? written.chains : []);
 
-/** What a chain is to a floor, and why its last hop cannot keep sites apart (null: it can); by the names of its hops. */
-type Whole = Map<string, Floor & { readonly mixes: string | null }>;
+/** The chains of a route with those of its groups. */
+interface Whole {
+  /** What a chain is to a floor, and why its last hop cannot keep sites apart (null: it can); by the names of its hops. */
+  readonly chains: ReadonlyMap<string, Floor & { readonly mixes: string | null }>;
+  /** In how many places they stand: each is looked at when a chain is picked. */
+  readonly places: number;
+}
+const NO_CHAINS: Whole = { chains: new Map(), places: 0 };
+const COMPANION: Whole = {
+  chains: new Map([
+    ['', { privacy: PRIVACY.companion, hops: 0, mixes: 'the companion’s own connection has no login' }],
+  ]),
+  places: 1,
+};
 
 /** Why this last hop cannot have a login for each site; null where it can, and of one that is not there. */
 function whyMixed(name: unknown, hop: unknown): string | null {
@@ -261,10 +273,8 @@ function checkWhole(
 ): Whole {
   const { pick, floor } = written ?? {};
   const asks = isMap(floor) && (floor.privacy > 0 || floor.hops > 0) ? floor : null;
-  const companion: Whole = new Map([
-    ['', { privacy: PRIVACY.companion, hops: 0, mixes: 'the companion’s own connection has no login' }],
-  ]);
-  const whole: Whole = new Map(pick === 'auto' ? companion : []);
+  const chains = new Map(pick === 'auto' ? COMPANION.chains : []);
+  let places = chains.size;
   if (asks && pick === 'auto')
     complain(
       'cannot be auto with a floor: the companion’s own connection is below it',
@@ -277,27 +287,29 @@ function checkWhole(
     complain('cannot go with a floor: the companion’s own connection is below it', 'value', 'routes', name, 'else');
   const isolates = written?.isolate === 'site';
   for (const [i, member] of chainsOf(written).entries()) {
-    let inside: Whole = companion;
-    if (typeof member === 'string') inside = member === 'companion' ? companion : (known.get(member) ?? new Map());
+    let inside = COMPANION;
+    if (typeof member === 'string') inside = member === 'companion' ? COMPANION : (known.get(member) ?? NO_CHAINS);
     else if (Array.isArray(member) && member.length > 0) {
       const found = member.map(hop => (typeof hop === 'string' && Object.hasOwn(hops, hop) ? hops[hop] : null));
       const mixes = whyMixed(member.at(-1), found.at(-1));
-      inside = new Map([[member.join('>'), { privacy: privacyOf(found), hops: member.length, mixes }]]);
+      const chain = { privacy: privacyOf(found), hops: member.length, mixes };
+      inside = { chains: new Map([[member.join('>'), chain]]), places: 1 };
     }
-    const mixed = isolates && [...inside.values()].find(({ mixes }) => mixes !== null);
+    const mixed = isolates && [...inside.chains.values()].find(({ mixes }) => mixes !== null);
     if (mixed) complain(`cannot be told apart by site: ${mixed.mixes}`, 'value', 'routes', name, 'chains', i);
-    const low = asks && [...inside].find(([, chain]) => isBelow(chain, asks));
+    const low = asks && [...inside.chains].find(([, chain]) => isBelow(chain, asks));
     if (low) {
       const chain =
         typeof member === 'string' ? `holds the chain [${low[0].replaceAll('>', ', ')}], which` : 'is a chain that';
       complain(`${chain} is below the floor: ${sayBelow(low[1], asks)}`, 'value', 'routes', name, 'chains', i);
     }
-    for (const [key, chain] of inside) whole.set(key, chain);
-    if (whole.size <= MAX_CHAINS) continue;
+    for (const [key, chain] of inside.chains) chains.set(key, chain);
+    places += inside.places;
+    if (places <= MAX_CHAINS) continue;
     complain(`has more than ${MAX_CHAINS} chains with those of its groups`, 'value', 'routes', name, 'chains', i);
-    break;
+    return NO_CHAINS;
   }
-  return whole;
+  return { chains, places };
 }
 
 /** Whether a chain is one that the floor forbids. */
