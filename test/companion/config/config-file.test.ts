@@ -75,7 +75,7 @@ describe('a file in order', () => {
       '$1',
     );
     const { config } = parseConfig(text, 'detour.yaml');
-    expect(Object.keys(config.hops)).toEqual(['office', 'squid', 'tor']);
+    expect(Object.keys(config.hops)).toEqual(['office', 'squid', 'tor', 'sec']);
     expect(Object.keys(config.routes)).toEqual(['work', 'fast', 'all']);
     expect(Object.keys(config.sites)).toEqual(['example.com', 'static.example.com', 'wiki.example.org', 'nas.example']);
     expect([config.rules.length, config.lists.length, config.guard.allow.length]).toEqual([3, 2, 1]);
