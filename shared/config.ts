@@ -291,6 +291,16 @@ const Dns = v.pipe(
       described(v.string('is not the name of a route'), 'The route on which the DNS-over-HTTPS server is reached.'),
       'companion',
     ),
+    lies: v.nullish(
+      described(
+        v.pipe(
+          v.array(address, 'is not a list of addresses: write [192.0.2.7]'),
+          v.maxLength(1_000, 'has more than 1,000 addresses'),
+        ),
+        'Addresses that a DNS gives for sites that somebody wants blocked. They count as no answer, and an `auto` route takes the chains.',
+      ),
+      [],
+    ),
     minTtl: v.optional(described(timeToLive, 'An answer is kept at least so many seconds.'), 5),
     maxTtl: v.optional(described(timeToLive, 'An answer is kept at most so many seconds; 0 = not at all.'), 3_600),
     serveStale: v.optional(

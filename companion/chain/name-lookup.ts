@@ -8,7 +8,7 @@ import type { Acl, AdmittedTarget, Dial, ResolvedRoute, TryChains } from '../roo
 import { makeDial } from './dial.ts';
 import type { DnsOverHttpsOptions } from './dns-over-https.ts';
 import type { Isolation } from './isolation.ts';
-import { type AskDns, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
+import { type AskDns, type Lookup, LookupFailed, makeResolver, type Resolver } from './resolver.ts';
 import type { SshHops } from './ssh-hop.ts';
 import { makeSystemAsk } from './system-lookup.ts';
 
@@ -41,7 +41,25 @@ export function makeNameLookup(options: NameLookupOptions): Resolver {
       : dns.servers.length > 0
         ? later(async () => (await import('./dns-client.ts')).makeDnsClient(dns.servers, timeout))
         : makeSystemAsk(timeout);
-  return makeResolver({ ...dns, ask, wallClock, network: networkNow });
+  return withoutLies(makeResolver({ ...dns, ask, wallClock, network: networkNow }), new Set(dns.lies));
+}
+
+/** The resolver without the answers that the file knows for lies. */
+function withoutLies(resolver: Resolver, lies: ReadonlySet<string>): Resolver {
+  if (lies.size === 0) return resolver;
+  const lookup: Lookup = async host => {
+    const found = await resolver.lookup(host);
+    const honest = found.filter(address => !lies.has(address));
+    if (honest.length > 0) return honest;
+    throw new LookupFailed('dns_error', `the DNS says ${found[0]}, which dns.lies of the file has`, { definite: true });
+  };
+  return {
+    lookup,
+    get size() {
+      return resolver.size;
+    },
+    clear: () => resolver.clear(),
+  };
 }
 
 /** The addresses of this machine, as text. */

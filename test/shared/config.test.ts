@@ -511,6 +511,7 @@ describe('dns', () => {
       minTtl: 5,
       maxTtl: 3_600,
       serveStale: 3_600,
+      lies: [],
     });
   });
 

@@ -54,6 +54,35 @@ test('A92: the page says which name and which server; nothing is asked of the ne
   expect(answer.text).toContain('a.test:8080');
 });
 
+test('what dns.lies of the file has is no answer; the rest of an answer is, and an auto route takes the chains', async () => {
+  await using origin = await startOrigin();
+  await using dns = await startDnsServer({
+    names: { 'a.test': ['127.0.0.1', '127.0.0.66'], 'lied.test': ['127.0.0.66'] },
+  });
+  await using hop = await startHop({ kind: 'socks5', hosts: { 'lied.test': '127.0.0.1' } });
+  await using running = await startTestCompanion(`${LOOPBACK}dns: { servers: ["${dns.at}"], lies: [127.0.0.66] }
+hops: { far: "socks5://127.0.0.1:${hop.port}" }
+routes: { smart: { chains: [[far]], pick: auto } }
+sites: { lied.test: smart }
+`);
+  expect((await get(running.port, `a.test:${origin.port}`)).status).toBe(200);
+  const { link } = await TestLink.pair(running.companion);
+  await using _ = link;
+  // On a slow machine the hop may win the race that the first request is.
+  await expect
+    .poll(async () => {
+      expect((await get(running.port, `lied.test:${origin.port}`)).status).toBe(200);
+      return link.ask({ type: 'site-ways' });
+    })
+    .toMatchObject({ sites: [{ site: 'lied.test', sign: 'poisoned' }] });
+  expect(hop.requests[0]).toBe(`socks5 lied.test:${origin.port}`);
+  writeFileSync(
+    running.place.configFile,
+    `${LOOPBACK}dns: { servers: ["${dns.at}"], lies: [127.0.0.66] }\nsites: { lied.test: companion }\n`,
+  );
+  await expect.poll(async () => (await get(running.port, `lied.test:${origin.port}`)).text).toContain('dns.lies');
+});
+
 test('explain says who is asked, and asks nobody', async () => {
   await using dns = await startDnsServer({ names });
   const config = `${LOOPBACK}hops: { far: "socks5://127.0.0.1:1080" }
