@@ -40,7 +40,7 @@ import { compile, type InForce, makeWorker, secureContext, siteName, type Worker
 import { makeActiveChecks } from './route/active-check.ts';
 import { makeSiteWays } from './site-ways.ts';
 import { readCheck, testChain } from './way-test.ts';
-import { makeWaysDesk } from './ways-desk.ts';
+import { healthOfHop, makeWaysDesk } from './ways-desk.ts';
 import type { Workers } from './workers.ts';
 import * as v from 'valibot';
 
@@ -366,6 +366,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
             route.chains
               .map(chain => ({ chain: chain.hops.map(hop => hop.name), ...worker.healthOf(chain) }))
               .filter(({ state }) => state !== 'unknown'),
+          hops: () =>
+            worker
+              .healthOfHops()
+              .map(healthOfHop)
+              .sort((a, b) => a.health.behind.length - b.health.behind.length),
           pinOf: route => worker.pins.of(route),
           pin(route, chain, until) {
             if (chain === null) worker.pins.unpin(route);

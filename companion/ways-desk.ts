@@ -7,6 +7,7 @@ import {
   type ChainHealth,
   type ChainTest,
   HopForm,
+  type HopHealth,
   type HopState,
   type Pin,
   RouteForm,
@@ -19,18 +20,19 @@ import { ConfigError } from './config/config-error.ts';
 import type { ParsedConfig } from './config/config-file.ts';
 import {
   chainsOf,
+  hopUsers,
   refusedAt,
   removeHop,
   removeRoute,
   renameHop,
   renameRoute,
-  routesWithHop,
+  routeUsers,
   setHop,
   setRoute,
-  usersOfRoute,
 } from './config/edit-ways.ts';
 import { EditError } from './config/editing.ts';
 import type { WaysDesk } from './control/commands.ts';
+import type { HopHealth as KnownHop } from './route/health.ts';
 import type { Chain, NamedHop, ResolvedRoute } from './rooms.ts';
 import { type Check, MAX_WAITING_TESTS, readCheck, testChain, type TestRooms, TESTS_AT_ONCE } from './way-test.ts';
 
@@ -40,6 +42,7 @@ const TEST_TIME: Milliseconds = 25_000;
 /** What is known of chains and sites beyond the file; each part is there once its room is. Asked of every worker where there are several. */
 export interface Knowledge {
   health?(route: ResolvedRoute): readonly ChainHealth[];
+  hops?(): readonly { readonly hop: string; readonly health: HopHealth }[];
   pinOf?(route: string): { readonly chain: string; readonly until: EpochMilliseconds | null } | null;
   /** `chain` null: none is first any more. */
   pin?(route: string, chain: string | null, until: EpochMilliseconds | null): void;
@@ -131,9 +134,14 @@ export function makeWaysDesk(parts: WaysDeskParts): WaysDesk {
       const { config, document } = current();
       const root = mapOf(document.value);
       const raws = mapOf(root['hops']);
-      const hops = Object.entries(config.hops).map(([name, hop]) =>
-        hopState(name, hop, raws[name], routesWithHop(root, name)),
-      );
+      const usersOfHop = hopUsers(root);
+      const usersOfRoute = routeUsers(root);
+      const fared = knowledge.hops?.() ?? [];
+      const hops = Object.entries(config.hops).map(([name, hop]): HopState => ({
+        ...hopState(name, hop, raws[name]),
+        usedBy: usersOfHop.get(name) ?? [],
+        health: fared.flatMap(one => (one.hop === name ? [one.health] : [])),
+      }));
       const written = mapOf(root['routes']);
       const all = Object.keys(config.routes).map((name): RouteState => {
         const route = routes().get(name)!;
@@ -143,7 +151,7 @@ export function makeWaysDesk(parts: WaysDeskParts): WaysDesk {
           chains: route.chains.map(namesOf),
           pin: pinOf(route),
           health: knowledge.health?.(route) ?? [],
-          usedBy: usersOfRoute(root, name),
+          usedBy: usersOfRoute.get(name) ?? [],
         };
       });
       return { revision: revision(), hops, routes: all, kinds: KINDS };
@@ -247,7 +255,7 @@ function routeForm(raw: unknown): RouteForm {
   return { ...form, chains: chainsOf(raw).map(chain => (Array.isArray(chain) ? chain.map(String) : String(chain))) };
 }
 
-function hopState(name: string, hop: WrittenHop, raw: unknown, usedBy: readonly string[]): HopState {
+function hopState(name: string, hop: WrittenHop, raw: unknown): Omit<HopState, 'usedBy' | 'health'> {
   const long = mapOf(raw);
   const { password: _, ssh: sshRaw, headers, ...shown } = long;
   const { passphrase, ...ssh } = mapOf(sshRaw);
@@ -267,8 +275,16 @@ function hopState(name: string, hop: WrittenHop, raw: unknown, usedBy: readonly 
     port: hop.port,
     password: secretPlace(raw, 'password'),
     passphrase: placeOf(passphrase),
-    usedBy,
   };
+}
+
+/** What the route room knows of a hop, as a person is told it. */
+export function healthOfHop({ hop, circuit, latency, failures, history }: KnownHop): {
+  hop: string;
+  health: HopHealth;
+} {
+  const state = circuit === 'open' ? 'down' : circuit === 'half-open' ? 'probing' : 'up';
+  return { hop: hop.at(-1)!, health: { behind: hop.slice(0, -1), state, latency, failures, history } };
 }
 
 function secretPlace(raw: unknown, key: string): SecretPlace | null {

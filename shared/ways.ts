@@ -74,6 +74,22 @@ export type RouteForm = v.InferOutput<typeof RouteForm>;
 /** Where a secret stands. */
 export type SecretPlace = 'file' | 'elsewhere';
 
+/** How a hop has fared lately, where it comes behind these others. */
+export interface HopHealth {
+  readonly behind: readonly string[];
+  readonly state: 'up' | 'down' | 'probing';
+  /** To connect and be let in; null: not known. */
+  readonly latency: Milliseconds | null;
+  /** Failures in a row. */
+  readonly failures: number;
+  /** Connections, the oldest first; `took` null: it failed. */
+  readonly history: readonly {
+    readonly at: EpochMilliseconds;
+    readonly outcome: 'ok' | FaultKind;
+    readonly took: Milliseconds | null;
+  }[];
+}
+
 /** A hop of the file, without its secrets: those of `form` are absent, its headers have null for their values. */
 export interface HopState {
   readonly name: string;
@@ -85,6 +101,8 @@ export interface HopState {
   readonly passphrase: SecretPlace | null;
   /** The routes that name it. */
   readonly usedBy: readonly string[];
+  /** Of each place in a chain that anything is known of; by itself first. */
+  readonly health: readonly HopHealth[];
 }
 
 /** How a chain has fared lately. */

@@ -2,7 +2,16 @@
 import type { ClientRequest, Reply } from '../../shared/control.ts';
 import { chainText as nameOf } from '../../shared/ladder.ts';
 import type { Seconds } from '../../shared/units.ts';
-import type { ChainHealth, ChainTest, HopState, RouteState, SiteWay, WaysState, WaysTest } from '../../shared/ways.ts';
+import type {
+  ChainHealth,
+  ChainTest,
+  HopHealth,
+  HopState,
+  RouteState,
+  SiteWay,
+  WaysState,
+  WaysTest,
+} from '../../shared/ways.ts';
 import { type ControlLink, once } from './ask.ts';
 import { shown, style } from './style.ts';
 
@@ -197,14 +206,21 @@ function listHops({ hops }: WaysState, json: boolean): string {
   return hops.map(hop => hopText(hop, width)).join('');
 }
 
-function hopText({ name, form, port, password, usedBy }: HopState, width: number): string {
+function hopText({ name, form, port, password, usedBy, health }: HopState, width: number): string {
   const host = form.host ?? '127.0.0.1';
   const at = `${form.kind}://${form.username === undefined ? '' : `${form.username}@`}${host.includes(':') ? `[${host}]` : host}:${port}`;
   const about = [
     password === 'file' ? 'with a password' : password === 'elsewhere' ? 'its password is kept elsewhere' : '',
+    health[0] === undefined ? '' : hopHealthText(health[0]),
     usedBy.length === 0 ? 'in no route' : `in ${usedBy.join(', ')}`,
   ].filter(Boolean);
   return `${style('bold', shown(name).padEnd(width))} ${shown(at)} ${style('dim', `(${shown(about.join('; '))})`)}\n`;
+}
+
+function hopHealthText({ state, latency, failures, history }: HopHealth): string {
+  if (state === 'down') return `down: ${history.findLast(({ took }) => took === null)?.outcome ?? 'it failed'}`;
+  const failed = failures > 0 ? `failed ${failures} times` : '';
+  return [latency === null ? '' : `${Math.round(latency)} ms`, failed].filter(Boolean).join(', ');
 }
 
 function testText({ url, chains }: WaysTest): string {

@@ -48,7 +48,7 @@ export function removeHop(text: string, name: string, fileName = 'detour.yaml'):
   const before = parseConfig(text, fileName);
   const root = asMap(before.document.value);
   if (!Object.hasOwn(asMap(root['hops']), name)) throw new EditError(`There is no hop "${name}" in the file.`);
-  const users = routesWithHop(root, name);
+  const users = hopUsers(root).get(name) ?? [];
   if (users.length > 0)
     throw new EditError(`The hop "${name}" is in ${listed('the route', users)}: take it out of there first.`);
   return removeEntry(before, 'hops', name, fileName);
@@ -82,7 +82,7 @@ export function removeRoute(text: string, name: string, fileName = 'detour.yaml'
   const before = parseConfig(text, fileName);
   const root = asMap(before.document.value);
   if (!Object.hasOwn(asMap(root['routes']), name)) throw new EditError(`There is no route "${name}" in the file.`);
-  const users = usersOfRoute(root, name);
+  const users = routeUsers(root).get(name) ?? [];
   if (users.length > 0)
     throw new EditError(`The route "${name}" is still used by ${listed('', users)}: choose another one there first.`);
   return removeEntry(before, 'routes', name, fileName);
@@ -95,29 +95,36 @@ export function renameRoute(text: string, name: string, to: string, fileName = '
   return rename(text, 'routes', name, to, isName, fileName);
 }
 
-/** The routes whose chains name this hop. `root` is the file as plain values. */
-export function routesWithHop(root: unknown, name: string): string[] {
-  return Object.entries(asMap(asMap(root)['routes']))
-    .filter(([, route]) => chainsOf(route).some(chain => asList(chain).includes(name)))
-    .map(([route]) => route);
+/** The routes whose chains name each hop. `root` is the file as plain values. */
+export function hopUsers(root: unknown): ReadonlyMap<string, readonly string[]> {
+  const users = new Map<string, string[]>();
+  for (const [route, written] of Object.entries(asMap(asMap(root)['routes']))) {
+    for (const hop of new Set(chainsOf(written).flatMap(asList))) add(users, String(hop), route);
+  }
+  return users;
 }
 
-/** What names this route, as it stands in the file: `sites.example.com`, `rules[3]`, `default`; at most MAX_USERS. */
-export function usersOfRoute(root: unknown, name: string): string[] {
-  const users: string[] = [];
+/** What names each route, as it stands in the file: `sites.example.com`, `rules[3]`, `default`; at most MAX_USERS of each. */
+export function routeUsers(root: unknown): ReadonlyMap<string, readonly string[]> {
+  const users = new Map<string, string[]>();
   const walk = (value: unknown, path: readonly (string | number)[]): void => {
-    if (users.length >= MAX_USERS) return;
     if (typeof value === 'string') {
-      if (value !== name || !isRouteName(path)) return;
+      if (!isRouteName(path)) return;
       // The entry is told, not the key or the chain within it.
       const whole = path[0] === 'sites' || path[0] === 'rules' || path[0] === 'lists' || path[0] === 'routes';
-      users.push(formatPath(whole ? path.slice(0, 2) : path));
+      add(users, value, formatPath(whole ? path.slice(0, 2) : path));
     } else if (Array.isArray(value)) value.forEach((one, i) => walk(one, [...path, i]));
     else if (typeof value === 'object' && value !== null)
       for (const [key, one] of Object.entries(value)) walk(one, [...path, key]);
   };
   for (const section of ['routes', 'sites', 'rules', 'lists', 'default', 'dns']) walk(asMap(root)[section], [section]);
-  return [...new Set(users)];
+  return users;
+}
+
+function add(users: Map<string, string[]>, name: string, user: string): void {
+  const known = users.get(name);
+  if (known === undefined) users.set(name, [user]);
+  else if (known.length < MAX_USERS && known.at(-1) !== user) known.push(user);
 }
 
 /** A route of the file in its long form. */

@@ -9,7 +9,6 @@ import {
   addressOf,
   barsOf,
   fieldsFor,
-  healthText,
   hopHealth,
   type HopField,
   hopOf,
@@ -18,6 +17,7 @@ import {
   otherProblems,
   problemAt,
   saysOf,
+  sparkOf,
   typedOf,
 } from './routes-state.ts';
 
@@ -41,7 +41,8 @@ function HopCard({ hop, ways, url, hands }: { hop: HopState; ways: WaysState; ur
   const [isOpen, setOpen] = useState(false);
   const { name, form, password, usedBy } = hop;
   const { button, result } = useTest(name, url, hands);
-  const health = hopHealth(name, ways.routes);
+  const fares = hopHealth(hop);
+  const spark = sparkOf(hop);
   const login = [
     form.username,
     password === null ? null : password === 'file' ? 'password' : 'password kept elsewhere',
@@ -55,9 +56,17 @@ function HopCard({ hop, ways, url, hands }: { hop: HopState; ways: WaysState; ur
           </h3>
           <p class="hint">
             {[addressOf(hop), ...login].filter(Boolean).join(' · ')}
-            {healthText(health) !== null && (
-              <span class="fares" data-state={health!.state} title={health!.reason}>
-                {healthText(health)}
+            {fares !== null && (
+              <span class="fares" data-state={hop.health[0]!.state}>
+                {fares}
+              </span>
+            )}
+            {spark !== null && (
+              <span class="spark" title={spark.says}>
+                <span class="unseen">{spark.says}</span>
+                {spark.bars.map((bar, i) => (
+                  <i key={i} data-failed={bar === null} style={{ height: `${bar ?? 100}%` }} />
+                ))}
               </span>
             )}
           </p>

@@ -1,6 +1,6 @@
 // The route editor without its drawing: what a click makes of a route, what a form makes of a hop, what a test looks like as bars. Pure.
 import { chainText, outcomeText } from '../../shared/ladder.ts';
-import type { ChainHealth, ChainTest, HopForm, HopState, RouteForm, RouteState } from '../../shared/ways.ts';
+import type { ChainHealth, ChainTest, HopForm, HopState, Pin, RouteForm, RouteState } from '../../shared/ways.ts';
 import type { Problems } from '../control/messages.ts';
 
 type Member = RouteForm['chains'][number];
@@ -375,13 +375,28 @@ export function healthText(health: ChainHealth | undefined): string | null {
   return health.latency === null ? 'up' : `up, ${milliseconds(health.latency)}`;
 }
 
-/** How a hop fares: as the chain of it alone; else up where any chain with it is, without a time that is not its own. */
-export function hopHealth(name: string, routes: readonly RouteState[]): ChainHealth | undefined {
-  const all = routes
-    .flatMap(({ health }) => health)
-    .filter(({ chain, state }) => chain.includes(name) && state !== 'unknown');
-  const alone = all.find(({ chain }) => chain.length === 1);
-  if (alone !== undefined) return alone;
-  const up = all.find(({ state }) => state === 'up');
-  return up && { ...up, latency: null };
+/** How a hop fares: by itself where that is known, else behind others. */
+export function hopHealth({ health }: Pick<HopState, 'health'>): string | null {
+  const known = health[0];
+  return known === undefined ? null : healthText({ ...known, chain: [] });
+}
+
+/** The last connections to a hop as bars: how high in percent of the slowest; null = it failed. */
+export function sparkOf({
+  health,
+}: Pick<HopState, 'health'>): { bars: readonly (number | null)[]; says: string } | null {
+  const history = health[0]?.history ?? [];
+  if (history.length < 2) return null;
+  const slowest = Math.max(1, ...history.map(({ took }) => took ?? 0));
+  const failed = history.filter(({ took }) => took === null).length;
+  return {
+    bars: history.map(({ took }) => (took === null ? null : Math.max(12, Math.round((100 * took) / slowest)))),
+    says: `The last ${history.length} connections: ${failed === 0 ? 'all worked' : `${failed} failed`}, the slowest in ${milliseconds(slowest)}`,
+  };
+}
+
+/** A pin in words, with its end. */
+export function pinText({ until }: Pin): string {
+  if (until === null) return 'pinned';
+  return `pinned until ${new Date(until).toTimeString().slice(0, 5)}`;
 }

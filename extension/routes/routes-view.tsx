@@ -17,6 +17,7 @@ import {
   moved,
   otherProblems,
   PICKS,
+  pinText,
   problemAt,
   type RouteFields,
   routeFields,
@@ -361,7 +362,7 @@ function Chains({
               )}
             </ol>
             <span class="fares" data-state={known?.state ?? 'unknown'} title={known?.reason}>
-              {isPinned ? 'pinned' : says}
+              {isPinned ? pinText(pin) : says}
             </span>
             {isOpen && (
               <span class="tools">
@@ -389,7 +390,7 @@ function Chains({
                     class="tool word"
                     aria-pressed={isPinned}
                     aria-label={`${isPinned ? 'Unpin' : 'Pin 2 h'}, chain ${i + 1}`}
-                    title={isPinned ? 'Unpin' : 'First for two hours, whatever its place'}
+                    title={isPinned ? 'Unpin' : 'This chain and no other, for two hours'}
                     onClick={() =>
                       void hands.edit(
                         isPinned

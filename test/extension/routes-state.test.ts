@@ -13,9 +13,11 @@ import {
   moved,
   nameFor,
   otherProblems,
+  pinText,
   problemAt,
   routeFields,
   saysOf,
+  sparkOf,
   typedOf,
   withChains,
   withHop,
@@ -23,7 +25,7 @@ import {
   withoutHop,
   withSettings,
 } from '../../extension/routes/routes-state.ts';
-import type { ChainHealth, ChainTest, HopState, RouteForm, RouteState } from '../../shared/ways.ts';
+import type { ChainHealth, ChainTest, HopState, RouteForm } from '../../shared/ways.ts';
 
 const WORK: RouteForm = { chains: [['office'], ['squid', 'tor'], 'far'], else: 'companion' };
 
@@ -117,6 +119,7 @@ describe('a hop', () => {
     password: 'file',
     passphrase: null,
     usedBy: [],
+    health: [],
   };
 
   test('fills the form without its password, and comes out of it as it was', () => {
@@ -235,7 +238,7 @@ test('a test is drawn to one scale, hop by hop, and what no hop took is the answ
   });
 });
 
-test('health is a word or two, of a hop only what is its own', () => {
+test('health is a word or two, with the last connections as bars', () => {
   const health = (chain: string[], more: Partial<ChainHealth>): ChainHealth => ({
     chain,
     state: 'up',
@@ -247,9 +250,18 @@ test('health is a word or two, of a hop only what is its own', () => {
   expect(healthText(health(['a'], { state: 'unknown' }))).toBeNull();
   expect(healthText(health(['a'], {}))).toBe('up, 12 ms');
   expect(healthText(health(['a'], { state: 'down', failures: 3 }))).toBe('down, failed 3 times');
-  const routes = [
-    { health: [health(['a', 'b'], {}), health(['b', 'c'], { state: 'down' })] },
-  ] as unknown as RouteState[];
-  expect(healthText(hopHealth('a', routes))).toBe('up');
-  expect(hopHealth('c', routes)).toBeUndefined();
+  const of = (state: 'up' | 'down', took: (number | null)[]): Pick<HopState, 'health'> => ({
+    health: [
+      { behind: [], state, latency: 12, failures: 1, history: took.map(one => ({ at: 1, outcome: 'ok', took: one })) },
+    ],
+  });
+  expect(hopHealth({ health: [] })).toBeNull();
+  expect(hopHealth(of('up', []))).toBe('up, 12 ms');
+  expect(sparkOf(of('up', [5]))).toBeNull();
+  expect(sparkOf(of('up', [10, null, 20, 0.1]))).toEqual({
+    bars: [50, null, 100, 12],
+    says: 'The last 4 connections: 1 failed, the slowest in 20 ms',
+  });
+  expect(pinText({ chain: ['a'], until: null })).toBe('pinned');
+  expect(pinText({ chain: ['a'], until: 0 })).toMatch(/^pinned until \d\d:\d\d$/);
 });

@@ -1,5 +1,5 @@
 // The route editor in a real browser: from a proxy's URL to a page that came through it.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { startHop } from '../support/hop.ts';
 import { type BrowserOptions, eventually, type TestBrowser, type TestPage } from './browsers/browser.ts';
@@ -86,5 +86,10 @@ export function tellRouteEditor(start: (options: BrowserOptions) => Promise<Test
     expect(await page.goto(world.url('third.test', '/used'))).toBeNull();
     expect(world.of('third.test').map(request => request.way)).toEqual(['dante']);
     expect((await companion.exchanges()).at(-1)?.attempts.at(-1)?.chain).toEqual(['near', 'far']);
+
+    // Another hand changes the file: the page shows what it says now, and that it does.
+    const text = readFileSync(companion.configFile, 'utf8');
+    writeFileSync(companion.configFile, text.replace('routes:\n', 'routes:\n  theirs: [[far]]\n'));
+    await says('their route is shown', /changed elsewhere[^]*theirs/);
   });
 }

@@ -190,6 +190,11 @@ describe('a paired client', () => {
     // Were the refusal remembered, `good` would have come first.
     expect(event).toMatchObject({ exchange: { attempts: [{ chain: ['bad'] }, { chain: ['good'], outcome: 'ok' }] } });
     expect(all.link.heard.filter(({ type }) => type === 'exchange')).toHaveLength(1);
+    const { hops } = await all.ways();
+    expect(hops[0]).toMatchObject({
+      name: 'good',
+      health: [{ behind: [], state: 'up', history: [{ outcome: 'ok' }] }],
+    });
   });
 });
 
