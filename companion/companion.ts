@@ -6,10 +6,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { Config } from '../shared/config.ts';
 import { type ListSource, nameOfList } from '../shared/config/rules.ts';
 import { PROTOCOL_VERSION, type SiteAnswer, type Steering } from '../shared/control.ts';
-import { compilePac } from '../shared/decision/compile-pac.ts';
-import { compileTable } from '../shared/decision/compile-table.ts';
 import { decide } from '../shared/decision/decide.ts';
-import { hashOf } from '../shared/decision/hash.ts';
 import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint.ts';
 import { makeCacheDesk } from './cache-desk.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
@@ -36,6 +33,7 @@ import { isExtensionOrigin, makePairing, newToken, sameSecret, SavedClients } fr
 import { makeIntakes } from './record/intake.ts';
 import { type LogFile, openLogFile } from './record/log-file.ts';
 import { TrafficLog } from './record/traffic-log.ts';
+import { makeSteering } from './steering.ts';
 import { compile, type InForce, makeWorker, secureContext, siteName, type Worker, type WorkerParts } from './worker.ts';
 import { makeActiveChecks } from './route/active-check.ts';
 import { makeSiteWays } from './site-ways.ts';
@@ -225,8 +223,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const pacUrl = `http://${formatEndpoint(here)}/${pacSecret}/proxy.pac`;
   let revision = 1;
 
-  // Compiled when first asked for.
-  let steering: { pac: Steering; table: Steering } | null = null;
+  const steering = makeSteering(here);
 
   // The file, live.
   const live: LiveConfig = followConfig(store, initial, {
@@ -234,10 +231,10 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     async onConfig(parsed) {
       const before = worker.furnished.config;
       const next = await load(parsed);
+      await steering.prepare(next.matcher);
       await workers?.putInForce(next);
       worker.putInForce(next);
       checks.follow(worker.furnished.routes.values());
-      steering = null;
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {
         const old = logFile;
@@ -271,18 +268,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     }
   };
 
-  const steeringOf = (dialect: 'pac' | 'table'): Steering => {
-    if (steering === null) {
-      const { matcher } = worker.furnished;
-      const table = compileTable(matcher);
-      const pac = compilePac(matcher, here);
-      steering = {
-        pac: { hash: hashOf(pac), pac, table },
-        table: { hash: hashOf(JSON.stringify([table, here])), table },
-      };
-    }
-    return steering[dialect];
-  };
+  const steeringOf = (dialect: 'pac' | 'table'): Steering => steering.of(worker.furnished.matcher, dialect);
 
   const control = makeControlServer({
     at: here,

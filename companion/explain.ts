@@ -1,6 +1,7 @@
 // `detour explain`: asks each room in the order of the walk what it would do with a URL, and says it in sentences.
 import type { ConfigDns } from '../shared/config.ts';
 import type { Explanation } from '../shared/control.ts';
+import { minuteOfWeek } from '../shared/decision/condition.ts';
 import { decide } from '../shared/decision/decide.ts';
 import type { Because } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint, formatHost, isAddress, normalizeHost, parsePort } from '../shared/endpoint.ts';
@@ -27,8 +28,11 @@ export function explain(
   const { host, port, scheme, path } = target;
   // Not as it was written: a user name or a token in it is nobody's to read again.
   const url = redactUrl(`${scheme}://${formatHost(host)}${port === DEFAULT_PORTS[scheme] ? '' : `:${port}`}${path}`);
-  const browserDecision = decide(matcher, { host });
-  const decision: SteeredDecision = rooms.decide(target);
+  const isTunnel = scheme !== 'http';
+  // In a tunnel nobody sees the path.
+  const seen = { scheme, host, port, path: isTunnel ? undefined : path };
+  const browserDecision = decide(matcher, { ...seen, minute: minuteOfWeek(new Date(now)) });
+  const decision: SteeredDecision = rooms.decide(seen);
   const steps: string[] = [];
   steps.push(
     browserDecision.steered
@@ -53,7 +57,6 @@ export function explain(
     chain.hops.length === 0 ? ['companion'] : chain.hops.map(hop => `${hop.name} (${hop.kind} ${formatEndpoint(hop)})`),
   );
   let refused: string | undefined;
-  const isTunnel = scheme === 'https' || scheme === 'wss' || scheme === 'ws';
   try {
     const behindHops = route.chains.some(chain => chain.hops.length > 0);
     rooms.acl.admit({ host, port }, isTunnel ? 'connect' : 'http', behindHops, route.route?.private ?? false);

@@ -7,6 +7,7 @@ import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
 import type { Hop } from '../shared/config/hops.ts';
+import { LOOKS_AT_TIME, minuteOfWeek } from '../shared/decision/condition.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
 import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
@@ -266,10 +267,13 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
     const dial = claiming(
       makeDial({ acl, hopTimeout, hosts: config.dns.hosts, lookup, via: mark.via, ssh, isolation }),
     );
+    const looksAtTime = (matcher.looksAt & LOOKS_AT_TIME) !== 0;
     const rooms: Rooms = {
       entrance: makeEntrance(config.guard, loginBound),
       acl,
-      decide: target => decideForCompanion(matcher, target, config.default),
+      decide: looksAtTime
+        ? target => decideForCompanion(matcher, { ...target, minute: minuteOfWeek(new Date(now())) }, config.default)
+        : target => decideForCompanion(matcher, target, config.default),
       routeOf: decision => routes.get(decision.route)!,
       blockAnswer,
       cache,
@@ -288,6 +292,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       now,
       era: {},
     };
+    if (looksAtTime) changeEveryMinute(rooms, now);
     return { config, source, matcher, tls, hops, routes, pins, rooms, context: tls && secureContext(tls) };
   };
   furnished = furnish(first);
@@ -443,6 +448,20 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       ssh.close();
     },
   };
+}
+
+/** Where rules look at the time, what is known of a request holds for this minute. */
+function changeEveryMinute(rooms: Rooms, now: () => EpochMilliseconds): void {
+  let minute = -1;
+  let era = {};
+  Object.defineProperty(rooms, 'era', {
+    get() {
+      const current = Math.floor(now() / 60_000);
+      if (current !== minute) era = {};
+      minute = current;
+      return era;
+    },
+  });
 }
 
 /** Whether what one has loaded may be sent to another. */

@@ -2,9 +2,10 @@
 import * as v from 'valibot';
 import { type Config, ConfigSchema } from '../../shared/config.ts';
 import { parseMatcher } from '../../shared/decision/parse-matcher.ts';
+import { allSteps } from '../../shared/steps.ts';
 import type { Rule } from '../../shared/decision/rule.ts';
 import { ConfigError, type ConfigProblem, MAX_PROBLEMS } from './config-error.ts';
-import { formatPath, type Path, readYaml, type YamlSource } from './yaml-source.ts';
+import { formatPath, type Path, type YamlSource, yamlSteps } from './yaml-source.ts';
 
 /** A file that is in order. */
 export interface ParsedConfig {
@@ -31,7 +32,16 @@ export type Judge = (config: Config) => readonly PathProblem[];
  * Throws ConfigError with everything that is wrong, at most 20 problems, in the order of the file.
  */
 export function parseConfig(text: string, fileName: string, judges: readonly Judge[] = []): ParsedConfig {
-  const document = readYaml(text, fileName);
+  return allSteps(configSteps(text, fileName, judges));
+}
+
+/** The same in steps of some milliseconds. */
+export function* configSteps(
+  text: string,
+  fileName: string,
+  judges: readonly Judge[] = [],
+): Generator<undefined, ParsedConfig> {
+  const document = yield* yamlSteps(text, fileName);
   const problems = [...document.problems];
   const parsed = v.safeParse(ConfigSchema, document.value ?? {});
   if (parsed.success && problems.length === 0) {

@@ -4,9 +4,10 @@ import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { inSlices } from '../message/in-slices.ts';
 import { EditError } from './editing.ts';
 import { ConfigError } from './config-error.ts';
-import { type Judge, judgeConfig, type ParsedConfig, parseConfig } from './config-file.ts';
+import { type Judge, judgeConfig, type ParsedConfig, configSteps } from './config-file.ts';
 import { DEFAULT_CONFIG_TEXT } from './default-text.ts';
 import { MAX_CONFIG_SIZE } from './yaml-source.ts';
 
@@ -35,7 +36,7 @@ export async function openConfigStore(
   warn: Warn = () => {},
   judges: readonly Judge[] = [],
 ): Promise<ConfigStore> {
-  const parse = (text: string) => parseConfig(text, path, judges);
+  const parse = (text: string) => inSlices(configSteps(text, path, judges));
   await createIfMissing(path, warn);
   await removeLeftovers(path);
   let queue: Promise<unknown> = Promise.resolve();
@@ -124,13 +125,13 @@ async function createIfMissing(path: string, warn: Warn): Promise<void> {
 async function editFile(
   path: string,
   change: (text: string, fileName: string) => string,
-  parse: (text: string) => ParsedConfig,
+  parse: (text: string) => Promise<ParsedConfig>,
   warn: Warn,
 ): Promise<ParsedConfig> {
   for (let attempt = 0; attempt < 5; attempt++) {
     const text = await readConfigText(path, warn);
     const next = change(text, path);
-    const parsed = parse(next);
+    const parsed = await parse(next);
     if (next === text) return parsed;
     try {
       const target = await realTarget(path);

@@ -14,12 +14,15 @@ import {
   Scalar,
   type YAMLError,
 } from 'yaml';
+import { allSteps } from '../../shared/steps.ts';
 import { type Bytes, MiB } from '../../shared/units.ts';
 import { ConfigError, type ConfigProblem, MAX_PROBLEMS } from './config-error.ts';
 
 /** The largest file that is read. */
 export const MAX_CONFIG_SIZE: Bytes = 4 * MiB;
 const MAX_DEPTH = 32;
+/** Of the tokens in one step. */
+const LEXEMES = 1_000;
 /** Values in the whole file, counting again what aliases repeat. */
 const MAX_VALUES = 200_000;
 
@@ -52,8 +55,13 @@ export interface YamlSource {
   locate(path: Path, at: 'key' | 'value'): Position & { path: Path };
 }
 
-/** Reads YAML 1.2 (core schema). Throws ConfigError where it is not YAML, or more of it than a configuration has. */
+/** Reads YAML 1.2 (core schema). Throws as yamlSteps does. */
 export function readYaml(text: string, fileName: string): YamlSource {
+  return allSteps(yamlSteps(text, fileName));
+}
+
+/** The same in steps of some milliseconds. Throws ConfigError where it is not YAML, or more of it than a configuration has. */
+export function* yamlSteps(text: string, fileName: string): Generator<undefined, YamlSource> {
   const body = text.startsWith('\uFEFF') ? text.slice(1) : text;
   const fail = (problems: readonly ConfigProblem[]): never => {
     throw new ConfigError(fileName, problems);
@@ -62,13 +70,14 @@ export function readYaml(text: string, fileName: string): YamlSource {
   const positionOf = linesOf(body);
   const at = (offset: number, message: string): ConfigProblem => ({ ...positionOf(offset), message });
 
-  const { tokens, strayAliases, openQuote, tooDeepAt } = tokenize(body);
+  const { tokens, strayAliases, openQuote, tooDeepAt } = yield* tokenize(body);
   if (tooDeepAt !== null) fail([at(tooDeepAt, `is nested more than ${MAX_DEPTH} levels deep`)]);
   if (strayAliases.length > 0) {
     // The rest of the grammar reads differently around these, so nothing else is said of the file.
     fail(strayAliases.slice(0, MAX_PROBLEMS).map(({ offset, name }) => at(offset, aboutStar(name))));
   }
   if (openQuote !== null) fail([at(openQuote, 'is not valid YAML: this quote is never closed')]);
+  yield;
   const openBracket = findOpenBracket(tokens);
   if (openBracket !== null) {
     fail([
@@ -96,11 +105,13 @@ export function readYaml(text: string, fileName: string): YamlSource {
     fail([...byLine.values()]);
   }
 
+  yield;
   const problems: ConfigProblem[] = [];
   const complain = (offset: number, message: string) => {
     if (problems.length < MAX_PROBLEMS) problems.push(at(offset, message));
   };
   const value = valueOf(document!, positionOf, complain);
+  yield;
   return {
     value,
     body,
@@ -133,13 +144,15 @@ interface Tokens {
   readonly tooDeepAt: number | null;
 }
 
-function tokenize(body: string): Tokens {
+function* tokenize(body: string): Generator<undefined, Tokens> {
   const parser = new Parser();
   const tokens: CST.Token[] = [];
   const anchors = new Set<string>();
   const aliases: { offset: number; name: string }[] = [];
   let openQuote: number | null = null;
+  let lexemes = 0;
   for (const lexeme of new Lexer().lex(body)) {
+    if (++lexemes % LEXEMES === 0) yield;
     const { offset } = parser;
     switch (CST.tokenType(lexeme)) {
       case 'anchor':

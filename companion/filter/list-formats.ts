@@ -46,6 +46,7 @@ export function unwrapped(format: ListFormat, bytes: Uint8Array): Uint8Array {
 /** https://github.com/gfwlist/gfwlist/wiki/Syntax: `||host`, `|http://host/path`, `host/path`, words, /expressions/; `@@` before any makes an exception. */
 const autoproxyLines: LineReader = {
   plain: null,
+  wrappings: [['||', '', SUFFIX]],
   read(line, add) {
     if (line[0] === '!' || /^\[autoproxy/i.test(line)) return null;
     const allow = line.startsWith('@@');
@@ -129,6 +130,7 @@ function switchyLines(): LineReader {
   let isOld = false;
   return {
     plain: null,
+    wrappings: [],
     read(line, add) {
       if (line[0] === ';' || line[0] === '#') {
         if (!line.startsWith('#BEGIN')) return null;
@@ -248,6 +250,16 @@ function addKeyword(pattern: string, add: AddEntry, allow: boolean): string | nu
 function clashLines(): LineReader {
   return {
     plain: EXACT,
+    wrappings: [
+      ["- '+.", "'", SUFFIX],
+      ['- "+.', '"', SUFFIX],
+      ["- '", "'", EXACT],
+      ['- DOMAIN-SUFFIX,', '', SUFFIX],
+      ['- DOMAIN,', '', EXACT],
+      ['DOMAIN-SUFFIX,', '', SUFFIX],
+      ['DOMAIN,', '', EXACT],
+      ['+.', '', SUFFIX],
+    ],
     read(written, add) {
       let line = withoutComment(written);
       if (line === '' || /^payload\s*:\s*(?:\[\s*\])?$/.test(line) || line === '---') return null;
@@ -297,6 +309,10 @@ function addClassical(line: string, add: AddEntry): string | null {
 /** https://github.com/v2fly/domain-list-community: `domain:`, `full:`, `keyword:`, `regexp:`; attributes (`@ads`, `&group`) are passed over. */
 const v2flyLines: LineReader = {
   plain: SUFFIX,
+  wrappings: [
+    ['domain:', '', SUFFIX],
+    ['full:', '', EXACT],
+  ],
   read(written, add) {
     const line = withoutComment(written);
     if (line === '') return null;

@@ -35,6 +35,8 @@ export interface ParsedList {
 export interface LineReader {
   /** What a line is that holds a plain name and nothing else; null: `read` says. */
   readonly plain: typeof EXACT | typeof SUFFIX | null;
+  /** What may stand before and behind a plain name, and what the line is then; the first that fits. */
+  readonly wrappings: readonly (readonly [before: string, behind: string, kind: typeof EXACT | typeof SUFFIX])[];
   /** Adds the entries of a line (trimmed, not empty); a sentence where it has none and should. */
   read(line: string, add: AddEntry): string | null;
 }
@@ -92,6 +94,10 @@ export function* listSteps(bytes: Uint8Array, reader: LineReader): Generator<und
       tooMany = `is one keyword more than the ${MAX_LIST_KEYWORDS} that are read`;
     else maker.add({ ...entry, line });
   };
+  const wrappings = reader.wrappings.map(([before, behind, kind]): Wrapping => {
+    const encoder = new TextEncoder();
+    return { before: encoder.encode(before), behind: encoder.encode(behind), kind };
+  });
   let at = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
   while (at < bytes.length) {
     if (++line > MAX_LIST_LINES) return whole(`has more than ${MAX_LIST_LINES} lines`);
@@ -103,7 +109,7 @@ export function* listSteps(bytes: Uint8Array, reader: LineReader): Generator<und
     while (at < end && bytes[at]! <= 32) at++;
     if (at < end) {
       if (reader.plain !== null && isPlainName(bytes, at, end)) maker.addBytes(bytes, at, end, reader.plain, line);
-      else {
+      else if (!addWrapped(bytes, at, end, wrappings, maker, line)) {
         const message = reader.read(text.decode(bytes.subarray(at, end)), add) ?? tooMany;
         tooMany = null;
         if (message !== null) {
@@ -118,6 +124,37 @@ export function* listSteps(bytes: Uint8Array, reader: LineReader): Generator<und
 }
 
 const EMPTY: RuleTable = allSteps(new RuleTableMaker(1).steps());
+
+interface Wrapping {
+  readonly before: Uint8Array;
+  readonly behind: Uint8Array;
+  readonly kind: number;
+}
+
+/** Adds a plain name with something around it; false where the line is none. */
+function addWrapped(
+  bytes: Uint8Array,
+  from: number,
+  end: number,
+  wrappings: readonly Wrapping[],
+  maker: RuleTableMaker,
+  line: number,
+): boolean {
+  for (const { before, behind, kind } of wrappings) {
+    const start = from + before.length;
+    const stop = end - behind.length;
+    if (start >= stop || !standsAt(before, bytes, from) || !standsAt(behind, bytes, stop)) continue;
+    if (!isPlainName(bytes, start, stop)) return false;
+    maker.addBytes(bytes, start, stop, kind, line);
+    return true;
+  }
+  return false;
+}
+
+function standsAt(what: Uint8Array, bytes: Uint8Array, at: number): boolean {
+  for (let i = 0; i < what.length; i++) if (bytes[at + i] !== what[i]) return false;
+  return true;
+}
 
 /** The same at once. */
 export function parseList(text: string | Uint8Array, reader: LineReader = hostsLines): ParsedList {
@@ -156,6 +193,11 @@ function isPlainName(bytes: Uint8Array, from: number, end: number): boolean {
  */
 export const hostsLines: LineReader = {
   plain: SUFFIX,
+  wrappings: [
+    ['0.0.0.0 ', '', SUFFIX],
+    ['127.0.0.1 ', '', SUFFIX],
+    ['||', '^', SUFFIX],
+  ],
   read(written, add) {
     const text = withoutComment(written);
     if (text === '' || text[0] === '!' || /^\[adblock/i.test(text)) return null;

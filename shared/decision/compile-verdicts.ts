@@ -6,17 +6,9 @@
 import { isAddress } from '../endpoint.ts';
 import { allSteps } from '../steps.ts';
 import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
-import {
-  type CompiledMatcher,
-  DIRECT,
-  type Verdict,
-  verdictBelow,
-  VERDICTS,
-  verdictOf,
-  verdictOfNumber,
-} from './decide.ts';
+import { type CompiledMatcher, DIRECT, type Verdict, codeAt, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
 import { compilePatterns, type Patterns } from './patterns.ts';
-import { isFirst, nameAt } from './rule-table.ts';
+import { namesIn, NONE } from './rule-table.ts';
 
 /** VERDICTS times the verdict of the host itself, plus that of its subdomains. */
 export type Code = number;
@@ -90,29 +82,28 @@ export function* verdictSteps(matcher: CompiledMatcher): Generator<undefined, Ve
 const STEP = 500;
 
 function* hostSteps(matcher: CompiledMatcher): Generator<undefined, Pick<Verdicts, 'names' | 'addresses'>> {
-  const named = new Map<string, Code>();
   const addresses = new Map<string, Verdict>();
-  let done = 0;
-  for (const { table } of matcher.parts) {
-    for (let entry = 0; entry < table.names; entry++) {
-      if (!isFirst(table, entry)) continue;
-      const host = nameAt(table, entry);
-      if (isAddress(host)) addresses.set(host, verdictOf(matcher, host));
-      else if (!named.has(host)) named.set(host, VERDICTS * verdictOf(matcher, host) + verdictBelow(matcher, host));
-      if (++done % STEP === 0) yield;
-    }
-  }
   const buckets = new Map<Code, Map<string, string[]>>();
-  for (const [host, code] of named) {
-    if (++done % STEP === 0) yield;
-    if (isSaidByParent(named, host, code)) continue;
-    const [top, name] = splitTop(host);
-    let group = buckets.get(code);
-    if (!group) buckets.set(code, (group = new Map()));
-    const bucket = bucketOf(top, name);
-    const there = group.get(bucket);
-    if (there) there.push(name.slice(1));
-    else group.set(bucket, [name.slice(1)]);
+  let done = 0;
+  for (const [part, { table }] of matcher.parts.entries()) {
+    const names = namesIn(table);
+    for (let entry = 0; entry < table.names; entry++) {
+      if (++done % STEP === 0) yield;
+      const host = names.slice(table.starts[entry], table.starts[entry + 1]);
+      if (isAddress(host)) {
+        addresses.set(host, verdictOf(matcher, host));
+        continue;
+      }
+      const code = codeAt(matcher, part, entry, host);
+      if (code === NONE) continue;
+      let group = buckets.get(code);
+      if (!group) buckets.set(code, (group = new Map()));
+      const [top, name] = splitTop(host);
+      const bucket = bucketOf(top, name);
+      const there = group.get(bucket);
+      if (there) there.push(name.slice(1));
+      else group.set(bucket, [name.slice(1)]);
+    }
   }
   const names: Record<Code, Record<string, string>> = {};
   for (const code of [...buckets.keys()].sort((a, b) => a - b)) {
@@ -128,15 +119,6 @@ function* hostSteps(matcher: CompiledMatcher): Generator<undefined, Pick<Verdict
     names[code] = Object.fromEntries(packed.sort(([a], [b]) => (a < b ? -1 : 1)));
   }
   return { names, addresses: Object.fromEntries([...addresses].sort(([a], [b]) => (a < b ? -1 : 1))) };
-}
-
-/** Whether the nearest named parent (or, without one, the default) says the same of this host and of all below it. */
-function isSaidByParent(named: ReadonlyMap<string, Code>, host: string, code: Code): boolean {
-  for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) {
-    const parent = named.get(host.slice(dot + 1));
-    if (parent !== undefined) return code === (VERDICTS + 1) * (parent % VERDICTS);
-  }
-  return code === 0;
 }
 
 /** Between one start or end of a range and the next, all addresses match the same ranges: one of them speaks for all. */

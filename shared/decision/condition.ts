@@ -41,6 +41,11 @@ function isWithin({ days, from, to }: TimeSpan, minuteOfWeek: number): boolean {
   return (begins(day) && minute >= from) || (begins((day + 6) % 7) && minute < to);
 }
 
+/** The minute of the week that a clock on the wall shows, from Sunday 00:00. */
+export function minuteOfWeek(date: Date): number {
+  return date.getDay() * MINUTES_OF_DAY + date.getHours() * 60 + date.getMinutes();
+}
+
 /** By how much a rule with it goes before one without; less than 1, so that it stays in its class. A longer path is a smaller part of the host. */
 export function precedenceOf({ ports, path, times }: Condition): number {
   return (ports ? 0.2 : 0) + (times ? 0.2 : 0) + (path === undefined ? 0 : 0.2 + Math.min(path.length, 1_000) / 5_000);

@@ -31,6 +31,7 @@ import {
   RuleTableMaker,
   type RuleTable,
   SUBDOMAINS,
+  SUFFIX,
 } from './rule-table.ts';
 
 const ALLOW: Action = { do: 'allow' };
@@ -87,6 +88,8 @@ export interface CompiledMatcher {
   readonly size: number;
   /** What any condition looks at, as bits. */
   readonly looksAt: number;
+  /** Whether there are keywords or expressions. */
+  readonly hasPatterns: boolean;
   readonly decided: Map<string, Decision>;
   readonly decidedForCompanion: { route: RouteName; byHost: Map<string, SteeredDecision> };
 }
@@ -116,6 +119,7 @@ export function compileMatcher(source: RuleSource): CompiledMatcher {
     parts,
     size,
     looksAt: bits,
+    hasPatterns: parts.some(({ index }) => index.keywords !== null || index.regexes.length > 0),
     decided: new Map(),
     decidedForCompanion: { route: '', byHost: new Map() },
   };
@@ -236,16 +240,40 @@ export const VERDICTS = 6;
 
 /** The verdict for a host that a rule names. Where it depends on more than the host: the one that sends it. */
 export function verdictOf(matcher: CompiledMatcher, host: string): Verdict {
-  const verdict = verdictOfBest(matcher, bestFor(matcher, host, null));
-  return verdict === DIRECT && hasPatterns(matcher) && !isAddress(host) ? OFF : verdict;
+  return ownVerdict(matcher, host, bestFor(matcher, host, null));
+}
+
+function ownVerdict(matcher: CompiledMatcher, host: string, found: Best): Verdict {
+  const verdict = verdictOfBest(matcher, found);
+  return verdict === DIRECT && matcher.hasPatterns && !isAddress(host) ? OFF : verdict;
 }
 
 /** The verdict for its subdomains that no rule names more closely, by everything but keywords and expressions. */
-export function verdictBelow(matcher: CompiledMatcher, host: string): Verdict {
-  const found = considerNames(matcher, host, true, null);
-  const verdict = verdictOfBest(matcher, settled(found));
-  if (verdict !== DIRECT || !hasPatterns(matcher) || isAddress(host)) return verdict;
+function verdictBelow(matcher: CompiledMatcher, host: string): Verdict {
+  const found = settled(considerNames(matcher, host, true, null));
+  const verdict = verdictOfBest(matcher, found);
+  if (verdict !== DIRECT || !matcher.hasPatterns) return verdict;
   return found.steering !== NONE ? OFF : found.allowing !== NONE ? ALLOWED : DIRECT;
+}
+
+/**
+ * VERDICTS times the verdict of a name that stands in a part, plus that of its subdomains; NONE where an earlier entry stands for the name, or the
+ * nearest parent that is named says the same of both.
+ */
+export function codeAt(matcher: CompiledMatcher, part: number, entry: number, host: string): number {
+  const found = bestFor(matcher, host, null);
+  if (found.ownPart !== part || found.ownEntry !== entry) return NONE;
+  const { isWhole, parent } = found;
+  const own = ownVerdict(matcher, host, found);
+  const below = isWhole && !matcher.hasPatterns ? own : verdictBelow(matcher, host);
+  const above = parent === NONE ? DIRECT : verdictBelow(matcher, lastLabels(host, parent + 1));
+  return own === above && below === above ? NONE : VERDICTS * own + below;
+}
+
+function lastLabels(host: string, labels: number): string {
+  let dot = host.length;
+  for (let i = 0; i < labels; i++) dot = host.lastIndexOf('.', dot - 1);
+  return host.slice(dot + 1);
 }
 
 /** The verdict for an address that only ranges name. */
@@ -253,10 +281,6 @@ export function verdictOfNumber(matcher: CompiledMatcher, family: Family, number
   startAnew();
   considerRanges(matcher, family, number, null);
   return verdictOfBest(matcher, settled(best));
-}
-
-export function hasPatterns(matcher: CompiledMatcher): boolean {
-  return matcher.parts.some(({ index }) => index.keywords !== null || index.regexes.length > 0);
 }
 
 /** A keyword or expression with what it does. */
@@ -331,6 +355,13 @@ interface Best {
   isMaybe: boolean;
   /** Whether any entry for this host has a condition. */
   isConditional: boolean;
+  /** The first part that names the very host, and the entry there; NONE: none does. */
+  ownPart: number;
+  ownEntry: number;
+  /** Whether all that names the very host means its subdomains, too. */
+  isWhole: boolean;
+  /** The nearest parent that is named, by its labels less one; NONE: none is. */
+  parent: number;
 }
 
 // One object for all calls: nothing here calls back, so nobody else can be reading it.
@@ -348,12 +379,16 @@ const best: Best = {
   maybeRank: 0,
   isMaybe: false,
   isConditional: false,
+  ownPart: NONE,
+  ownEntry: NONE,
+  isWhole: true,
+  parent: NONE,
 };
 
 /** `target` null: for a dialect, which knows the host alone. */
 function bestFor(matcher: CompiledMatcher, host: string, target: Target | null): Best {
   considerNames(matcher, host, false, target);
-  if (!isAddress(host)) considerPatterns(matcher, host, target);
+  if (matcher.hasPatterns && !isAddress(host)) considerPatterns(matcher, host, target);
   return settled(best);
 }
 
@@ -368,11 +403,17 @@ function considerNames(matcher: CompiledMatcher, host: string, below: boolean, t
     for (let label = labels - 1; label >= 0; label--) {
       const first = firstOf(part.table, label);
       if (first === NONE) continue;
+      if (label < labels - 1) best.parent = Math.max(best.parent, label);
+      else if (best.ownPart === NONE) {
+        best.ownPart = p;
+        best.ownEntry = first;
+      }
       // A parent's (or `below`) only where they reach down.
       const unfit = below || label < labels - 1 ? EXACT : SUBDOMAINS;
       const { next, kinds } = part.table;
       for (let entry = first; entry !== NONE; entry = next[entry]!) {
         const kind = kinds[entry]! & KIND_BITS;
+        if (kind !== SUFFIX && label === labels - 1) best.isWhole = false;
         if (kind !== unfit) consider(matcher, part, entry, kind === EXACT ? 1000 : 1999 - label, target);
       }
     }
@@ -383,6 +424,8 @@ function considerNames(matcher: CompiledMatcher, host: string, below: boolean, t
 
 function startAnew(): void {
   best.steering = best.blocking = best.allowing = best.blockingByHand = best.maybe = NONE;
+  best.ownPart = best.ownEntry = best.parent = NONE;
+  best.isWhole = true;
   best.steeringAction = null;
   best.isMaybe = best.isConditional = false;
 }

@@ -168,6 +168,15 @@ export function nameAt({ bytes, starts }: RuleTable, entry: number): string {
   return name;
 }
 
+/** All names side by side; `starts` says where each begins. */
+export function namesIn({ bytes }: RuleTable): string {
+  let names = '';
+  // A spread would go one by one.
+  for (let at = 0; at < bytes.length; at += 8_192)
+    names += String.fromCharCode.apply(null, bytes.subarray(at, at + 8_192) as unknown as number[]);
+  return names;
+}
+
 /** An entry's matcher, as it was added. */
 export function matcherAt(table: RuleTable, entry: number): Matcher {
   if (entry >= table.names) return table.others[entry - table.names]!;
@@ -213,21 +222,6 @@ export function firstOf(table: RuleTable, label: number): number {
     return entry;
   }
   return NONE;
-}
-
-/** Whether an entry is the one that its name's slot leads to. */
-export function isFirst(table: RuleTable, entry: number): boolean {
-  const { bytes, starts, slots } = table;
-  let hash = SEED;
-  for (let i = starts[entry + 1]! - 1, start = starts[entry]!; i >= start; i--)
-    hash = Math.imul(hash ^ bytes[i]!, PRIME);
-  const mask = slots.length - 1;
-  let slot = slotOf(hash) & mask;
-  while (slots[slot] !== entry && slots[slot] !== NONE) {
-    if (areSameNames(table, slots[slot]!, entry)) return false;
-    slot = (slot + 1) & mask;
-  }
-  return slots[slot] === entry;
 }
 
 /** Mixed, as the low bits alone choose the slot. */

@@ -142,25 +142,29 @@ describe('properties', () => {
     );
   });
 
-  test('with keywords and expressions the matcher decides as the rules read, and PAC and table agree with it', () => {
-    fc.assert(
-      fc.property(anyRulesWithPatterns, fc.array(anyUrl, { minLength: 1, maxLength: 4 }), (source, urls) => {
-        const matcher = compileMatcher(source);
-        const pac = openPac(compilePac(matcher, PROXY));
-        const table = openTable(JSON.parse(JSON.stringify(compileTable(matcher))));
-        for (const url of urls) {
-          const host = hostOf(url);
-          const decision = decide(matcher, { host });
-          expect(decision.steered ? decision.route : 'direct', url).toBe(reference(source, host));
-          expect(pac(url), url).toBe(decision.steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
-          expect(table.lookup(host) === 'direct', url).toBe(!decision.steered);
-        }
-      }),
-      { numRuns: 500 },
-    );
-  });
+  test(
+    'with keywords and expressions the matcher decides as the rules read, and PAC and table agree with it',
+    { timeout: 120_000 },
+    () => {
+      fc.assert(
+        fc.property(anyRulesWithPatterns, fc.array(anyUrl, { minLength: 1, maxLength: 4 }), (source, urls) => {
+          const matcher = compileMatcher(source);
+          const pac = openPac(compilePac(matcher, PROXY));
+          const table = openTable(JSON.parse(JSON.stringify(compileTable(matcher))));
+          for (const url of urls) {
+            const host = hostOf(url);
+            const decision = decide(matcher, { host });
+            expect(decision.steered ? decision.route : 'direct', url).toBe(reference(source, host));
+            expect(pac(url), url).toBe(decision.steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
+            expect(table.lookup(host) === 'direct', url).toBe(!decision.steered);
+          }
+        }),
+        { numRuns: 500 },
+      );
+    },
+  );
 
-  test('whatever the rules look at, neither PAC nor table leaves direct what is steered', () => {
+  test('whatever the rules look at, neither PAC nor table leaves direct what is steered', { timeout: 120_000 }, () => {
     fc.assert(
       fc.property(anyRulesWhatever, anyUrl, fc.integer({ min: 0, max: 10_079 }), (source, url, minute) => {
         const matcher = compileMatcher(source);
@@ -185,34 +189,42 @@ describe('properties', () => {
     );
   });
 
-  test('the PAC never leaves a steered URL direct, and agrees with the matcher on every host', () => {
-    fc.assert(
-      fc.property(anyRules, fc.array(anyUrl, { minLength: 1, maxLength: 8 }), fc.boolean(), (source, urls, bare) => {
-        const matcher = compileMatcher(source);
-        const pac = openPac(compilePac(matcher, PROXY));
-        for (const url of urls) {
-          const { steered } = decide(matcher, { host: hostOf(url) });
-          expect(pac(url, bare), url).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
-        }
-      }),
-      RUNS,
-    );
-  });
+  test(
+    'the PAC never leaves a steered URL direct, and agrees with the matcher on every host',
+    { timeout: 120_000 },
+    () => {
+      fc.assert(
+        fc.property(anyRules, fc.array(anyUrl, { minLength: 1, maxLength: 8 }), fc.boolean(), (source, urls, bare) => {
+          const matcher = compileMatcher(source);
+          const pac = openPac(compilePac(matcher, PROXY));
+          for (const url of urls) {
+            const { steered } = decide(matcher, { host: hostOf(url) });
+            expect(pac(url, bare), url).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
+          }
+        }),
+        RUNS,
+      );
+    },
+  );
 
-  test('so it does where the host comes as typed; where it is not ASCII, it goes to the companion', () => {
-    fc.assert(
-      fc.property(anyRules, anySpelledHost, fc.boolean(), (source, typed, bare) => {
-        const host = normalizeHost(typed);
-        if (host === null) return;
-        const matcher = compileMatcher(source);
-        const answer = openPac(compilePac(matcher, PROXY))(`http://${typed}/`, bare, typed);
-        const { steered } = decide(matcher, { host });
-        if (steered || /^[\x00-\x7f]*$/.test(typed))
-          expect(answer, typed).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
-      }),
-      RUNS,
-    );
-  });
+  test(
+    'so it does where the host comes as typed; where it is not ASCII, it goes to the companion',
+    { timeout: 120_000 },
+    () => {
+      fc.assert(
+        fc.property(anyRules, anySpelledHost, fc.boolean(), (source, typed, bare) => {
+          const host = normalizeHost(typed);
+          if (host === null) return;
+          const matcher = compileMatcher(source);
+          const answer = openPac(compilePac(matcher, PROXY))(`http://${typed}/`, bare, typed);
+          const { steered } = decide(matcher, { host });
+          if (steered || /^[\x00-\x7f]*$/.test(typed))
+            expect(answer, typed).toBe(steered ? 'PROXY 127.0.0.1:8228' : 'DIRECT');
+        }),
+        RUNS,
+      );
+    },
+  );
 
   test('whatever the host argument is, the PAC answers with one of its two words', () => {
     const pac = openPac(compilePac(compileMatcher(rulesOf(['a.test', routed('work')])), PROXY));
