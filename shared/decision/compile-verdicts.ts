@@ -6,7 +6,7 @@
 import { isAddress } from '../endpoint.ts';
 import { allSteps } from '../steps.ts';
 import { ADDRESS_BITS, type Family, hexOf } from './address.ts';
-import { type CompiledMatcher, DIRECT, type Verdict, codeAt, VERDICTS, verdictOf, verdictOfNumber } from './decide.ts';
+import { type CompiledMatcher, DIRECT, type Verdict, codeAt, verdictOf, verdictOfNumber } from './decide.ts';
 import { compilePatterns, type Patterns } from './patterns.ts';
 import { namesIn, NONE } from './rule-table.ts';
 

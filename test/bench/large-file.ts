@@ -133,9 +133,9 @@ async function measure(rules: number, chains: number): Promise<void> {
     // Reloads, with traffic beside them on connections that must stay.
     let failed = 0;
     let done = 0;
-    let running = true;
-    const traffic = Array.from({ length: 4 }, async () => {
-      while (running) {
+    const traffic = { running: true };
+    const streams = Array.from({ length: 4 }, async () => {
+      while (traffic.running) {
         await get(port, `${url}${done++ % 100}`, agent).then(
           status => status === 200 || failed++,
           () => failed++,
@@ -171,8 +171,8 @@ async function measure(rules: number, chains: number): Promise<void> {
         }, other),
       );
     }
-    running = false;
-    await Promise.all(traffic);
+    traffic.running = false;
+    await Promise.all(streams);
     const later = await ask(large, 'memory');
     large.kill();
 
