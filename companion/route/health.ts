@@ -261,6 +261,18 @@ export function makeHealth(
     }
   };
 
+  /** Where the last hop gets whole requests, the chain ends with it, and is never seen to stand any further. */
+  const latencyOfHops = (chain: Chain): Milliseconds | null => {
+    const names = linksOf(chain);
+    let whole = 0;
+    for (let i = 0; i < chain.hops.length; i++) {
+      const latency = links.get(names[i]!)?.latency ?? null;
+      if (latency === null) return null;
+      whole += latency;
+    }
+    return chain.hops.length === 0 ? null : whole;
+  };
+
   const health: Health = {
     isDown(chain) {
       if (troubled === 0) return false;
@@ -270,7 +282,10 @@ export function makeHealth(
         return link !== undefined && (time < link.downUntil || time < link.chanceUntil);
       });
     },
-    latency: chain => averages.get(chain.key)?.latency ?? null,
+    latency(chain) {
+      const average = averages.get(chain.key);
+      return average === undefined ? latencyOfHops(chain) : average.latency;
+    },
     trying(chain) {
       if (troubled === 0) return;
       const time = now();
@@ -347,7 +362,8 @@ export function makeHealth(
     },
     of(chain) {
       const time = now();
-      let state: ChainHealth['state'] = averages.has(chain.key) ? 'up' : 'unknown';
+      const latency = health.latency(chain);
+      let state: ChainHealth['state'] = latency === null ? 'unknown' : 'up';
       let failures = 0;
       let last: Link | undefined;
       for (const name of linksOf(chain)) {
@@ -359,7 +375,7 @@ export function makeHealth(
       }
       return {
         state,
-        latency: averages.get(chain.key)?.latency ?? null,
+        latency,
         failures,
         failedAt: last?.failedAt,
         reason: last?.reason,

@@ -39,6 +39,8 @@ export const HEAD_START: Milliseconds = 300;
 export const LOST_IN_A_ROW = 3;
 export const LOST_APART: Milliseconds = SECOND;
 const LOST_WITHIN: Milliseconds = HOUR;
+/** Clocks are set by so much now and then. */
+const CLOCK_SLACK: Milliseconds = 5 * MINUTE;
 /** A person may set so many. */
 const MAX_BY_PERSON = MAX_KNOWN_SITES / 2;
 
@@ -105,7 +107,15 @@ export function makeSiteMemory({ now, saved, changed }: SiteMemoryParts): SiteMe
   const find = (site: string): KnownSite | undefined => {
     const known = sites.get(site);
     if (known === undefined || known.until === null) return known;
-    const keptFor = known.by === 'person' ? 0 : known.confirmed ? FORGOTTEN_AFTER : SUSPICION_KEPT;
+    // Found out when the clock was ahead: nobody knows how long ago that is.
+    const isAhead = known.by === 'signs' && known.lastAt > now() + CLOCK_SLACK;
+    const keptFor = isAhead
+      ? -Infinity
+      : known.by === 'person'
+        ? 0
+        : known.confirmed
+          ? FORGOTTEN_AFTER
+          : SUSPICION_KEPT;
     if (now() < known.until + keptFor) return known;
     keep(site, null);
     return undefined;

@@ -104,7 +104,8 @@ describe('the account of a hop', () => {
     fail(null, far, 'connection_refused', 'connect');
     const at = clock.now();
     expect(knowledge.latency(far)).toBe(61);
-    expect(knowledge.latency(office)).toBeNull();
+    expect(knowledge.latency(office)).toBe(11);
+    expect(knowledge.latency(squid)).toBeNull();
     expect(knowledge.healthOfHops()).toMatchObject([
       {
         hop: ['office'],
@@ -124,6 +125,17 @@ describe('the account of a hop', () => {
     expect(knowledge.healthOf(far)).toMatchObject({ state: 'down', latency: 61, failures: 1, failedAt: at });
     expect(knowledge.healthOf(far).reason).toContain('refused the connection');
     expect(knowledge.healthOf(squid)).toMatchObject({ state: 'unknown', latency: null, failures: 0 });
+  });
+
+  test('tells the latency of a chain whose last hop gets whole requests, too', () => {
+    const { knowledge } = start();
+    knowledge.worked(null, far, 90, stepsOf(10));
+    expect([knowledge.latency(far), knowledge.latency(office)]).toEqual([null, 10]);
+    knowledge.worked(null, far, 90, stepsOf(10, 20));
+    expect(knowledge.latency(far)).toBe(30);
+    expect(knowledge.healthOf(office)).toMatchObject({ state: 'up', latency: 10 });
+    knowledge.worked(null, far, 90, stepsOf(10, 20, 30));
+    expect(knowledge.latency(far)).toBe(60);
   });
 
   test('is bounded', () => {

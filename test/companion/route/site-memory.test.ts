@@ -79,6 +79,16 @@ describe('a sign of blocking', () => {
   });
 });
 
+test('what was found out by a clock that was ahead is not believed for years', () => {
+  const { clock, memory, confirm } = start();
+  const right = clock.now();
+  clock.advance(365 * 24 * 60 * 60_000);
+  confirm('a.test');
+  memory.set('b.test', 'chains');
+  clock.jumpTo(right);
+  expect(memory.list().map(({ site }) => site)).toEqual(['b.test']);
+});
+
 describe('un-learning', () => {
   test('one request at a time tries the own connection again; twice well is enough', () => {
     const { clock, memory, confirm } = start();
