@@ -16,6 +16,8 @@ export interface SshdOptions {
   readonly hostKeys?: readonly ('ed25519' | 'ecdsa' | 'rsa')[];
   /** The passphrase of the client's key. */
   readonly passphrase?: string;
+  /** Lets this account in too, by password: only it sees the account. */
+  readonly account?: { readonly username: string; readonly password: string };
   /** Addresses for names, as it sees them. */
   readonly hosts?: Readonly<Record<string, string>>;
 }
@@ -85,6 +87,16 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
   const hosts = Object.entries({ localhost: '127.0.0.1', ...options.hosts });
   writeFileSync(join(folder, 'hosts'), hosts.map(([host, address]) => `${address} ${host}\n`).join(''));
 
+  if (options.account) {
+    const { username, password } = options.account;
+    const hash = execFileSync('perl', ['-e', 'print crypt($ARGV[0], q($6$detour$))', password], { encoding: 'utf8' });
+    const known = readFileSync('/etc/passwd', 'utf8');
+    writeFileSync(join(folder, 'passwd'), `${known}${username}:x:64000:64000::/:/bin/sh\n`, { mode: 0o644 });
+    writeFileSync(join(folder, 'shadow'), `root:*:19000:0:99999:7:::\n${username}:${hash}:19000:0:99999:7:::\n`, {
+      mode: 0o600,
+    });
+  }
+
   for (let tries = 3; ; tries--) {
     const port = options.port ?? (await closedPort());
     const lines = [
@@ -96,7 +108,7 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
       `AuthorizedKeysFile ${folder}/authorized_keys`,
       'StrictModes no',
       'PermitRootLogin yes',
-      'PasswordAuthentication no',
+      `PasswordAuthentication ${options.account ? 'yes' : 'no'}`,
       'KbdInteractiveAuthentication no',
       'UsePAM no',
       'UseDNS no',
@@ -106,7 +118,12 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd> {
     ];
     writeFileSync(join(folder, 'sshd_config'), `${lines.join('\n')}\n`);
     const output = openSync(join(folder, 'output'), 'a');
-    const command = `mount --bind '${folder}/hosts' /etc/hosts && { ${LIFELINE}; }`;
+    const files = {
+      '/etc/hosts': 'hosts',
+      ...(options.account ? { '/etc/passwd': 'passwd', '/etc/shadow': 'shadow' } : {}),
+    };
+    const overlays = Object.entries(files).map(([file, own]) => `mount --bind '${folder}/${own}' ${file}`);
+    const command = `${overlays.join(' && ')} && { ${LIFELINE}; }`;
     const sshd = [findProgram('sshd')!, '-D', '-e', '-f', join(folder, 'sshd_config')];
     const child = spawn(
       'unshare',

@@ -359,6 +359,19 @@ describe.runIf(haveSshd())('through a real sshd', { timeout: 30_000 }, () => {
       expect(fault.message).toContain('SSH_AUTH_SOCK names no agent');
     });
 
+    test('by password, also where the server asks for it in words of its own; a wrong one is told', async () => {
+      await using echo = await startEcho();
+      const account = { username: 'walker', password: 's3cret-walk' };
+      await using strict = await startSshd({ account });
+      using hops = closing(makeSshHops());
+      const hop = hopOf(strict, { key: undefined }, account);
+      expect(await say(await open(hops, hop, echo.at), 'yes')).toBe('yes');
+      const wrong = await faultOf(open(hops, { ...hop, password: 'wr0ng' }, echo.at));
+      expect(wrong.kind).toBe('hop_authentication_failed');
+      expect(wrong.message).toContain('tried password; it takes');
+      expect(wrong.message).not.toContain('wr0ng');
+    });
+
     test('a password where the server takes none is not sent', async () => {
       using hops = closing(makeSshHops());
       const hop = hopOf(sshd, { key: undefined }, { password: 's3cret' });
