@@ -11,13 +11,14 @@ import {
   choiceOf,
   choiceText,
   digestOf,
+  type HeadFacts,
   headFacts,
   headText,
   nameOf,
   placeOf,
 } from './disk-rows.ts';
 import { isOfSame, PartsBody } from './partial.ts';
-import { type Entry, hostOf, MemoryBody } from './store.ts';
+import { type Entry, hostOf, MemoryBody, type StoredBody } from './store.ts';
 
 /** Numbers of rows grow with time, so that what comes together lies together: milliseconds since this moment, and a count. */
 const FIRST_MOMENT: EpochMilliseconds = Date.UTC(2025, 0, 1);
@@ -39,7 +40,7 @@ export function entryFrom(url: string, row: Row, keeper: FileKeeper): Entry | nu
   const content = file ?? inline ?? EMPTY;
   if (!digestOf({ url, space, choice, responded, head }, content).equals(digest)) return null;
   const { length, parts, ...facts } = headFacts(head);
-  let body: Entry['body'];
+  let body: StoredBody;
   if (file === null) {
     if (content.length !== length) return null;
     body = new MemoryBody(exact(content));
@@ -65,19 +66,34 @@ export function entryFrom(url: string, row: Row, keeper: FileKeeper): Entry | nu
       });
     }
   }
+  return assembled({ url, space, choice, responded, pinned: pinned === 1 }, facts, parts, body);
+}
+
+/** The answer of a row that nothing can have happened to, with its body or its parts. */
+export function entryOf(row: PutRow, bytes: Buffer): Entry {
+  const { parts, ...facts } = headFacts(row.head);
+  return assembled(row, facts, parts, new MemoryBody(bytes));
+}
+
+function assembled(
+  { url, space, choice, responded, pinned }: Pick<PutRow, 'url' | 'space' | 'choice' | 'responded' | 'pinned'>,
+  { status, reason, site, lines, requestedAt, ageValue }: Omit<HeadFacts, 'parts' | 'length'>,
+  parts: readonly number[] | null,
+  body: StoredBody,
+): Entry {
   const partial = parts === null ? null : partsOf(parts, body.bytes!);
   return {
     url,
     space,
-    site: facts.site,
+    site,
     selection: choiceOf(choice),
     respondedAt: responded,
-    pinned: pinned === 1,
-    status: facts.status,
-    reason: facts.reason,
-    lines: facts.lines,
-    requestedAt: facts.requestedAt,
-    ageValue: facts.ageValue,
+    pinned,
+    status,
+    reason,
+    lines,
+    requestedAt,
+    ageValue,
     partial,
     body: partial === null ? body : new PartsBody(partial.parts),
   };

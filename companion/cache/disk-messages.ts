@@ -20,7 +20,7 @@ export interface PutRow extends RowHead {
   readonly pinned: boolean;
 }
 
-/** Bodies stand behind each other in the bytes of the batch: from `at`, `length` of them. */
+/** Bodies stand behind each other in the memory of the batch: from `at`, `length` of them. It is the thread's to read until it has said `done`. */
 export type Op =
   | { readonly do: 'put'; readonly row: PutRow; readonly at: Bytes; readonly length: Bytes }
   /** A body that comes piece by piece, into a file that is open as `fd`. */
@@ -42,7 +42,12 @@ export type Op =
   | { readonly do: 'purge'; readonly which: Stored };
 
 export type ToWriter =
-  | { readonly type: 'batch'; readonly number: number; readonly ops: readonly Op[]; readonly bytes: ArrayBuffer }
+  | {
+      readonly type: 'batch';
+      readonly number: number;
+      readonly ops: readonly Op[];
+      readonly bodies?: SharedArrayBuffer | undefined;
+    }
   | { readonly type: 'limit'; readonly limit: Bytes }
   /** The reader found the index unusable; `inode` is the one it had open. */
   | { readonly type: 'broken'; readonly inode: number }

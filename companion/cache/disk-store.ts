@@ -10,8 +10,10 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Stored } from '../../shared/control.ts';
 import type { Bytes, EpochMilliseconds, Milliseconds, Seconds } from '../../shared/units.ts';
 import { KiB, MiB } from '../../shared/units.ts';
+import { BatchMemory } from './disk-batch-memory.ts';
 import {
   entryFrom,
+  entryOf,
   type FileKeeper,
   hasSameBody,
   headOf,
@@ -72,16 +74,20 @@ export interface DiskFilling {
   abort(): void;
 }
 
-/** What has gone to the thread and is not done yet. */
+/** What goes to the thread at once, or has gone and is not done yet. */
 interface Batch {
   readonly ops: Op[];
-  readonly parts: Uint8Array[];
+  /** Bodies, one behind the other, in memory that both threads see; null = none yet. */
+  bodies: Buffer | null;
   bytes: Bytes;
 }
 
-/** An answer that is queued. */
-interface Queued extends DiskEntry {
-  readonly choice: string;
+/** An answer that is queued: its row, and where its body stands until its batch is done. */
+interface Queued {
+  readonly row: PutRow;
+  readonly bodies: Buffer;
+  readonly at: Bytes;
+  readonly length: Bytes;
   readonly batch: number;
 }
 
@@ -101,7 +107,8 @@ export class DiskStore {
   private readonly thread: WriterThread;
   private isClosing = false;
 
-  private batch: Batch = { ops: [], parts: [], bytes: 0 };
+  private batch: Batch = { ops: [], bodies: null, bytes: 0 };
+  private readonly memory = new BatchMemory(BATCH);
   private number = 1;
   private readonly sent = new Map<number, Batch>();
   private waiting: Bytes = 0;
@@ -176,13 +183,13 @@ export class DiskStore {
     const found: DiskEntry[] = [];
     const queued = this.queued.get(url);
     if (queued !== undefined) {
-      for (const one of queued) if (!this.isGone(one.id, url)) found.push(this.freshened(one.id, one.entry));
+      for (const one of queued) if (!this.isGone(one.row.id, url)) found.push(this.freshened(one.row.id, entryIn(one)));
     }
     if (this.filter?.lacks(url) === true) return found;
     for (const row of this.index.rows(url)) {
       const id = row[0];
       if (this.isGone(id, url) || this.isPurged(url)) continue;
-      if (queued?.some(one => one.id === id || (one.choice === row[2] && one.entry.space === row[1]))) continue;
+      if (queued?.some(one => one.row.id === id || (one.row.choice === row[2] && one.row.space === row[1]))) continue;
       const entry = entryFrom(url, row, this.keeper);
       if (entry === undefined) continue;
       if (entry === null) {
@@ -219,7 +226,7 @@ export class DiskStore {
     if (this.purges.some(({ which }) => 'all' in which)) entries = bytes = 0;
     for (const all of this.queued.values()) {
       entries += all.length;
-      for (const { entry } of all) bytes += entry.body.length;
+      for (const { length } of all) bytes += length;
     }
     return { entries, bytes };
   }
@@ -245,8 +252,9 @@ export class DiskStore {
   put(entry: Entry): number | null {
     const { bytes, row } = rowOf(entry, this.numbers.next(), this.seconds);
     if (!this.hasRoom(bytes.length + row.head.length)) return null;
-    this.enqueue(row, entry);
-    this.add({ do: 'put', row, at: this.batch.bytes, length: bytes.length }, bytes, row.head.length);
+    const at = this.stage(bytes);
+    this.enqueue(row, at, bytes.length);
+    this.add({ do: 'put', row, at, length: bytes.length }, bytes.length + row.head.length);
     return row.id;
   }
 
@@ -285,7 +293,7 @@ export class DiskStore {
           give({ do: 'abort', filling });
           return false;
         }
-        this.add({ do: 'piece', filling, at: this.batch.bytes, length: chunk.length }, chunk);
+        this.add({ do: 'piece', filling, at: this.stage(chunk), length: chunk.length }, chunk.length);
         return true;
       },
       commit: entry => {
@@ -328,8 +336,8 @@ export class DiskStore {
   idsLike({ url, space, selection }: Pick<Entry, 'url' | 'space' | 'selection'>): number[] {
     const choice = choiceText(selection);
     const ids = (this.queued.get(url) ?? [])
-      .filter(one => one.entry.space === space && one.choice === choice && !this.isGone(one.id, url))
-      .map(({ id }) => id);
+      .filter(({ row }) => row.space === space && row.choice === choice && !this.isGone(row.id, url))
+      .map(({ row }) => row.id);
     if (this.isPurged(url)) return ids;
     for (const [id, itsSpace, itsChoice] of this.index.places(url)) {
       if (itsSpace === space && itsChoice === choice && !this.isGone(id, url) && !ids.includes(id)) ids.push(id);
@@ -346,7 +354,10 @@ export class DiskStore {
     for (const [id, respondedAt, { parts, ...facts }] of rows) {
       bodies.set(id, { ...facts, respondedAt, isWhole: parts === null });
     }
-    for (const { id, entry: one } of this.queued.get(entry.url) ?? []) bodies.set(id, knownBody(one));
+    for (const { row } of this.queued.get(entry.url) ?? []) {
+      const { parts, ...facts } = headFacts(row.head);
+      bodies.set(row.id, { ...facts, respondedAt: row.responded, isWhole: parts === null });
+    }
     return ids.filter(id => {
       const body = bodies.get(id);
       // It has been given another head since.
@@ -377,7 +388,7 @@ export class DiskStore {
       this.seconds,
     ).row;
     this.fresh.set(keyOf(id, url), { entry, batch: this.number });
-    this.add({ do: 'freshen', id, url, head, responded }, undefined, head.length);
+    this.add({ do: 'freshen', id, url, head, responded }, head.length);
   }
 
   /** Keeps what is meant, or no longer; how many are now otherwise. */
@@ -406,7 +417,7 @@ export class DiskStore {
     const isMeant = meaning(which);
     for (const [url, all] of this.queued) {
       if (!isMeant(url)) continue;
-      count += all.filter(({ id }) => !this.isGone(id, url)).length;
+      count += all.filter(({ row }) => !this.isGone(row.id, url)).length;
       this.queued.delete(url);
     }
     count += this.index.ask(database => this.countIn(database, which)) ?? 0;
@@ -455,26 +466,37 @@ export class DiskStore {
     this.fillings.clear();
   }
 
-  private enqueue(row: PutRow, entry: Entry): void {
+  private enqueue(row: PutRow, at: Bytes, length: Bytes): void {
     this.filter?.add(row.url);
-    const before = this.queued.get(row.url) ?? [];
-    const others = before.filter(one => one.choice !== row.choice || one.entry.space !== row.space);
-    this.queued.set(row.url, [...others, { id: row.id, entry, choice: row.choice, batch: this.number }]);
+    const one: Queued = { row, bodies: this.batch.bodies ?? EMPTY, at, length, batch: this.number };
+    const before = this.queued.get(row.url);
+    const others = before?.filter(({ row: { choice, space } }) => choice !== row.choice || space !== row.space);
+    this.queued.set(row.url, others === undefined ? [one] : [...others, one]);
+  }
+
+  /** Puts bytes into the memory of the batch; where they stand there. */
+  private stage(bytes: Uint8Array): Bytes {
+    if (bytes.length === 0 || this.isClosing) return 0;
+    const { bodies, bytes: used } = this.batch;
+    if (bodies !== null && used + bytes.length > bodies.length) this.flush();
+    const { batch } = this;
+    batch.bodies ??= this.memory.take(bytes.length);
+    const at = batch.bytes;
+    batch.bodies.set(bytes, at);
+    batch.bytes += bytes.length;
+    return at;
   }
 
   private hasRoom(bytes: Bytes): boolean {
     return this.writes && this.waiting + bytes <= QUEUE && this.batch.ops.length < MAX_QUEUED_OPS;
   }
 
-  private add(op: Op, bytes?: Uint8Array, more: Bytes = 0): void {
+  /** `waits`: bytes that wait with it. */
+  private add(op: Op, waits: Bytes = 0): void {
     if (this.isClosing) return;
     const { batch } = this;
     batch.ops.push(op);
-    if (bytes !== undefined && bytes.length > 0) {
-      batch.parts.push(bytes);
-      batch.bytes += bytes.length;
-      this.waiting += bytes.length + more;
-    } else this.waiting += more;
+    this.waiting += waits;
     if (batch.bytes >= BATCH) this.flush();
     else if (this.timer === undefined) {
       this.timer = setTimeout(this.flush, this.failedAt === null ? BATCH_AFTER : this.retryAfter).unref();
@@ -487,17 +509,16 @@ export class DiskStore {
     const { batch } = this;
     if (batch.ops.length === 0 || this.isClosing) return;
     if (batch.ops.length > MAX_OWED && this.failedAt !== null) this.oweAll();
-    const bytes = new Uint8Array(batch.bytes);
-    let at = 0;
-    for (const part of batch.parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
     const { number } = this;
     this.number++;
-    this.batch = { ops: [], parts: [], bytes: 0 };
+    this.batch = { ops: [], bodies: null, bytes: 0 };
     this.sent.set(number, batch);
-    this.thread.post({ type: 'batch', number, ops: batch.ops, bytes: bytes.buffer });
+    this.thread.post({
+      type: 'batch',
+      number,
+      ops: batch.ops,
+      bodies: batch.bodies?.buffer as SharedArrayBuffer | undefined,
+    });
   };
 
   /** Of what was sent nobody says any more whether it was done. */
@@ -530,6 +551,7 @@ export class DiskStore {
     if (this.lostFillings.size > 1_000) this.lostFillings.clear();
     if (failed !== null) this.owe(batch);
     this.forgetQueued(number, batch);
+    if (batch.bodies !== null) this.memory.give(batch.bodies);
     for (const one of renumbered) this.renumber(one);
     if (failed !== null) this.failed(failed);
     else if (batch.ops.some(op => op.do !== 'begin' && op.do !== 'piece' && op.do !== 'abort')) this.failedAt = null;
@@ -634,4 +656,9 @@ export class DiskStore {
 
 function keyOf(id: number, url: string): string {
   return `${id} ${url}`;
+}
+
+/** A queued answer. Its body is copied: where it stands another will, when the batch is done. */
+function entryIn({ row, bodies, at, length }: Queued): Entry {
+  return entryOf(row, Buffer.from(bodies.subarray(at, at + length)));
 }

@@ -35,7 +35,7 @@ export class WriterThread {
     clearTimeout(this.idle);
     this.idle = setTimeout(this.end, this.options.idleAfter ?? IDLE_AFTER).unref();
     this.thread ??= this.start();
-    this.thread.postMessage(message, message.type === 'batch' ? [message.bytes] : []);
+    this.thread.postMessage(message);
   }
 
   /** A thread that is started later hears of it then. */

@@ -469,8 +469,8 @@ function writeWhole(row: PutRow, body: Uint8Array): void {
 
 // Batches -------------------------------------------------------------------------------------------------------------------------------------
 
-function take(number: number, ops: readonly Op[], all: ArrayBuffer): void {
-  const part = (at: Bytes, length: Bytes) => new Uint8Array(all, at, length);
+function take(number: number, ops: readonly Op[], bodies: SharedArrayBuffer | undefined): void {
+  const part = (at: Bytes, length: Bytes) => (bodies === undefined ? NOTHING : new Uint8Array(bodies, at, length));
   const lost: number[] = [];
   const kept: number[] = [];
   let failed: string | null = null;
@@ -674,7 +674,7 @@ function isForgotten(name: string): boolean {
 parentPort!.on('message', (message: ToWriter) => {
   switch (message.type) {
     case 'batch':
-      return take(message.number, message.ops, message.bytes);
+      return take(message.number, message.ops, message.bodies);
     case 'limit':
       ({ limit } = message);
       if (index !== null) evictLater();
