@@ -238,11 +238,19 @@ function Chains({
 }) {
   const [dragged, drag] = useState<number | null>(null);
   const [over, setOver] = useState<number | null>(null);
+  const list = useRef<HTMLOListElement>(null);
+  /** The chain that the keyboard has moved: its handle keeps the focus at its new place. */
+  const followed = useRef<number | null>(null);
   const { chains } = form;
+  useEffect(() => {
+    if (followed.current !== null)
+      list.current?.querySelectorAll<HTMLElement>('button.grip')[followed.current]?.focus();
+    followed.current = null;
+  }, [JSON.stringify(chains)]);
   const put = (from: number, to: number) => change(withChains(form, moved(chains, from, to)));
   const groups = groupsFor(name, ways.routes);
   return (
-    <ol class="chains">
+    <ol class="chains" ref={list}>
       {form.pick === 'auto' && (
         <li class="chain last">
           <span class="grip" aria-hidden="true" />
@@ -295,6 +303,8 @@ function Chains({
                 const step = event.key === 'ArrowUp' ? -1 : event.key === 'ArrowDown' ? 1 : 0;
                 if (step === 0) return;
                 event.preventDefault();
+                if (i + step < 0 || i + step >= chains.length) return;
+                followed.current = i + step;
                 put(i, i + step);
               }}
             >
