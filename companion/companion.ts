@@ -16,7 +16,7 @@ import { setCacheMode, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
 import { openConfigStore } from './config/config-store.ts';
-import { followConfig, type LiveConfig } from './config/config-watch.ts';
+import { followConfig, type LiveConfig, stampOf } from './config/config-watch.ts';
 import type { EditError } from './config/editing.ts';
 import { pathFromConfig } from './config/places.ts';
 import { type ControlServer, makeControlServer } from './control/control-server.ts';
@@ -104,6 +104,11 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   let logFile: LogFile | null = null;
   const placeOfList = ({ file, url }: ListSource) =>
     url === undefined ? pathFromConfig(configFile, file!) : placeOfRemoteList(folder, url);
+  // From before they are read, so that no change is missed.
+  const filesSeen = await stampOf([
+    ...initial.config.lists.map(placeOfList),
+    ...filesOfHops(initial.config.hops).map(file => pathFromConfig(configFile, file)),
+  ]);
   const load = async ({ config, rules, document }: ParsedConfig): Promise<InForce> => {
     const loaded = await lists.load(config.lists, placeOfList);
     for (const problem of loaded.problems) warn(problem);
@@ -250,6 +255,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       door?.changed();
     },
     otherFiles: config => filesOfHops(config.hops),
+    filesSeen,
     onProblem(error) {
       if (error) warn(`${error.message}\nThe last good file stays in force.`);
       else say('The file is in order again.', 'news');

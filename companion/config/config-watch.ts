@@ -24,6 +24,8 @@ export interface LiveConfigOptions {
   readonly onProblem: (error: ConfigError | null) => void;
   /** Files beside the lists that a configuration is made from, as written: a change of one counts as one of a list. */
   readonly otherFiles?: (config: Config) => readonly string[];
+  /** The stamp of the lists' files and then the others, from before the first configuration was made of them; absent: they have not changed since. */
+  readonly filesSeen?: string;
   /** Where the file of a list is; without: where the configuration says. */
   readonly placeOfList?: (list: ListSource) => string;
   /** Events come in bunches: so long after the last one the file is read. */
@@ -146,7 +148,7 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
       // Gone already; the first look says so.
     }
     if (!closed) for (const folder of folders) watchFolder(folder);
-    listsSeen = await stampOf(listPaths());
+    listsSeen = options.filesSeen ?? (await stampOf(listPaths()));
     await look();
   });
   started.catch(() => {});
@@ -178,7 +180,7 @@ export function followConfig(store: ConfigStore, initial: ParsedConfig, options:
 }
 
 /** Changes whenever one of the files does. */
-async function stampOf(paths: readonly string[]): Promise<string> {
+export async function stampOf(paths: readonly string[]): Promise<string> {
   const stamps = await Promise.all(
     paths.map(async path => {
       try {
