@@ -3,7 +3,7 @@ import type { ConfigLimits } from '../shared/config.ts';
 import type { Because } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint } from '../shared/endpoint.ts';
 import { Fault } from '../shared/fault.ts';
-import type { EpochMilliseconds } from '../shared/units.ts';
+import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Incoming } from './downstream/connection.ts';
 import { answeredHere } from './downstream/duties.ts';
 import { proxyStatusOf } from './downstream/fault-page.ts';
@@ -16,6 +16,7 @@ import type {
   Ask,
   BlockAnswer,
   Cache,
+  Chain,
   ChainOutcomes,
   Dial,
   Entrance,
@@ -29,9 +30,11 @@ import type {
   Try,
   TryChains,
 } from './rooms.ts';
+import { MAX_ATTEMPTS } from './route/survive.ts';
 import type { Socket } from './sockets/socket.ts';
 import { type Behind, drain, type Turn } from './upstream/behind.ts';
 import type { ConnectionPool } from './upstream/connection-pool.ts';
+import { FirstFlight, MAX_REPLAYS } from './upstream/first-flight.ts';
 import { forward, type Forwarded, type Outgoing } from './upstream/forward.ts';
 import type { IdenticalHeads } from './upstream/identical-heads.ts';
 import { ReplayBody } from './upstream/replay-body.ts';
@@ -45,6 +48,10 @@ export interface Rooms extends Era {
   readonly cache: Cache;
   readonly tryChains: TryChains;
   readonly heard: ChainOutcomes['heard'];
+  /** A tunnel by this chain stood, and broke at the client's first word. */
+  readonly broke: (site: string, chain: Chain, fault: Fault) => void;
+  /** Whether a person holds the route to one of its chains. */
+  readonly isHeld: (route: ResolvedRoute) => boolean;
   readonly dial: Dial;
   readonly refusals: Refusals;
   readonly pool: ConnectionPool;
@@ -275,11 +282,114 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   const route = rooms.routeOf(decision);
   const target = admit(host, port, 'connect', route, rooms);
 
+  const heard = () => rooms.heard(draft.site, route, draft.attempts);
+  if (route.chains.length > 1 && !rooms.isHeld(route))
+    return pipeByChains(incoming, rooms, draft, route, target, heard);
   const { socket, rest } = await rooms.tryChains(route, host, draft.attempts, incoming.signal, one =>
     dialTunnel(one, target, rooms),
   );
-  const heard = () => rooms.heard(draft.site, route, draft.attempts);
   await pipe(incoming, rooms, draft, 200, () => tunnelStands(incoming), socket, rest, heard);
+}
+
+/** The same where there is another chain to go to if this one breaks at the client's first word. */
+async function pipeByChains(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  route: ResolvedRoute,
+  target: AdmittedTarget,
+  heard: () => void,
+): Promise<void> {
+  const tried = new Set<Chain>();
+  const open = (by: ResolvedRoute, signal: AbortSignal) =>
+    rooms.tryChains(by, target.host, draft.attempts, signal, async one => {
+      tried.add(one.chain);
+      return { dialled: await dialTunnel(one, target, rooms), chain: one.chain };
+    });
+  let { dialled, chain } = await open(route, incoming.signal);
+  tellOf(dialled.socket, () => tunnelStands(incoming));
+  draft.status = 200;
+  rooms.recorder.firstByte(draft);
+  const { socket: downstream, rest } = incoming.takeOver();
+  rooms.recorder.opened(draft);
+  const { deadlines } = rooms.pool;
+  const idle = rooms.limits.tunnelIdleTimeout * 1000;
+  const flight = new FirstFlight(downstream, rest, { target, deadlines, idle, running: draft });
+  const until = rooms.now() + FLIGHT_BUDGET;
+  for (let replays = 0; ; replays++) {
+    const { socket } = dialled;
+    const ended = await flight.through(socket, dialled.rest);
+    if (ended.end === 'gone') return flight.leave();
+    if (ended.end === 'stands') {
+      flight.leave();
+      if (ended.down !== null) heard();
+      const options = { idle, deadlines, running: draft, heard: ended.down === null ? heard : null };
+      return await tunnel(downstream, ended.up, socket, ended.down, options);
+    }
+    // Silence is no end: where no other chain stands it is listened to further.
+    const isSilent = ended.fault.kind === 'connection_timeout';
+    noteBroken(draft, ended.fault);
+    rooms.broke(draft.site, chain, ended.fault);
+    const left = route.chains.filter(one => !tried.has(one));
+    const mayGo = left.length > 0 && replays < MAX_REPLAYS && tried.size < MAX_ATTEMPTS && rooms.now() < until;
+    const next = mayGo
+      ? await again(flight, signal => open({ ...route, chains: left, group: undefined }, signal))
+      : null;
+    if (next !== null) {
+      socket.destroy();
+      ({ dialled, chain } = next);
+    } else {
+      flight.leave();
+      if (isSilent && !flight.gone)
+        return await tunnel(downstream, null, socket, null, { idle, deadlines, running: draft, heard });
+      return passOnEnd(downstream, socket, ended.said, ended.fault, draft);
+    }
+  }
+}
+
+/** A flight that broke is not sent again later than this. */
+const FLIGHT_BUDGET: Milliseconds = 20_000;
+
+/** Opens by another chain, for as long as the client is there. Null where none stands. */
+async function again<T>(flight: FirstFlight, open: (signal: AbortSignal) => Promise<T>): Promise<T | null> {
+  const controller = new AbortController();
+  flight.whenGone = () => controller.abort(new Fault('downstream_gone'));
+  try {
+    return flight.gone ? null : await open(controller.signal);
+  } catch {
+    return null;
+  } finally {
+    flight.whenGone = null;
+  }
+}
+
+/** The tunnel stood, and broke at the first word: that is how this attempt ended. */
+function noteBroken({ attempts }: ExchangeDraft, fault: Fault): void {
+  const at = attempts.findLastIndex(({ outcome }) => outcome === 'ok');
+  if (at < 0) return;
+  const { kind, sign, verdict, message } = fault;
+  attempts[at] = { ...attempts[at]!, outcome: kind, stage: 'response', sign, verdict, reason: message };
+}
+
+/** No chain is left: the client hears what the last one said, and how it ended. */
+function passOnEnd(
+  downstream: Socket,
+  upstream: Socket,
+  said: Buffer | null,
+  fault: Fault,
+  draft: ExchangeDraft,
+): void {
+  draft.fault = fault.kind;
+  draft.sentence = fault.message;
+  upstream.destroy();
+  if (downstream.destroyed) return;
+  if (said !== null) {
+    draft.bytesDown += said.length;
+    downstream.write(said);
+    downstream.end();
+    downstream.resume();
+  } else if (fault.cause !== undefined) downstream.resetAndDestroy();
+  else downstream.destroy();
 }
 
 /** WebSocket and the like on plain http: sent on, always by a tunnel of its own, and a blind pipe after the 101 (RFC 9110 §7.8). */
@@ -312,12 +422,7 @@ async function pipe(
   early: Buffer | null,
   heard: (() => void) | null = null,
 ): Promise<void> {
-  try {
-    tell();
-  } catch (error) {
-    upstream.destroy();
-    throw error;
-  }
+  tellOf(upstream, tell);
   draft.status = status;
   rooms.recorder.firstByte(draft);
   const { socket: downstream, rest } = incoming.takeOver();
@@ -328,6 +433,16 @@ async function pipe(
     running: draft,
     heard,
   });
+}
+
+/** Tells the client that the tunnel stands. */
+function tellOf(upstream: Socket, tell: () => void): void {
+  try {
+    tell();
+  } catch (error) {
+    upstream.destroy();
+    throw error;
+  }
 }
 
 // Steps of the walk that are too small for a room ------------------------------------------------------------------------------------

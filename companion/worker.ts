@@ -279,6 +279,8 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       cache,
       tryChains,
       heard: (site, route, attempts) => knowledge.heard(site, route, attempts),
+      broke: (site, chain, fault) => knowledge.failed(site, chain, { fault, stage: 'response', steps: [] }),
+      isHeld: ({ name, chains }) => chains.some(({ key }) => key === pins.of(name)?.chain),
       dial: (one, target, absolute) => dial(one, target, absolute).catch(whenDialFailed),
       refusals: makeRefusals(config.signatures),
       pool,

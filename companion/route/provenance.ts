@@ -108,7 +108,7 @@ export function makeJudge(rows: readonly OwnSignature[] = []): Judge {
         hop !== null &&
         (sign === 'policy' || sign === 'auth' || sign === 'rate') &&
         !isForwarded &&
-        (forwardsBare.get(hop.name) !== true || saysNotForwarded(fields)),
+        forwardsBare.get(hop.name) !== true,
       retryAfter: sign === 'rate' || status === 503 ? retryAfterOf(fields) : undefined,
     });
     let wantsPage = false;
@@ -176,14 +176,27 @@ function wasForwarded(fields: Fields): boolean {
   return fields.has('via') && !saysNotForwarded(fields);
 }
 
-/** The last line is the nearest hop's. Squid 3–5: `X-Cache-Lookup: NONE from …`; squid 6: its Cache-Status has neither `hit` nor `fwd` (RFC 9211 §2). */
+/**
+ * Whether the nearest hop is a squid and says that it looked nowhere: it is the last in Via, and the last to tell of its cache. Squid 3–5:
+ * `X-Cache-Lookup: NONE from …`; squid 6: its Cache-Status has neither `hit` nor `fwd` (RFC 9211 §2).
+ */
 function saysNotForwarded(fields: Fields): boolean {
+  const via = fields.all('via').at(-1);
+  const squid =
+    via === undefined || via.length > MAX_FIELD ? null : /(?:^|,)[ \t]*[\d.]+ ([^ \t,]+) \(squid[^,]*$/i.exec(via);
+  if (squid === null) return false;
+  const name = squid[1]!;
   const lookup = fields.all('x-cache-lookup').at(-1);
-  if (lookup !== undefined) return /(?:^|,)[ \t]*NONE from [^,]*$/.test(lookup);
+  if (lookup !== undefined) {
+    const by = /(?:^|,)[ \t]*NONE from ([^ \t,]+)$/.exec(lookup)?.[1];
+    return by !== undefined && (by === name || by.startsWith(`${name}:`));
+  }
   const status = fields.get('cache-status');
   if (status === undefined || status.length > MAX_FIELD) return false;
-  const nearest = parseList(status)?.at(-1)?.params;
-  return nearest !== undefined && !nearest.has('hit') && !nearest.has('fwd') && fields.has('x-squid-error');
+  const nearest = parseList(status)?.at(-1);
+  return (
+    nearest !== undefined && String(nearest.value) === name && !nearest.params.has('hit') && !nearest.params.has('fwd')
+  );
 }
 
 /** Whether it says what it found when it looked. */

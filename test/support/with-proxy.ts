@@ -113,6 +113,8 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
   const rooms: Rooms = {
     entrance: { mayEnter: () => true, logIn: null, demand: null },
     heard: () => {},
+    broke: () => {},
+    isHeld: () => false,
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
     decide: () => steered('off'),
     routeOf: () => ({ name: 'companion', chains: [DIRECT], behindHops: false, route: null }),
