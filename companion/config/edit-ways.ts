@@ -207,11 +207,13 @@ function setEntry(
   const expected = { ...root, [section]: { ...entries, [name]: wanted } };
   let { text } = before;
   if (Object.hasOwn(entries, name)) {
+    let { document } = before;
     for (let step = 0; ; step++) {
-      const editing = new Editing({ document: readAgain(text, fileName) });
+      const editing = new Editing({ document });
       if (!editing.approach(section, name, wanted)) break;
       if (step >= MAX_STEPS) throw byHand();
       text = withMark(text, editing.result());
+      document = readAgain(text, fileName);
     }
     if (text === before.text) return text;
   } else {

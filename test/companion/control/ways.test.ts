@@ -198,6 +198,34 @@ describe('a paired client', () => {
   });
 });
 
+test('a chain is pinned, shown as pinned and let go again', async () => {
+  await using all = await startAll();
+  expect(await all.link.ask({ type: 'pin-route', route: 'work', chain: ['good'], for: 3_600 })).toMatchObject({
+    type: 'done',
+  });
+  const [work] = (await all.ways()).routes;
+  expect(work!.pin).toMatchObject({ chain: ['good'] });
+  expect(work!.pin!.until).toBeGreaterThan(Date.now());
+  // A test goes past pins.
+  const found = await all.test({ type: 'test-route', route: 'work', url: all.url });
+  expect(found.chains.map(({ chain }) => chain)).toEqual([['bad'], ['good']]);
+  expect(await all.link.ask({ type: 'unpin-route', route: 'work' })).toMatchObject({ type: 'done' });
+  expect((await all.ways()).routes[0]!.pin).toBeNull();
+});
+
+test('what an auto route knows of a site is set, listed and forgotten', async () => {
+  await using all = await startAll();
+  const route = { chains: [['good']], pick: 'auto' };
+  expect(await all.link.ask({ type: 'set-route', name: 'smart', route, isNew: true })).toMatchObject({ type: 'done' });
+  const way = (site: string, wanted: string | null) => all.link.ask({ type: 'set-site-way', site, way: wanted });
+  expect(await way('blocked.test', 'chains')).toMatchObject({ type: 'done' });
+  expect(await all.link.ask({ type: 'site-ways' })).toMatchObject({
+    sites: [{ site: 'blocked.test', route: 'smart', way: 'chains', byHand: true }],
+  });
+  expect(await way('blocked.test', null)).toMatchObject({ type: 'done' });
+  expect(await all.link.ask({ type: 'site-ways' })).toMatchObject({ sites: [] });
+});
+
 describe('an edit', () => {
   test('is in force when it is done, and the file keeps its comments', async () => {
     await using all = await startAll();
