@@ -40,6 +40,8 @@ export interface SshAsk {
 export interface SshHops {
   /** A socket to `wanted` by way of the hop, not flowing. Throws what `reach` throws, and the faults of ssh-connection.ts. */
   open(ask: SshAsk): Promise<Socket>;
+  /** Logs in over this socket, and out again: it is closed then. Throws as `open` does. */
+  tryLogin(hop: NamedHop, socket: Socket, early: Buffer, timeout: Milliseconds, signal: AbortSignal): Promise<void>;
   /** Connections that stand or are being made. */
   readonly size: number;
   close(): void;
@@ -59,6 +61,12 @@ function keyOf(chain: Chain, place: number): string {
 /** Hops of kind ssh, for `dial`. */
 export function sshLayer(hops: SshHops): Layer {
   return {
+    // Nothing is asked of the hop: whoever tries it out wants to know whether we get in.
+    async enter({ socket, rest }, { hop, one, deadline, now, signal }) {
+      one.stage = 'greeting';
+      await hops.tryLogin(hop, socket, rest, deadline - now(), signal);
+      return { socket, rest: Buffer.alloc(0) };
+    },
     async shared(wanted, { chain, place, hop, one, deadline, now, signal, way, stood }) {
       one.stage = 'connect';
       const socket = await hops.open({
@@ -197,6 +205,10 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
           throw error;
         }
       }
+    },
+    async tryLogin(hop, socket, early, timeout, signal) {
+      const login = loginOf(hop, env);
+      (await logIn(socket, early, hop, login, await trustOf(hop, env), timeout, signal)).close();
     },
     get size() {
       return kept.size;

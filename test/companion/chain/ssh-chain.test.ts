@@ -106,6 +106,16 @@ describe.runIf(haveSshd())('with a real sshd', { timeout: 30_000 }, () => {
     expect(first.connections).toBe(1);
   });
 
+  test('a hop that is only tried out is logged in to, and nothing is kept', async () => {
+    using made = dialling();
+    const before = sshd.logins;
+    const nowhere = { host: 'a.test', port: 80 } as AdmittedTarget;
+    (await made.dial(tryOf([gate]), nowhere, true)).socket.destroy();
+    expect([sshd.logins, made.ssh.size]).toEqual([before + 1, 0]);
+    const locked = { ...gate, ssh: { ...gate.ssh, key: 'none' } };
+    await expect(made.dial(tryOf([locked]), nowhere, true)).rejects.toMatchObject({ kind: 'hop_login_unusable' });
+  });
+
   test('two chains that begin alike share the connection; with another login there is another', async () => {
     await using origin = await startOrigin();
     using made = dialling();
