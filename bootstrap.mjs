@@ -38,6 +38,7 @@ export const TASKS = {
   check: { build: false, run: ['test/check.ts'] },
   bench: { build: true, run: ['test/bench/bench.ts'] },
   soak: { build: false, run: ['test/soak/soak.ts'] },
+  leaks: { build: true, run: ['test/namespaces/leaks.ts'] },
   trace: { build: false, run: ['test/trace/replay.ts'] },
   conformance: { build: false, run: ['test/conformance/table.ts'] },
   fuzz: { build: false, run: ['--max-semi-space-size=32', 'test/fuzz/fuzz.ts'] },

@@ -38,6 +38,16 @@ export default defineConfig({
         },
       },
       {
+        // Leaks, by the packets on the wire.
+        test: {
+          name: 'namespaces',
+          include: ['test/namespaces/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 60 * SECOND,
+          hookTimeout: 60 * SECOND,
+        },
+      },
+      {
         test: {
           name: 'journeys',
           include: ['test/journeys/**/*.test.ts'],

@@ -89,7 +89,11 @@ const built = await stage(
   async () => (await runProgram(process.execPath, ['bootstrap.mjs', 'build'], { show: true, limit: left() })).ok,
 );
 await stage('unit and extension tests', () =>
-  vitest('unit', ['--project', 'unit', '--project', 'node-sockets', '--project', 'extension'], 9 * MINUTE),
+  vitest(
+    'unit',
+    ['--project', 'unit', '--project', 'node-sockets', '--project', 'extension', '--project', 'namespaces'],
+    9 * MINUTE,
+  ),
 );
 if (built) await stage('journeys', () => vitest('journeys', ['--project', 'journeys'], 10 * MINUTE));
 
