@@ -243,6 +243,38 @@ describe('TLS in TLS, from the client to the target', () => {
     expect(heard.digest('hex')).toBe(createHash('sha256').update(sent).digest('hex'));
   });
 
+  test('an upload that is refused in its middle gets the answer, and the next request is served', async () => {
+    const authority = await makeTestAuthority();
+    let refusals = 0;
+    await using proxy = await startRawOrigin(async client => {
+      while (true) {
+        const head = await client.readUntil('\r\n\r\n');
+        if (!head.startsWith('POST')) {
+          client.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: no-store\r\n\r\nok');
+          continue;
+        }
+        refusals++;
+        client.write('HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig');
+        return client.end();
+      }
+    });
+    await using front = await startTlsFront(proxy.port, await authority.issue('proxy.test'));
+    using place = makePlace();
+    writeFileSync(path.join(place.folder, 'ca.pem'), authority.pem);
+    const hop = `  a: { kind: https, host: proxy.test, port: ${front.port}, tls: { ca: ca.pem } }`;
+    writeFileSync(place.configFile, fileWith(hop, '[a]'), { mode: 0o600 });
+    await using companion = await startTestCompanion(undefined, place);
+    await using client = await connectRaw(companion.port);
+    client.write(
+      `POST http://origin.test:${origin.port}/ HTTP/1.1\r\nHost: origin.test:${origin.port}\r\nContent-Length: 50000000\r\n\r\n`,
+    );
+    client.write(Buffer.alloc(1 << 20));
+    const answer = await client.readAnswer('POST');
+    expect([answer.status, answer.text]).toEqual([413, 'big']);
+    expect((await ask(companion)).text).toBe('ok');
+    expect(refusals).toBe(1);
+  });
+
   test.each(['TLSv1.2', 'TLSv1.3'] as const)(
     '%s: a hop that wants a client certificate says so on the page',
     async maxVersion => {

@@ -181,6 +181,35 @@ describe('TLS to the hop', () => {
   });
 });
 
+describe('what a hop says through its TLS', () => {
+  test.each([
+    ['403', { refuse: 403 }, { kind: 'hop_refused', receivedStatus: 403 }],
+    ['503', { refuse: 503 }, { kind: 'hop_could_not_reach' }],
+    ['407', { credentials: { username: 'x', password: 'y' } }, { kind: 'hop_authentication_failed' }],
+    ['what is no HTTP', { says: '\x05\x00' }, { kind: 'hop_protocol_error' }],
+    ['nothing, and leaves', { closeAfter: 1 }, { kind: 'connection_terminated' }],
+    ['nothing, and resets', { reset: true }, { kind: 'connection_terminated' }],
+  ] as const)('%s', async (_what, script, fault) => {
+    await using plain = await startHop({ kind: 'http', drip: 1, ...script });
+    await using front = await startTlsFront(plain.port, await authority.issue('proxy.test'));
+    expect(await faultFrom(chainOf(https(front.port)))).toMatchObject({ ...fault, hop: 'hop1' });
+    while (plain.open > 0) await sleep(5);
+  });
+
+  test('a yes, a byte at a time, with the first bytes of the tunnel behind it', async () => {
+    await using echo = await startEcho();
+    await using plain = await startHop({ kind: 'http', drip: 1, early: 'early ' });
+    await using front = await startTlsFront(plain.port, await authority.issue('proxy.test'));
+    using dialled = await dialTo(chainOf(https(front.port)), echo.port);
+    let got = dialled.rest.toString();
+    dialled.socket.on('data', (chunk: Buffer) => (got += chunk.toString()));
+    dialled.socket.write('late');
+    dialled.socket.resume();
+    while (got.length < 10) await once(dialled.socket as never, 'data');
+    expect(got).toBe('early late');
+  });
+});
+
 describe('what is no TLS', () => {
   test.each(['HTTP/1.1 400 Bad Request\r\n\r\n', '\x05\x00\x00\x00\x00\x00'])(
     '%j instead of a handshake',
