@@ -232,7 +232,7 @@ describe.runIf(haveSshd())('through a real sshd', { timeout: 30_000 }, () => {
       return await faultOf(open(hops, { ...hop, ssh }, echo.at));
     };
 
-    test('another one than the pinned is refused before anything is shown to it, with its fingerprint', async () => {
+    test('A66: another one than the pinned is refused before anything is shown to it, with its fingerprint', async () => {
       using hops = closing(makeSshHops());
       const before = sshd.logins;
       const fault = await faultOf(open(hops, hopOf(sshd, { hostKey: other }), { host: 'a.test', port: 80 }));
@@ -254,14 +254,14 @@ describe.runIf(haveSshd())('through a real sshd', { timeout: 30_000 }, () => {
       }
     });
 
-    test('a server that the file does not name is unknown, and the line to add is told', async () => {
+    test('A66: a server that the file does not name is unknown, and the line to add is told', async () => {
       const fault = await withKnownHosts(`127.0.0.1 ${sshd.hostKeys[0]}\n`);
       expect(fault.kind).toBe('hop_not_trusted');
       expect(fault.message).toContain(`[127.0.0.1]:${sshd.port} ${sshd.hostKeys[0]}`);
       expect(fault.message).toContain(sshd.fingerprints[0]);
     });
 
-    test('a changed key is told with the line that has another', async () => {
+    test('A66: a changed key is told with the line that has another', async () => {
       makeKey(join(sshd.folder, 'stranger'));
       const stranger = readFileSync(join(sshd.folder, 'stranger.pub'), 'utf8').split(' ').slice(0, 2).join(' ');
       const fault = await withKnownHosts(`# mine\n[127.0.0.1]:${sshd.port} ${stranger}\n`);
