@@ -13,8 +13,8 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/*.test.ts', 'test/{shared,companion,conformance,bench}/**/*.test.ts'],
-          testTimeout: 20 * SECOND,
-          hookTimeout: 20 * SECOND,
+          testTimeout: 60 * SECOND,
+          hookTimeout: 60 * SECOND,
         },
       },
       {
@@ -23,8 +23,8 @@ export default defineConfig({
           name: 'node-sockets',
           include: ['test/companion/{bytes,proxy}.test.ts', 'test/companion/downstream/listener.test.ts'],
           env: { DETOUR_SOCKETS: 'node' },
-          testTimeout: 20 * SECOND,
-          hookTimeout: 20 * SECOND,
+          testTimeout: 60 * SECOND,
+          hookTimeout: 60 * SECOND,
         },
       },
       {

@@ -1,7 +1,7 @@
 // A client that writes exactly the bytes it is told to and reads with a deadline. Its little parser of answers is its own, not the product's.
 import { connect, type Socket } from 'node:net';
 
-const DEADLINE = 5_000;
+const DEADLINE = 15_000;
 
 /** An answer as it came. */
 export interface RawAnswer {

@@ -216,7 +216,7 @@ describe.skipIf(!mayMount)('a disk', () => {
       disk.remount('ro');
       await using again = await startTestCompanion(undefined, place);
       for (const at of ['/2000', '/30000', '/2000', '/30000']) await get(again.port, origin, at);
-      await vi.waitFor(() => expect(complaints(again.said)).toHaveLength(1));
+      await vi.waitFor(() => expect(complaints(again.said)).toHaveLength(1), 20_000);
       expect(complaints(again.said)[0]).toContain(cacheOf(place));
       expect(await get(again.port, origin, '/2000')).toBe('hit; ttl');
       expect(complaints(again.said)).toHaveLength(1);

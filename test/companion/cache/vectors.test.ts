@@ -187,7 +187,7 @@ async function run(vector: Vector, overDisk = false): Promise<void> {
     const fill = (value: string) => filled(value, now, origin.url(''));
     const behind: RawClient[] = [];
     if (others.length > 0) {
-      await vi.waitFor(() => expect(seen).toHaveLength(1));
+      await vi.waitFor(() => expect(seen).toHaveLength(1), 20_000);
       for (const { headers } of others) behind.push(await send({ ...request, ...(headers && { headers }) }));
       await setTimeout(60);
       if (leaves === 'soon') client.socket.resetAndDestroy();

@@ -95,7 +95,7 @@ describe('a companion with something stored', () => {
 
     const shown = await all.detour('cache', 'show', `origin.test:${all.origin.port}/a`);
     expect(shown.out).toMatch(/^ {2}200, 1\.0 kB, in memory$/m);
-    expect(shown.out).toMatch(/age \d s, fresh for another \d+ s$/m);
+    expect(shown.out).toMatch(/age \d+ s, fresh for another \d+ s$/m);
     expect(shown.out).toContain('By the route companion, for pages of origin.test');
     expect(shown.out).toContain('Used as it is');
     expect(shown.out).toContain('ETag: "one"');

@@ -290,9 +290,10 @@ describe('a file made to hurt', () => {
       'unknown key "hop0" (did you mean hops?)',
     ],
   ])('%s is refused at once', (_what, text, sentence) => {
-    const start = performance.now();
+    // Of processor time: what else this machine does is not its fault.
+    const before = process.cpuUsage();
     const problems = problemsOf(text);
-    expect(performance.now() - start).toBeLessThan(5_000);
+    expect(process.cpuUsage(before).user).toBeLessThan(5_000_000);
     expect(problems.some(line => line.includes(sentence))).toBe(true);
     expect(problems.length).toBeLessThanOrEqual(20);
   });
