@@ -68,7 +68,10 @@ ${TEST_CONFIG}`),
   };
 }
 
-describe('a running companion', () => {
+// Every command is a process of its own, which a busy machine starts slowly.
+const PATIENCE = { timeout: 90_000 };
+
+describe('a running companion', PATIENCE, () => {
   test('lists routes and hops, without passwords', async () => {
     await using all = await startAll();
     const routes = await all.detour('route', 'ls');
@@ -154,7 +157,7 @@ test.each([
   expect(asked({ words, span: at < 0 ? undefined : given[at + 1], json: false })).toContain(said);
 });
 
-test('options of others are named, and a companion that does not run ends with 3', async () => {
+test('options of others are named, and a companion that does not run ends with 3', PATIENCE, async () => {
   using place = makePlace();
   const detour = (...args: string[]) => runDetour([...args, '--config', place.configFile], place);
   expect(await detour('log', '--for', '2h')).toMatchObject({

@@ -1,4 +1,5 @@
 // Edits of hops and routes: what changes is what was asked for, and all else of the text stays.
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseConfig } from '../../../companion/config/config-file.ts';
 import {
@@ -238,4 +239,76 @@ test('a file out of order is not edited, and an alias is no place for an edit', 
   expect(hop('b', { kind: 'http', host: 'b.example', port: 1 }, text)).toContain(
     'a: &a { kind: http, host: a.example, port: 1 }',
   );
+});
+
+const name = fc.constantFrom('a', 'b', 'c', 'd');
+const chain = fc.oneof(
+  { weight: 5, arbitrary: fc.array(name, { minLength: 1, maxLength: 3 }) },
+  { weight: 1, arbitrary: fc.constant('other') },
+);
+const chains = fc.array(chain, { minLength: 1, maxLength: 5 });
+const settings = fc.record(
+  {
+    else: fc.constant('companion'),
+    pick: fc.constantFrom('latency', 'sticky'),
+    check: fc.record(
+      { url: fc.constant('http://c.example/'), every: fc.constantFrom(60, 90) },
+      { requiredKeys: ['url'] },
+    ),
+  },
+  { requiredKeys: [] },
+);
+const form = fc.tuple(chains, settings).map(([list, more]): RouteForm => ({ chains: list, ...more }));
+/** One route in each of the manners in which people write them. */
+const written = fc.tuple(form, fc.constantFrom('flow', 'block', 'nested', 'lines')).map(([value, manner]) => {
+  const flow = (one: unknown): string =>
+    typeof one === 'object' && one !== null && !Array.isArray(one)
+      ? `{ ${Object.entries(one)
+          .map(([key, inner]) => `${key}: ${flow(inner)}`)
+          .join(', ')} }`
+      : Array.isArray(one)
+        ? `[${one.map(flow).join(', ')}]`
+        : String(one);
+  const { chains: list, ...more } = value;
+  if (manner === 'flow') return flow(value);
+  const rest = Object.entries(more).map(([key, inner]) => `    ${key}: ${flow(inner)} # of ${key}\n`);
+  const items = list.map((one, i) => ({ one, i }));
+  if (manner === 'lines')
+    return `\n    chains: [\n${items.map(({ one }) => `      ${flow(one)},\n`).join('')}    ]\n${rest.join('')}`.trimEnd();
+  const block = items.map(({ one, i }) =>
+    manner === 'nested' && Array.isArray(one)
+      ? `      # above ${i}\n      - - ${one.join('\n        - ')}\n`
+      : `      # above ${i}\n      - ${flow(one)} # beside ${i}\n`,
+  );
+  return `\n    # first\n    chains: # all of them\n${block.join('')}${rest.join('')}`.trimEnd();
+});
+
+test('however a route is written, an edit makes it what was asked for, and touches nothing else', () => {
+  let made = 0;
+  const head = `hops: { a: http://a:1, b: http://b:1, c: http://c:1, d: http://d:1 }
+routes: # r
+  # before
+  other: [[a]]
+`;
+  const tail = '\n  # behind\n  last: [[b]] # l\nsites:\n  x.test: it\n';
+  fc.assert(
+    fc.property(written, form, (text, wanted) => {
+      let after: string;
+      try {
+        after = route('it', wanted, `${head}  it: ${text}${tail}`);
+      } catch (error) {
+        // It may be refused, but not for what it is: the form is good.
+        expect((error as EditError).message).toContain('by hand');
+        return;
+      }
+      expect(after.startsWith(head)).toBe(true);
+      expect(after.endsWith(tail.slice(1))).toBe(true);
+      const { it } = (parseConfig(after, 'x').document.value as { routes: { it: unknown } }).routes;
+      expect(JSON.parse(JSON.stringify(Array.isArray(it) ? { chains: it } : it))).toEqual(wanted);
+      expect(route('it', wanted, after)).toBe(after);
+      made++;
+    }),
+    { numRuns: 200 },
+  );
+  expect(made).toBeGreaterThan(180);
 });
