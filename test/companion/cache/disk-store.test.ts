@@ -554,7 +554,7 @@ describe('a disk that cannot be trusted', () => {
       store.put(entryOf(URL_A));
       await store.settled();
       expect(store.get(URL_A, false)).toHaveLength(1);
-    });
+    }, 20_000);
     expect(warnings).toHaveLength(1);
   });
 });
