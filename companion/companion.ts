@@ -24,8 +24,8 @@ import { claimStateFolder, openStateFolder, readStateFile, writeStateFile } from
 import { readPins, writePins } from './control/pins-file.ts';
 import { openSitesFile } from './control/sites-file.ts';
 import { explain } from './explain.ts';
-import { makeListFiles } from './filter/list-files.ts';
-import { placeOfRemoteList } from './filter/remote-lists.ts';
+import { type ListState, makeListFiles } from './filter/list-files.ts';
+import { makeRemoteLists, placeOfRemoteList } from './filter/remote-lists.ts';
 import { findOwnListenerHops } from './guard/acl.ts';
 import { findOpenListener, isOpen, reachableAt } from './guard/listen-place.ts';
 import { findOwnerUnknown } from './guard/owner.ts';
@@ -100,6 +100,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   });
   const pacSecret = readPacSecret(folder, warn);
   const lists = makeListFiles();
+  let listStates: readonly ListState[] = [];
   const log = new TrafficLog(initial.config.log.recent);
   let logFile: LogFile | null = null;
   const placeOfList = ({ file, url }: ListSource) =>
@@ -125,6 +126,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       warn,
     });
     if (problems.length > 0) throw placed(problems, configFile, document);
+    listStates = loaded.states;
     return compile(config, { rules, lists: loaded.lists }, tls.pem, hops);
   };
   let door: ControlServer | null = null;
@@ -239,6 +241,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
       await steering.prepare(next.matcher);
       await workers?.putInForce(next);
       worker.putInForce(next);
+      await remote.follow(parsed.config.lists);
       checks.follow(worker.furnished.routes.values());
       log.resize(parsed.config.log.recent);
       if (JSON.stringify(parsed.config.log) !== JSON.stringify(before.log)) {
@@ -264,6 +267,19 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     },
   });
   opened.defer(() => live.close());
+  const remote = makeRemoteLists({
+    stateFolder: folder,
+    async fetch(list, validators, signal) {
+      const { fetchList } = await import('./fetch-list.ts');
+      const { routes, rooms } = worker.furnished;
+      return fetchList(list, validators, routes.get(list.via)!, rooms, signal);
+    },
+    changed: () => live.refresh(),
+    warn,
+    now,
+  });
+  opened.defer(() => remote.close());
+  await remote.follow(initial.config.lists);
 
   /** Changes the file; what is wrong with that is one sentence for a person. */
   const edit = async (change: (text: string, fileName: string) => string): Promise<void> => {
@@ -327,6 +343,22 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
         if (host === null) throw new Error(`"${written}" is not a host.`);
         const site = siteName(host);
         return { host, site, decision: decide(worker.furnished.matcher, { host }), counts: log.counts(site) };
+      },
+      async lists(refresh) {
+        if (refresh) await remote.refresh();
+        return worker.furnished.config.lists.map(({ file, url, format, action }, i) => {
+          const { checkedAt, error } = url === undefined ? { checkedAt: null, error: null } : remote.stateOf(url);
+          return {
+            name: nameOfList({ file, url }),
+            format,
+            does: action.do === 'route' ? action.route : action.do,
+            entries: listStates[i]?.entries ?? 0,
+            unread: listStates[i]?.unread ?? 0,
+            fetched: url !== undefined,
+            checkedAt,
+            error: error ?? undefined,
+          };
+        });
       },
       async explain(url) {
         const explanation = explain(url, worker.furnished, here, now());

@@ -21,6 +21,8 @@ export const MAX_WAITING_TESTS = 64;
 /** Of the check URL's answer so much is looked through for the exit address. */
 const MAX_ANSWER: Bytes = 4 * KiB;
 const NOTHING = Buffer.alloc(0);
+/** What is sent over TLS of the fields that there are. */
+const SENT = ['Host', 'User-Agent', 'Accept', 'Accept-Encoding', 'If-None-Match', 'If-Modified-Since'];
 
 /** What is asked of a check URL. */
 export interface Check extends Endpoint {
@@ -88,8 +90,7 @@ export async function testChain(
     }
     const behindHops = chain.hops.length > 0;
     const target = rooms.acl.admit(check, check.scheme === 'http' ? 'http' : 'connect', behindHops, privateAllowed);
-    const asked = check.scheme === 'http' ? askPlain : askSecure;
-    const answer = await asked(one, check, target, rooms, pool);
+    const answer = await askThrough(one, check, target, rooms, pool);
     took = performance.now() - began;
     found.status = answer.head.status;
     const exit = exitIn(answer.head.fields.get('content-type'), await beginningOf(answer.body, signal));
@@ -111,17 +112,30 @@ async function build(one: Try, { dial }: TestRooms): Promise<void> {
   socket.destroy();
 }
 
-async function askPlain(
+/** A GET through one chain, with these fields beside the few that it has. */
+export function askThrough(
   one: Try,
   check: Check,
   target: AdmittedTarget,
   rooms: TestRooms,
   pool: ConnectionPool,
+  more: readonly (readonly [name: string, value: string])[] = [],
+): Promise<Answer> {
+  return (check.scheme === 'http' ? askPlain : askSecure)(one, check, target, rooms, pool, headOf(check, more));
+}
+
+async function askPlain(
+  one: Try,
+  { path }: Check,
+  target: AdmittedTarget,
+  rooms: TestRooms,
+  pool: ConnectionPool,
+  head: RequestHead,
 ): Promise<Answer> {
   const outgoing = {
-    head: headOf(check),
+    head,
     target,
-    path: check.path,
+    path,
     body: null,
     upgrade: null,
     interim: null,
@@ -144,6 +158,7 @@ async function askSecure(
   target: AdmittedTarget,
   rooms: TestRooms,
   pool: ConnectionPool,
+  { fields }: RequestHead,
 ): Promise<Answer> {
   const { socket, rest } = await rooms.dial(one, target, false);
   one.stage = 'response';
@@ -152,10 +167,10 @@ async function askSecure(
   one.steps.push({ hop: null, at: `TLS ${formatEndpoint(check)}`, took: performance.now() - since });
   const connection = pool.adopt('test', tls, NOTHING);
   one.signal.addEventListener('abort', () => connection.abort(calledOff(one.signal.reason)));
-  const { fields } = headOf(check);
-  const lines = ['Host', 'User-Agent', 'Accept']
-    .map(name => `${name}: ${fields.get(name.toLowerCase())!}\r\n`)
-    .join('');
+  const lines = SENT.flatMap(name => {
+    const value = fields.get(name.toLowerCase());
+    return value === undefined ? [] : [`${name}: ${value}\r\n`];
+  }).join('');
   return connection.exchange({
     method: 'GET',
     headText: `GET ${check.path} HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`,
@@ -168,13 +183,16 @@ async function askSecure(
 }
 
 /** Says as little of who asks as a check URL will take. */
-function headOf({ scheme, host, port, path }: Check): RequestHead {
+function headOf(
+  { scheme, host, port, path }: Check,
+  more: readonly (readonly [name: string, value: string])[],
+): RequestHead {
   const at = port === (scheme === 'http' ? 80 : 443) ? formatHost(host) : formatEndpoint({ host, port });
   return {
     method: 'GET',
     target: { form: 'absolute', scheme: 'http', host, port, path },
     version: 11,
-    fields: Fields.of('Host', at, 'User-Agent', 'Mozilla/5.0', 'Accept', 'text/plain, */*;q=0.5'),
+    fields: Fields.of('Host', at, 'User-Agent', 'Mozilla/5.0', 'Accept', 'text/plain, */*;q=0.5', ...more.flat()),
     framing: { kind: 'none' },
     keepAlive: true,
   };
@@ -264,7 +282,8 @@ export function exitIn(type: string | undefined, body: Buffer): string | null {
   return words?.find(word => isAddress(word.toLowerCase()) && word.length > 3)?.toLowerCase() ?? null;
 }
 
-const TEST_LIMITS = {
+export const TEST_LIMITS = {
+  responseTimeout: 20,
   head: 64 * KiB,
   fields: 200,
   bodyTimeout: 20,

@@ -140,6 +140,8 @@ export const ClientMessage = v.variant('type', [
   /** All that names it goes along. */
   v.strictObject({ type: v.literal('rename-route'), id, name, to: name, revision: v.optional(v.number()) }),
   // The CLI's own:
+  /** The lists, after those that have a URL were fetched anew where `refresh` says so. Reply: `lists`. */
+  v.strictObject({ type: v.literal('lists'), id, refresh: v.optional(v.boolean(), false) }),
   v.strictObject({ type: v.literal('pair'), id }),
   v.strictObject({ type: v.literal('clients'), id }),
   v.strictObject({ type: v.literal('unpair'), id, name: text(100) }),
@@ -252,6 +254,24 @@ export interface StoredAnswer {
   readonly verdict?: string | undefined;
 }
 
+/** How a list of the file stands. */
+export interface ListInfo {
+  /** Its file or URL. */
+  readonly name: string;
+  readonly format: string;
+  /** Route name, or `off`, or `block`. */
+  readonly does: string;
+  readonly entries: number;
+  /** Lines that could not be read. */
+  readonly unread: number;
+  /** It has a URL. */
+  readonly fetched: boolean;
+  /** When its server last said that this is the list; null: never. */
+  readonly checkedAt: EpochMilliseconds | null;
+  /** What went wrong at the last fetch. */
+  readonly error?: string | undefined;
+}
+
 type ClientInput = v.InferInput<typeof ClientMessage>;
 /** A request before the client has counted it. */
 export type ClientRequest = ClientInput extends infer M ? (M extends ClientInput ? Omit<M, 'id'> : never) : never;
@@ -298,6 +318,7 @@ export type CompanionMessage =
       readonly more: boolean;
     }
   | { readonly type: 'ways'; readonly id: number; readonly ways: WaysState }
+  | { readonly type: 'lists'; readonly id: number; readonly lists: readonly ListInfo[] }
   | { readonly type: 'tested'; readonly id: number; readonly test: WaysTest }
   | { readonly type: 'site-ways'; readonly id: number; readonly sites: readonly SiteWay[] }
   /** How many stored answers it concerned. */

@@ -20,6 +20,7 @@ const COMPANION_FILES = new Set([
   'companion.ts',
   'cache-desk.ts',
   'explain.ts',
+  'fetch-list.ts',
   'steering.ts',
   'site-ways.ts',
   'way-test.ts',

@@ -17,7 +17,11 @@ export function textOf(lists: readonly ListInfo[], now: number): string {
   return lists
     .map(({ name, format, does, entries, unread, fetched, checkedAt, error }) => {
       const lines = unread === 0 ? '' : `, ${unread} ${unread === 1 ? 'line' : 'lines'} unread`;
-      const age = !fetched ? '' : checkedAt === null ? ', not fetched yet' : `, fetched ${ageText(now - checkedAt)} ago`;
+      const age = !fetched
+        ? ''
+        : checkedAt === null
+          ? ', not fetched yet'
+          : `, fetched ${ageText(now - checkedAt)} ago`;
       const failed = error === undefined ? '' : `    ${shown(error)}\n`;
       return `${shown(name)}  ${format}, ${does}: ${entries} ${entries === 1 ? 'entry' : 'entries'}${lines}${age}\n${failed}`;
     })

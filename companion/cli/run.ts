@@ -27,6 +27,7 @@ const HELP = `detour: choose, site by site, how your browser reaches the web
   detour cache show URL  all that is stored of it, and why it would be used or not
   detour cache purge     forget: URL, --prefix P, --site S or --all
   detour cache pin       keep for offline use: URL or --site S; unpin
+  detour lists           the lists of the file, how large and how old; refresh fetches anew
   detour check [FILE]    read the file and name every fault by line and column
   detour env             variables for other programs, and the PAC's address
   detour version, help
@@ -80,7 +81,7 @@ export async function run(args: string[]): Promise<number> {
   if (values.config === '') return complain('--config needs the name of a file.');
   if (values.port !== undefined && command !== 'start') return complain('--port goes with start.');
   if (values.lines !== undefined && command !== 'log') return complain('-n goes with log.');
-  if (values.json && !TELLS_JSON.has(command)) return complain('--json goes with log, cache, route and hop.');
+  if (values.json && !TELLS_JSON.has(command)) return complain('--json goes with log, cache, route, hop and lists.');
   if (values.for !== undefined && command !== 'route') return complain('--for goes with route pin.');
   const { prefix, site, all = false, limit, json = false } = values;
   if ((prefix !== undefined || site !== undefined || all || limit !== undefined) && command !== 'cache')
@@ -125,6 +126,11 @@ export async function run(args: string[]): Promise<number> {
         const asked = command === 'route' ? routeCommand(given) : hopCommand(given);
         return typeof asked === 'string' ? complain(asked) : await asked(await link());
       }
+      case 'lists': {
+        if (rest[0] !== undefined && rest[0] !== 'refresh')
+          return complain('`detour lists` takes nothing but refresh.');
+        return await (await import('./lists.ts')).listLists(await link(), rest[0] === 'refresh', json);
+      }
       case 'explain':
         return await (await import('./explain.ts')).explainUrl(await link(), rest[0]!);
       default:
@@ -151,6 +157,7 @@ const ARGUMENTS: Record<string, readonly [least: number, most: number, what: str
   cache: [0, 3, ''],
   route: [0, 4, ''],
   hop: [0, 4, ''],
+  lists: [0, 1, ''],
   env: [0, 0, ''],
 };
 
@@ -158,7 +165,7 @@ function firstLineOfInput(): string {
   return /^[^\r\n]*/.exec(readFileSync(0, 'utf8'))![0];
 }
 
-const TELLS_JSON = new Set(['log', 'cache', 'route', 'hop']);
+const TELLS_JSON = new Set(['log', 'cache', 'route', 'hop', 'lists']);
 
 function nearest(word: string): string {
   const found = Object.keys(ARGUMENTS).find(name => name.startsWith(word.slice(0, 2)));

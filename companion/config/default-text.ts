@@ -36,11 +36,13 @@ rules:
   # - { host: ads.example, block: true }
   # - { host: good.ads.example, allow: true }
   # - { host: 198.51.100.0/24, route: work }
+  # - { keyword: tracker, time: "Mon-Fri 08:00-18:00", block: true }   # also regex, port and path
 
-# Lists: files with one host a line, beside this one. For anything large.
+# Lists: files with one host a line, beside this one, or fetched from a url. For anything large. Other formats: autoproxy, switchy, clash, v2fly.
 lists:
   # - { file: work-hosts.txt, route: work }
   # - { file: blocked-hosts.txt, block: true }
+  # - { url: https://lists.example/gfwlist.txt, format: autoproxy, route: work, via: work }
 
 # The route of requests that no rule names.
 # default: companion

@@ -10,6 +10,7 @@ import type {
   Steering,
   Stored,
   StoredAnswer,
+  ListInfo,
 } from '../../shared/control.ts';
 import type { CacheMode } from '../../shared/decision/rule.ts';
 import type { Exchange } from '../../shared/exchange.ts';
@@ -48,6 +49,8 @@ export interface Desk {
   readonly cache: CacheDesk;
   readonly ways: WaysDesk;
   explain(url: string): Promise<Explanation>;
+  /** With `refresh`, after all that have a URL were fetched anew. */
+  lists(refresh: boolean): Promise<readonly ListInfo[]>;
   /** The last `recent` exchanges, then all that follow; gives back how to stop. */
   follow(recent: number, deliver: (batch: readonly Exchange[]) => Promise<void>): () => void;
   newCode(): { code: string; expiresAt: EpochMilliseconds };
@@ -128,6 +131,7 @@ const COMMANDS: Commands = {
   'set-site': setSite,
   'set-local': setLocal,
   'set-cache': setCache,
+  lists,
   'cache-stats': cacheStats,
   'cache-list': cacheList,
   'cache-show': cacheShow,
@@ -176,6 +180,11 @@ async function setLocal({ id, site, local }: Of<'set-local'>, _link: Link, desk:
 async function setCache({ id, site, mode }: Of<'set-cache'>, _link: Link, desk: Desk): Promise<CompanionMessage> {
   await desk.setCacheMode(site, mode);
   return { type: 'done', id };
+}
+
+async function lists({ id, refresh }: Of<'lists'>, link: Link, desk: Desk): Promise<CompanionMessage> {
+  if (link.client !== null) throw new Error('Lists are for the command line.');
+  return { type: 'lists', id, lists: await desk.lists(refresh) };
 }
 
 async function cacheStats({ id }: Of<'cache-stats'>, _link: Link, desk: Desk): Promise<CompanionMessage> {

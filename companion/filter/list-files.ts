@@ -70,7 +70,12 @@ export function makeListFiles(): ListFiles {
           else problems.push(`${message}${before ? '; the list as it was stays in force' : ''}`);
         }
         const [first] = now?.parsed.faults ?? [];
-        if (first?.line === 0 && now!.parsed.table.size === 0 && source.action.do === 'route') {
+        if (
+          first?.line === 0 &&
+          now!.parsed.table.size === 0 &&
+          source.action.do === 'route' &&
+          source.url === undefined
+        ) {
           missing.push({ index: i, message: `${name}: ${first.message}` });
         }
         if (now) next.set(key, now);

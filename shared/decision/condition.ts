@@ -15,8 +15,8 @@ export function looksAt({ ports, path, times }: Condition): number {
   return (ports ? LOOKS_AT_PORT : 0) | (path === undefined ? 0 : LOOKS_AT_PATH) | (times ? LOOKS_AT_TIME : 0);
 }
 
-/** Whether it holds for a target. */
-export function holds(condition: Condition, target: Partial<DecisionTarget>): boolean {
+/** Whether it holds for a target; `routes`: what the rule does is to route, so that it may count for a whole host. */
+export function holds(condition: Condition, target: Partial<DecisionTarget>, routes = true): boolean {
   const { ports, path, times, wholeHost } = condition;
   if (ports) {
     const { port } = target;
@@ -24,7 +24,7 @@ export function holds(condition: Condition, target: Partial<DecisionTarget>): bo
   }
   if (path !== undefined) {
     const asked = target.path;
-    if (asked === undefined ? wholeHost !== true : !asked.startsWith(path)) return false;
+    if (asked === undefined ? !(routes && wholeHost) : !asked.startsWith(path)) return false;
   }
   if (times) {
     const { minute } = target;

@@ -497,7 +497,7 @@ function consider(matcher: CompiledMatcher, part: Part, entry: number, byKind: n
       }
       return;
     }
-    if (!holds(condition, target)) return;
+    if (!holds(condition, target, action.do === 'route')) return;
   }
   switch (action.do) {
     case 'route':

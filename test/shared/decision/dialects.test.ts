@@ -73,10 +73,10 @@ function entriesOf(table: RuleTable) {
 
 /** Reads every rule in turn, as the words of the rules say. */
 function reference(source: RuleSource, host: string, target: Partial<DecisionTarget> = {}): string {
-  const holds = ({ ports, path, times, wholeHost }: Condition): boolean => {
+  const holds = ({ ports, path, times, wholeHost }: Condition, routes: boolean): boolean => {
     const { port = 0, path: asked, minute = 0 } = target;
     if (ports && !ports.some(({ from, to }) => from <= port && port <= to)) return false;
-    if (path !== undefined && !(asked === undefined ? wholeHost : asked.startsWith(path))) return false;
+    if (path !== undefined && !(asked === undefined ? routes && wholeHost : asked.startsWith(path))) return false;
     return (
       !times ||
       times.some(({ days, from, to }) =>
@@ -121,7 +121,7 @@ function reference(source: RuleSource, host: string, target: Partial<DecisionTar
         listed: true,
       })),
     ),
-  ].filter(rule => matches(rule.matcher) && (rule.when === undefined || holds(rule.when)));
+  ].filter(rule => matches(rule.matcher) && (rule.when === undefined || holds(rule.when, rule.action.do === 'route')));
   all.sort((a, b) => (a.rank ?? rankAsWritten(a.matcher, a.when)) - (b.rank ?? rankAsWritten(b.matcher, b.when)));
   const way = all.find(rule => rule.action.do === 'route' || rule.action.do === 'off')?.action;
   const isSpared = way?.do === 'route' && way.filter === 'off';
