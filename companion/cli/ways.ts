@@ -193,10 +193,11 @@ function routeText({ name, form, chains, pin, health, usedBy }: RouteState): str
   return `${style('bold', shown(name))} ${style('dim', `(${shown(about.join(', '))})`)}\n${rows.join('')}`;
 }
 
-function healthText({ state, latency, failures, reason }: ChainHealth): string {
+function healthText({ state, latency, failures, reason, check }: ChainHealth): string {
   const ms = latency === null ? '' : `${Math.round(latency)} ms`;
   if (state === 'down') return `down${reason === undefined ? '' : `: ${reason}`}`;
-  return [ms, failures > 0 ? `failed ${failures} times` : ''].filter(Boolean).join(', ');
+  const exit = check?.ok && check.exit !== undefined ? `exit ${check.exit}` : '';
+  return [ms, failures > 0 ? `failed ${failures} times` : '', exit].filter(Boolean).join(', ');
 }
 
 function listHops({ hops }: WaysState, json: boolean): string {

@@ -205,3 +205,35 @@ test('a tunnel teaches when its target is heard, not when it stands', async () =
   expect((await heard.read(5)).toString()).toBe('hello');
   expect(all.known()).toEqual([]);
 });
+
+/** A ClientHello, as far as anybody looks who does not speak TLS. */
+const HELLO = Buffer.from([0x16, 3, 1, 0, 12, 1, 0, 0, 8, ...Buffer.from('whatever')]);
+
+test('a reset right behind the ClientHello is learned: the hello goes by the chain, and next time first', async () => {
+  await using all = await start();
+  const flights: string[] = [];
+  await using censor = await startRawOrigin(async (peer, index) => {
+    flights.push((await peer.read(HELLO.length)).toString('hex'));
+    // The first one is the own connection's.
+    if (index === 0) peer.socket.resetAndDestroy();
+    else peer.write('hello');
+  });
+  all.network['flight.test'] = HERE;
+  const fly = async () => {
+    const index = all.proxy.exchanges.length;
+    {
+      await using client = await connectRaw(all.proxy.port);
+      client.write(`CONNECT flight.test:${censor.port} HTTP/1.1\r\nHost: flight.test\r\n\r\n`);
+      await client.readUntil('\r\n\r\n');
+      client.write(HELLO);
+      expect((await client.read(5)).toString()).toBe('hello');
+    }
+    const { attempts } = await all.proxy.exchange(index);
+    return attempts.map(one => `${one.chain[0] ?? 'own'} ${one.sign ?? one.outcome}`).join();
+  };
+  expect(await fly()).toBe('own reset,far ok');
+  expect(all.known()).toEqual(['flight.test reset']);
+  expect(await fly()).toBe('far ok');
+  expect(new Set(flights)).toEqual(new Set([HELLO.toString('hex')]));
+  expect(flights).toHaveLength(3);
+});
