@@ -60,6 +60,7 @@ async function start({ pick = 'auto' as 'auto' | 'order', hopPort = 0, races = f
       routeOf: () => route,
       tryChains: makeTryChains({ now, routeTimeout: 60_000, hopTimeout, memory: knowledge, siteOf: host => host }),
       heard: knowledge.heard,
+      broke: (site, chain, fault) => knowledge.failed(site, chain, { fault, stage: 'response', steps: [] }),
       dial: claiming(makeDial({ acl, hopTimeout, lookup })),
     },
   });
