@@ -2,6 +2,7 @@
 import type { ConfigLimits } from '../shared/config.ts';
 import type { Because } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint } from '../shared/endpoint.ts';
+import type { Attempt } from '../shared/exchange.ts';
 import { Fault } from '../shared/fault.ts';
 import type { EpochMilliseconds, Milliseconds } from '../shared/units.ts';
 import type { Incoming } from './downstream/connection.ts';
@@ -170,19 +171,44 @@ async function goUpstream(
     ({ answer } = await send(outgoing, rooms, draft, notes.route, incoming.signal));
     rooms.heard(draft.site, notes.route, draft.attempts);
   } catch (error) {
-    const stale = rooms.cache.failed(ask, faultOf(error), rooms.now());
+    const stale = giveUp(rooms, ask, faultOf(error));
     if (stale === null) throw error;
     kept = stale;
   }
-  if (answer !== null) kept = keep(rooms, ask, incoming.connection.pin, answer, requestedAt);
+  if (answer !== null) kept = keep(rooms, ask, incoming.connection.pin, answer, requestedAt, draft);
   if (kept!.again) return goUpstream(incoming, rooms, draft, notes, target, kept!.again);
   const sending = finish(incoming, draft, rooms, kept!.answer, kept!.status);
   if (sending !== null) await sending;
 }
 
 /** What the cache makes of an answer. On a connection that is logged in itself (`pin`) it may be personal though its request says nothing of it. */
-function keep(rooms: Rooms, ask: Ask, pin: string, answer: Answer, requestedAt: EpochMilliseconds) {
+function keep(
+  rooms: Rooms,
+  ask: Ask,
+  pin: string,
+  answer: Answer,
+  requestedAt: EpochMilliseconds,
+  { attempts }: ExchangeDraft,
+): ReturnType<Cache['store']> {
+  const last = attempts.at(-1);
+  if (last !== undefined && last.verdict === 'proxy' && isPolicy(last.sign)) {
+    // A hop's own words say nothing of what the origin has there.
+    rooms.cache.pass(ask);
+    return { answer, status: ask.status };
+  }
   return rooms.cache.store(ask, answer, { requestedAt, respondedAt: rooms.now(), personal: pin !== '' });
+}
+
+/** No answer came. What a hop would not carry is not what an origin that is away cannot give: nothing stale takes its place. */
+function giveUp(rooms: Rooms, ask: Ask, fault: Fault): ReturnType<Cache['failed']> {
+  if (fault.verdict !== 'proxy' || !isPolicy(fault.sign)) return rooms.cache.failed(ask, fault, rooms.now());
+  rooms.cache.pass(ask);
+  return null;
+}
+
+/** Whether it would not, rather than could not. */
+function isPolicy(sign: Attempt['sign']): boolean {
+  return sign === 'policy' || sign === 'auth' || sign === 'rate' || sign === 'portal';
 }
 
 // Behind an answer -------------------------------------------------------------------------------------------------------------------
@@ -235,12 +261,12 @@ async function walkBehind(
   try {
     ({ answer } = await send(outgoing, rooms, draft, notes.route, turn.signal));
   } catch (error) {
-    rooms.cache.failed(ask, faultOf(error), rooms.now());
+    giveUp(rooms, ask, faultOf(error));
     throw error;
   }
   rooms.recorder.firstByte(draft);
   draft.status = answer.head.status;
-  const kept = keep(rooms, ask, client.pin, answer, requestedAt);
+  const kept = keep(rooms, ask, client.pin, answer, requestedAt, draft);
   if (kept.again) rooms.cache.pass(kept.again);
   draft.cacheStatus = `${kept.status}; detail=stale-while-revalidate`;
   const { body } = kept.answer;

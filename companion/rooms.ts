@@ -180,6 +180,8 @@ export interface Question {
 /** What an answer is taken for: null = it is passed on as it is; a fault = it is a no, and the route is to survive it; 'page' = its body would tell. */
 export interface Refusals {
   ofAnswer(head: ResponseHead, question: Question, page: string | null): Fault | 'page' | null;
+  /** Whether the hop says of an answer that it had it from further on. */
+  wasForwarded(head: ResponseHead): boolean;
   /** Learns how a hop forwards from an answer below 400 that it gave. */
   learn(head: ResponseHead, hop: NamedHop): void;
 }

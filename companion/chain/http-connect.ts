@@ -1,12 +1,13 @@
 // The tunnel request of a hop of kind http (RFC 9110 §9.3.6), and the loop mark that it carries.
 import { randomBytes } from 'node:crypto';
 import { type Endpoint, formatEndpoint } from '../../shared/endpoint.ts';
-import type { FaultKind } from '../../shared/fault.ts';
+import { Fault, type FaultKind } from '../../shared/fault.ts';
 import type { Bytes } from '../../shared/units.ts';
 import type { RequestHead } from '../message/message.ts';
 import { AskAgain, loginOf, type Nonce, type Told } from '../message/hop-login.ts';
+import { readRetryAfter } from '../message/retry-after.ts';
 import type { NamedHop } from '../rooms.ts';
-import { type Handshake, hopFault, quotable } from './handshake.ts';
+import { endpointOf, type Handshake, hopFault, quotable } from './handshake.ts';
 
 /** A reply's head may be so large; what we read of it is three fields. */
 export const MAX_REPLY_HEAD: Bytes = 16 * 1024;
@@ -18,7 +19,7 @@ const MAX_SKIPPED: Bytes = 64 * 1024;
 const MAX_ASKED = 3;
 const NOTHING = Buffer.alloc(0);
 const KNOWN_FIELD =
-  /^(x-squid-error|proxy-status|proxy-authenticate|proxy-authentication-info|content-length|transfer-encoding|connection|proxy-connection)[ \t]*:(.*)$/i;
+  /^(retry-after|x-squid-error|proxy-status|proxy-authenticate|proxy-authentication-info|content-length|transfer-encoding|connection|proxy-connection)[ \t]*:(.*)$/i;
 
 /** The CONNECT request. `via` marks it as ours, so that we know it when it comes back; `headers` are those of the file for this hop. */
 export function encodeConnect(
@@ -39,6 +40,8 @@ export interface ConnectReply {
   readonly status: number;
   /** The reason phrase and, where the hop named one, its own error: `403 Forbidden, ERR_ACCESS_DENIED`. */
   readonly said: string;
+  /** How long it asks to be left alone, as it says it. */
+  readonly retryAfter: string | undefined;
   /** Its Proxy-Authenticate and Proxy-Authentication-Info. */
   readonly challenges: readonly string[];
   readonly info: string | undefined;
@@ -77,6 +80,7 @@ function parseReplyHead(text: string): Omit<ConnectReply, 'rest'> | null {
   const lines = text.split('\r\n');
   const statusLine = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/.exec(lines[0]!);
   if (!statusLine) return null;
+  let retryAfter: string | undefined;
   let said = `${statusLine[2]!} ${statusLine[3] ?? ''}`.trim();
   const challenges: string[] = [];
   let info: string | undefined;
@@ -95,6 +99,9 @@ function parseReplyHead(text: string): Omit<ConnectReply, 'rest'> | null {
         break;
       case 'proxy-authentication-info':
         info = value;
+        break;
+      case 'retry-after':
+        retryAfter = value;
         break;
       case 'content-length':
         // Two that differ say that neither can be trusted.
@@ -118,6 +125,7 @@ function parseReplyHead(text: string): Omit<ConnectReply, 'rest'> | null {
     said: quotable(said),
     challenges,
     info,
+    retryAfter,
     body: body !== null && body <= MAX_SKIPPED ? body : null,
   };
 }
@@ -163,7 +171,13 @@ export function connectHandshake(hop: NamedHop, target: Endpoint, via: string | 
         skip = reply.body;
         return { send: skip === 0 ? connectRequest(given) : undefined, rest: reply.rest, stands: false };
       }
-      throw hopFault(kind, hop, `${reply.said}, asked for ${formatEndpoint(target)}`, reply.status);
+      throw new Fault(kind, {
+        hop: hop.name,
+        target: endpointOf(hop),
+        detail: `${reply.said}, asked for ${formatEndpoint(target)}`,
+        receivedStatus: reply.status,
+        retryAfter: readRetryAfter(reply.retryAfter),
+      });
     },
   };
 }

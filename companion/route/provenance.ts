@@ -6,6 +6,7 @@ import type { Sign, Verdict } from '../../shared/exchange.ts';
 import type { Milliseconds } from '../../shared/units.ts';
 import type { Fields } from '../message/headers.ts';
 import type { ResponseHead } from '../message/message.ts';
+import { readRetryAfter } from '../message/retry-after.ts';
 import { parseList, Token } from '../message/structured-fields.ts';
 import type { NamedHop } from '../rooms.ts';
 import { fits, leadsToPortal, ownSignature, type Signature, SIGNATURES } from './signatures.ts';
@@ -109,7 +110,7 @@ export function makeJudge(rows: readonly OwnSignature[] = []): Judge {
         (sign === 'policy' || sign === 'auth' || sign === 'rate') &&
         !isForwarded &&
         forwardsBare.get(hop.name) !== true,
-      retryAfter: sign === 'rate' || status === 503 ? retryAfterOf(fields) : undefined,
+      retryAfter: sign === 'rate' || status === 503 ? readRetryAfter(fields.get('retry-after')) : undefined,
     });
     let wantsPage = false;
     const inTable = (table: readonly Signature[], isBuiltIn: boolean): Said | null | undefined => {
@@ -172,7 +173,7 @@ export function makeJudge(rows: readonly OwnSignature[] = []): Judge {
 }
 
 /** Whether the hop itself says that it had this answer from further on: it stands in Via, or it looked for it. Squid puts a Via on its own pages too, but says what it looked for. */
-function wasForwarded(fields: Fields): boolean {
+export function wasForwarded(fields: Fields): boolean {
   return fields.has('via') && !saysNotForwarded(fields);
 }
 
@@ -230,17 +231,6 @@ function nearestProxyStatus(fields: Fields): string | 'relayed' | null {
   if (nearest.has('received-status')) return 'relayed';
   const error = nearest.get('error');
   return error instanceof Token && /^[a-z_]+$/.test(error.name) ? error.name : null;
-}
-
-const SHORTEST: Milliseconds = 5_000;
-const LONGEST: Milliseconds = 3_600_000;
-
-/** How long to leave it alone (RFC 9110 §10.2.3), within bounds; undefined where it does not say. */
-export function retryAfterOf(fields: Fields, now: Milliseconds = Date.now()): Milliseconds | undefined {
-  const text = fields.get('retry-after');
-  if (text === undefined || text.length > 40) return undefined;
-  const wait = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
-  return Number.isNaN(wait) ? undefined : Math.min(LONGEST, Math.max(SHORTEST, wait));
 }
 
 function quoted(text: string): string {

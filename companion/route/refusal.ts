@@ -5,7 +5,7 @@ import type { Endpoint } from '../../shared/endpoint.ts';
 import type { Route } from '../../shared/config/routes.ts';
 import type { OwnSignature } from '../../shared/config/signatures.ts';
 import type { NamedHop, Question, Refusals, Sent } from '../rooms.ts';
-import { isNo, makeJudge, type Said } from './provenance.ts';
+import { isNo, makeJudge, type Said, wasForwarded } from './provenance.ts';
 import { areIndependent, MAX_ATTEMPTS } from './survive.ts';
 
 /** Methods that change nothing: sent again without a second thought (RFC 9110 §9.2.1). */
@@ -19,6 +19,7 @@ export function makeRefusals(signatures: readonly OwnSignature[] = []): Refusals
 
   return {
     learn: judge.learn,
+    wasForwarded: ({ fields }) => wasForwarded(fields),
     ofAnswer(head, question, page) {
       const { hop, target, one } = question;
       const { status } = head;

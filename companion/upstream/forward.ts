@@ -207,7 +207,7 @@ function received(
 ): Forwarded | Promise<Forwarded> {
   const { status } = answer.head;
   if (status === 101) return { answer, upgraded: connection.takeOver() };
-  if (hop !== null) heardOfLogin(answer, hop, one);
+  if (hop !== null) heardOfLogin(answer, outgoing.head.method, hop, one, ways);
   const isOnly = outgoing.route.chains.length === 1;
   if (status < 400) {
     if (isOnly) return passedOn(answer);
@@ -216,12 +216,16 @@ function received(
   return judged(answer, outgoing, hop, one, ways);
 }
 
-/** What the hop says to the login that it was told. Throws AskAgain where it wants another. */
-function heardOfLogin({ head, body }: Answer, hop: NamedHop, one: Try): void {
+/**
+ * What the hop says to the login that it was told. Throws AskAgain where it wants another; not for what must not be sent twice where the 407 may be the
+ * origin's.
+ */
+function heardOfLogin({ head, body }: Answer, method: string, hop: NamedHop, one: Try, ways: Ways): void {
   const login = loginOf(hop);
   const { told } = one;
   if (told === undefined) return;
   if (head.status !== 407) return login.accepted(told, head.fields.get('proxy-authentication-info'));
+  if (!IDEMPOTENT.has(method) && ways.refusals.wasForwarded(head)) return;
   const nonce = login.challenged(head.fields.all('proxy-authenticate'), told);
   if (nonce === null) return;
   letGo(body);

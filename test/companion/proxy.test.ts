@@ -763,7 +763,11 @@ describe('a chain whose last hop is http', () => {
     await using proxy = await startProxy({
       rooms: {
         ...through({ key: 'no', hops: [hopOf('no', no.port)] }, { key: 'yes', hops: [hopOf('yes', yes.port)] }),
-        refusals: { ofAnswer: (_head, { hop }) => new Fault('hop_refused', { hop: hop!.name }), learn: () => {} },
+        refusals: {
+          ofAnswer: (_head, { hop }) => new Fault('hop_refused', { hop: hop!.name }),
+          wasForwarded: () => false,
+          learn: () => {},
+        },
       },
     });
     await using client = await connectRaw(proxy.port);

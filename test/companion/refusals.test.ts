@@ -4,9 +4,11 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { makeDial } from '../../companion/chain/dial.ts';
 import { makeAcl } from '../../companion/guard/acl.ts';
-import type { Chain, ResolvedRoute } from '../../companion/rooms.ts';
+import type { Rooms } from '../../companion/proxy.ts';
+import type { Cache, Chain, ResolvedRoute } from '../../companion/rooms.ts';
 import { makeRefusals } from '../../companion/route/refusal.ts';
 import { makeTryChains } from '../../companion/route/try-chains.ts';
+import type { Fault } from '../../shared/fault.ts';
 import { ROUTE_DEFAULTS, type Route } from '../../shared/config/routes.ts';
 import { startHop } from '../support/hop.ts';
 import { knowledgeOf } from '../support/knowledge.ts';
@@ -21,7 +23,11 @@ const GUARD = makeAcl({
 const dial = makeDial({ acl: GUARD, hopTimeout: 2_000, via: null });
 
 /** A proxy whose one route has these hops, each a chain of its own, tried in this order every time. */
-function startWith(hops: Record<string, { readonly port: number }>, route: Partial<Route> = {}): Promise<TestProxy> {
+function startWith(
+  hops: Record<string, { readonly port: number }>,
+  route: Partial<Route> = {},
+  rooms: Partial<Rooms> = {},
+): Promise<TestProxy> {
   const chains: Chain[] = Object.entries(hops).map(([name, { port }]) => ({ key: name, hops: [hopOf(name, port)] }));
   const resolved: ResolvedRoute = {
     name: 'r',
@@ -42,6 +48,7 @@ function startWith(hops: Record<string, { readonly port: number }>, route: Parti
         memory: { ...knowledgeOf(now), isLast: () => false, isDown: () => false },
         siteOf: host => host,
       }),
+      ...rooms,
     },
   });
 }
@@ -278,6 +285,64 @@ describe('R14: what must not be sent twice', () => {
       }
     }
   });
+});
+
+describe('the cache', () => {
+  /** Says what it was told. */
+  const telling = (told: string[]): Cache => ({
+    lookup: asked => ({ kind: 'ask', request: asked.head, status: 'fwd=miss', token: null }),
+    store: (ask, answer) => (told.push(`store ${answer.head.status}`), { answer, status: ask.status }),
+    failed: (_, fault) => (told.push(`failed ${fault.kind}`), null),
+    pass: () => void told.push('pass'),
+    peek: () => '',
+    clear: () => {},
+    close: async () => {},
+  });
+
+  test('a hop’s no is neither kept nor taken for an origin that is away', async () => {
+    await using no = await startHop({ kind: 'http', refuse: page(403, SQUID) });
+    await using other = await startHop({ kind: 'http', refuse: page(403, SQUID) });
+    const told: string[] = [];
+    await using proxy = await startWith({ no, other }, { refused: 'relay' }, { cache: telling(told) });
+    await using client = await connectRaw(proxy.port);
+    client.write(request('GET', 'http://origin.test/'));
+    expect((await client.readAnswer()).status).toBe(502);
+    client.write(request('POST', 'http://origin.test/', withLength('x'), 'x'));
+    expect((await client.readAnswer()).status).toBe(403);
+    expect(told).toEqual(['pass', 'pass']);
+  });
+
+  test('a hop that cannot reach the origin, and an answer that may be the origin’s, are what they were', async () => {
+    await using away = await startHop({ kind: 'http', refuse: page(503, 'X-Squid-Error: ERR_CONNECT_FAIL 111\r\n') });
+    await using also = await startHop({ kind: 'http', refuse: page(503, 'X-Squid-Error: ERR_DNS_FAIL 0\r\n') });
+    const told: string[] = [];
+    await using proxy = await startWith({ away, also }, {}, { cache: telling(told) });
+    await using client = await connectRaw(proxy.port);
+    client.write(request('GET', 'http://origin.test/'));
+    expect((await client.readAnswer()).status).toBe(502);
+    away.become({ refuse: page(403, '') });
+    client.write(request('GET', 'http://origin.test/'));
+    expect((await client.readAnswer()).status).toBe(403);
+    expect(told).toEqual(['failed hop_could_not_reach', 'store 403']);
+  });
+});
+
+test('how long a hop asks to be left alone is known of a CONNECT, too', async () => {
+  await using busy = await startHop({ kind: 'http', refuse: 'HTTP/1.1 429 Slow\r\nRetry-After: 90\r\n\r\n' });
+  const failed: unknown[] = [];
+  const now = () => performance.now();
+  const memory = {
+    ...knowledgeOf(now),
+    failed: (_: unknown, __: unknown, one: { fault: Fault }) => void failed.push(one.fault),
+  };
+  const tryChains = makeTryChains({ now, routeTimeout: 20_000, hopTimeout: 2_000, memory, siteOf: host => host });
+  await using yes = await startHop({ kind: 'http' });
+  await using proxy = await startWith({ busy, yes }, {}, { tryChains });
+  await using origin = await startOrigin();
+  await using client = await connectRaw(proxy.port);
+  client.write(`CONNECT ${origin.authority} HTTP/1.1\r\nHost: ${origin.authority}\r\n\r\n`);
+  expect(await client.readUntil('\r\n\r\n')).toContain(' 200 ');
+  expect(failed).toMatchObject([{ kind: 'hop_refused', sign: 'rate', retryAfter: 90_000 }]);
 });
 
 test('property: what is held back for a moment comes out as it went in', async () => {
