@@ -11,12 +11,12 @@ import { formatEndpoint, normalizeHost, type Endpoint } from '../shared/endpoint
 import { makeCacheDesk } from './cache-desk.ts';
 import type { CacheAnswers, CacheQuestion } from './cache/office.ts';
 import { makeLoopMark } from './chain/http-connect.ts';
-import { filesOfHops, readHops } from './chain/secrets.ts';
+import { filesOfHops, type HopsRead, readHops } from './chain/secrets.ts';
 import { setCacheMode, setLocal, setSite } from './config/config-edit.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Judge, type ParsedConfig, type PathProblem, placed } from './config/config-file.ts';
 import { openConfigStore } from './config/config-store.ts';
-import { followConfig, type LiveConfig, stampOf } from './config/config-watch.ts';
+import { type ConfigChange, followConfig, type LiveConfig, stampOf } from './config/config-watch.ts';
 import type { EditError } from './config/editing.ts';
 import { pathFromConfig } from './config/places.ts';
 import { type ControlServer, makeControlServer } from './control/control-server.ts';
@@ -110,7 +110,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     ...initial.config.lists.map(placeOfList),
     ...filesOfHops(initial.config.hops).map(file => pathFromConfig(configFile, file)),
   ]);
-  const load = async ({ config, rules, document }: ParsedConfig): Promise<InForce> => {
+  let told: HopsRead['told'] = new Map();
+  const warnedOf = new Set<string>();
+  const load = async ({ config, rules, document }: ParsedConfig, change: ConfigChange): Promise<InForce> => {
     const loaded = await lists.load(config.lists, placeOfList);
     for (const problem of loaded.problems) warn(problem);
     if (loaded.missing.length > 0) {
@@ -119,15 +121,21 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     }
     const tls = readTls(config, configFile);
     if ('path' in tls) throw placed([tls], configFile, document);
-    const { hops, problems } = await readHops(config.hops, {
+    const read = await readHops(config.hops, {
       pathOf: file => pathFromConfig(configFile, file),
       folder: dirname(resolve(configFile)),
       env: process.env,
-      warn,
+      // A program that tells a secret may ask the person for something: not for every site that is turned on, and every list that changes.
+      told: change === 'file' ? undefined : told,
+      warn(message) {
+        if (!warnedOf.has(message)) warn(message);
+        warnedOf.add(message);
+      },
     });
-    if (problems.length > 0) throw placed(problems, configFile, document);
+    if (read.problems.length > 0) throw placed(read.problems, configFile, document);
+    ({ told } = read);
     listStates = loaded.states;
-    return compile(config, { rules, lists: loaded.lists }, tls.pem, hops);
+    return compile(config, { rules, lists: loaded.lists }, tls.pem, read.hops);
   };
   let door: ControlServer | null = null;
   const record: Pick<WorkerParts, 'opened' | 'moved' | 'ended'> = {
@@ -176,7 +184,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   const sitesFile = openSitesFile(folder, () => worker.knownSites.list(), warn);
   opened.defer(() => sitesFile.close());
   let workers: Workers | null = null;
-  const worker: Worker = makeWorker(await load(initial), {
+  const worker: Worker = makeWorker(await load(initial, 'file'), {
     ...(count === 1 ? record : openIntake()),
     at: () => at,
     mark,
@@ -235,9 +243,9 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
   // The file, live.
   const live: LiveConfig = followConfig(store, initial, {
     placeOfList,
-    async onConfig(parsed) {
+    async onConfig(parsed, change) {
       const before = worker.furnished.config;
-      const next = await load(parsed);
+      const next = await load(parsed, change);
       await steering.prepare(next.matcher);
       await workers?.putInForce(next);
       worker.putInForce(next);

@@ -26,19 +26,26 @@ export interface HopSources {
   /** Where programs are run; null: none is, and what they or the environment would tell is taken to be right (`detour check`). */
   readonly folder: string | null;
   readonly env: NodeJS.ProcessEnv;
+  /** What programs have told before, by their words: these are not asked again. */
+  readonly told?: ReadonlyMap<string, string> | undefined;
   readonly warn: (message: string) => void;
 }
 
+/** What came of reading. */
+export interface HopsRead {
+  readonly hops: Readonly<Record<string, Hop>>;
+  readonly problems: readonly HopProblem[];
+  /** For the next time. */
+  readonly told: ReadonlyMap<string, string>;
+}
+
 /** The hops with all that the file only points to, and what is wrong with that. Never rejects for what is wrong. */
-export async function readHops(
-  written: Readonly<Record<string, WrittenHop>>,
-  sources: HopSources,
-): Promise<{ readonly hops: Readonly<Record<string, Hop>>; readonly problems: readonly HopProblem[] }> {
+export async function readHops(written: Readonly<Record<string, WrittenHop>>, sources: HopSources): Promise<HopsRead> {
   const reading = new Reading(sources);
   const hops = await Promise.all(
     Object.entries(written).map(async ([name, hop]): Promise<[string, Hop]> => [name, await reading.hop(name, hop)]),
   );
-  return { hops: Object.fromEntries(hops), problems: reading.problems };
+  return { hops: Object.fromEntries(hops), problems: reading.problems, told: reading.told };
 }
 
 /** The files that hops are made from, as they are written: whoever follows the file follows these too. */
@@ -55,6 +62,7 @@ export function filesOfHops(hops: Readonly<Record<string, WrittenHop>>): readonl
 
 class Reading {
   readonly problems: HopProblem[] = [];
+  readonly told = new Map<string, string>();
   private readonly sources: HopSources;
   private readonly files = new Map<string, Promise<{ text: string; isOpen: boolean }>>();
   private running = 0;
@@ -125,7 +133,7 @@ class Reading {
     }
     if ('command' in secret && this.sources.folder !== null) {
       const text = await this.command(secret.command, [...at, 'command']);
-      return text === undefined ? undefined : this.checked(firstLine(text), [...at, 'command']);
+      return text === undefined ? undefined : this.checked(text, [...at, 'command']);
     }
     return '';
   }
@@ -160,11 +168,20 @@ class Reading {
   }
 
   private async command(words: readonly string[], at: readonly string[]): Promise<string | undefined> {
+    const key = JSON.stringify(words);
+    const before = this.sources.told?.get(key);
+    if (before !== undefined) {
+      this.told.set(key, before);
+      return before;
+    }
     if (this.running >= MAX_COMMANDS) await new Promise<void>(resolve => this.waiting.push(resolve));
     this.running++;
     try {
       const told = await run(words, this.sources.folder!, this.sources.env);
-      return 'text' in told ? told.text : this.problem(at, told.problem);
+      if ('problem' in told) return this.problem(at, told.problem);
+      const line = firstLine(told.text);
+      this.told.set(key, line);
+      return line;
     } finally {
       this.running--;
       this.waiting.shift()?.();

@@ -1,18 +1,26 @@
 // What the file can say of a hop, in the whole companion: TLS from files, secrets from elsewhere, Digest, fields, the form, and the address it connects from.
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { TOKEN_PREFIX } from '../../shared/control.ts';
 import { makeTestAuthority } from '../support/certificates.ts';
 import { startEcho, startHop } from '../support/hop.ts';
 import { type Origin, startOrigin, startRawOrigin } from '../support/origin.ts';
 import { havePeers, startSquid, startTinyproxy } from '../support/peers.ts';
 import { connectRaw, type RawAnswer } from '../support/raw-client.ts';
 import { startTlsFront } from '../support/tls-front.ts';
-import { makePlace, type Place, startTestCompanion, type TestCompanion } from '../support/with-companion.ts';
+import {
+  cliToken,
+  makePlace,
+  type Place,
+  startTestCompanion,
+  type TestCompanion,
+  TestLink,
+} from '../support/with-companion.ts';
 
 const hosts = { 'origin.test': '127.0.0.1', 'proxy.test': '127.0.0.1' };
 const credentials = { username: 'me', password: 's3cret' };
@@ -32,12 +40,18 @@ function fileWith(hops: string, chain: string): string {
   return `guard: { allow: [127.0.0.0/8] }\ndns: { hosts: { proxy.test: 127.0.0.1 } }\nhops:\n${hops}\nroutes: { way: { chains: [${chain}], private: true } }\ndefault: way\n`;
 }
 
-async function ask(companion: TestCompanion, what = 'GET /', body = '', more = ''): Promise<RawAnswer> {
+async function ask(
+  companion: TestCompanion,
+  what = 'GET /',
+  body = '',
+  more = '',
+  host = 'origin.test',
+): Promise<RawAnswer> {
   await using client = await connectRaw(companion.port);
   const [method, target] = what.split(' ') as [string, string];
   const length = body === '' ? '' : `Content-Length: ${body.length}\r\n`;
   client.write(
-    `${method} http://origin.test:${origin.port}${target} HTTP/1.1\r\nHost: origin.test:${origin.port}\r\n${length}${more}\r\n${body}`,
+    `${method} http://${host}:${origin.port}${target} HTTP/1.1\r\nHost: ${host}:${origin.port}\r\n${length}${more}\r\n${body}`,
   );
   return await client.readAnswer(method);
 }
@@ -354,6 +368,27 @@ describe('secrets', () => {
     expect((error as Error).message).toContain(sentence);
     expect((error as Error).message).toMatch(/detour\.yaml:9:\d+: /);
     expect((error as Error).message).not.toContain('s3cret');
+  });
+
+  test('a program is asked at the start and when the file is changed by hand, not when a site is turned on or a list changes', async () => {
+    await using hop = await startHop({ kind: 'http', hosts });
+    using place = makePlace();
+    const asked = path.join(place.folder, 'asked');
+    const list = path.join(place.folder, 'list.txt');
+    writeFileSync(list, 'a.example\n');
+    const count = () => readFileSync(asked, 'utf8').length;
+    const config = `${hopWith(hop.port, `{ command: [sh, -c, 'printf x >>asked; echo s3cret'] }`)}lists: [{ file: list.txt, block: true }]\n`;
+    await using companion = await startWith(place, config);
+    expect(count()).toBe(1);
+    await using link = await TestLink.open(companion.port, TOKEN_PREFIX + cliToken(companion));
+    await link.ask({ type: 'set-site', site: 'b.example', route: 'way' });
+    writeFileSync(list, 'c.example\n');
+    while ((await ask(companion, 'GET /', '', '', 'c.example')).status !== 403) await sleep(20);
+    expect(count()).toBe(1);
+    writeFileSync(place.configFile, `${place.text}# by hand\n`, { mode: 0o600 });
+    while (count() < 2) await sleep(20);
+    await ask(companion);
+    expect(hop.logins.at(-1)).toBe('me:s3cret');
   });
 
   test('the file of a secret changes: the new one is used; it goes: the last good file stays in force', async () => {
