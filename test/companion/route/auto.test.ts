@@ -1,4 +1,5 @@
 // pick: auto on the whole walk: a scripted network between the companion and its origins, and a hop that is beyond it. The clock of what is remembered is handed in.
+import { createServer } from 'node:http';
 import { expect, test } from 'vitest';
 import { makeDial } from '../../../companion/chain/dial.ts';
 import { LookupFailed } from '../../../companion/chain/resolver.ts';
@@ -204,6 +205,21 @@ test('a tunnel teaches when its target is heard, not when it stands', async () =
   all.advance(SUSPECTED_FOR);
   await using heard = await flight();
   expect((await heard.read(5)).toString()).toBe('hello');
+  expect(all.known()).toEqual([]);
+});
+
+test('a portal in front of everything teaches nothing: its page goes to nobody, and what it seemed to say of sites is taken back', async () => {
+  await using all = await start();
+  await using origin = await startOrigin();
+  // At the same port of another address: what the network answers in everybody's name.
+  const portal = createServer((_, response) => response.writeHead(511).end('log in first'));
+  await using _ = portal;
+  await new Promise<void>(resolve => portal.listen(origin.port, '127.0.0.3', resolve));
+  for (let i = 0; i < AWAY_SITES; i++) {
+    all.network[`${i}.test`] = '127.0.0.3';
+    expect(await all.get(`${i}.test:${origin.port}`)).toBe('200: own hop_refused, far ok');
+    if (i === 0) expect(all.known()).toEqual(['0.test portal']);
+  }
   expect(all.known()).toEqual([]);
 });
 
