@@ -78,7 +78,7 @@ function HopCard({ hop, ways, url, hands }: { hop: HopState; ways: WaysState; ur
       </header>
       {result}
       {isOpen && (
-        <HopEditor key={JSON.stringify(hop)} kinds={ways.kinds} was={hop} hands={hands}>
+        <HopEditor key={JSON.stringify([form, password, hop.passphrase])} kinds={ways.kinds} was={hop} hands={hands}>
           <button
             type="button"
             class="quiet danger"

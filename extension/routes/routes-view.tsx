@@ -29,6 +29,9 @@ import {
   withSettings,
 } from './routes-state.ts';
 
+/** How often what is shown is asked for anew, in milliseconds. */
+const REFRESH = 5_000;
+
 /** Routes and hops. `revision` changes with the file. */
 export function Ways({
   isUp,
@@ -62,7 +65,13 @@ export function Ways({
     if (remembered.ok && remembered.reply?.type === 'site-ways') setSites(remembered.reply.sites);
   };
   useEffect(() => {
-    if (isUp) void load();
+    if (!isUp) return;
+    void load();
+    // How hops and chains fare changes without the file.
+    const timer = setInterval(() => {
+      if (document.visibilityState === 'visible' && editing.current === 0) void load();
+    }, REFRESH);
+    return () => clearInterval(timer);
   }, [isUp, revision]);
 
   const hands: Hands = {
