@@ -1,10 +1,11 @@
 // Whose no is it, and what becomes of it? Answers with what real proxies and origins write into them.
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Fields } from '../../../companion/message/headers.ts';
 import type { ResponseHead } from '../../../companion/message/message.ts';
 import type { AdmittedTarget, Chain, NamedHop, Opinion, Question, Sent } from '../../../companion/rooms.ts';
 import { makeRefusals, mayGoOn } from '../../../companion/route/refusal.ts';
-import { leadsToPortal } from '../../../companion/route/signatures.ts';
+import { leadsToPortal, SIGNATURES } from '../../../companion/route/signatures.ts';
 import type { OwnSignature } from '../../../shared/config/signatures.ts';
 import { ROUTE_DEFAULTS, type Route } from '../../../shared/config/routes.ts';
 import { Fault } from '../../../shared/fault.ts';
@@ -354,4 +355,9 @@ test.each([
 ])('a redirection from %s to %s leads to a portal: %s', (host, location, portal) => {
   expect(leadsToPortal(host, location)).toBe(portal);
   expect(kindOf(answer(302, 'Location', location), { host })).toBe(portal ? 'hop_refused' : null);
+});
+
+test('docs/refusals.md names every product of the table', () => {
+  const page = readFileSync('docs/refusals.md', 'utf8');
+  for (const { name } of SIGNATURES) expect(page).toContain(name);
 });
