@@ -72,6 +72,9 @@ export function makeKnowledge({ now, wallClock, sites, routeOf, tell = () => {} 
     },
     failed(site, chain, failed) {
       const away = hopAway(chain, failed);
+      // Who says no is there, and so is everybody on the way to him.
+      const passed = away === null ? failed.steps : failed.steps.slice(0, away);
+      if (passed.length > 0) health.stood(chain, passed);
       if (away !== null) return health.failed(chain, away, failed.fault);
       if (site === null) return;
       const { sign = 'unreachable', retryAfter } = failed.fault;

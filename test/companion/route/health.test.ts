@@ -82,6 +82,16 @@ describe('a hop is down', () => {
     expect(down()).toEqual([]);
   });
 
+  test('until it says no to something, or leads to another that is down: whoever was met on the way is there', () => {
+    const { fail, down } = start();
+    fail('a.test', office, 'connection_refused', 'connect');
+    fail('a.test', office, 'hop_refused', 'tunnel', stepsOf(1));
+    expect(down()).toEqual([]);
+    fail('a.test', office, 'connection_refused', 'connect');
+    fail('a.test', far, 'hop_could_not_reach', 'tunnel', stepsOf(1));
+    expect(down()).toEqual(['office>tor']);
+  });
+
   test('and after its time one request tries it, while others keep to what works', () => {
     const { fail, down, knowledge, clock } = start();
     fail('a.test', office, 'connection_timeout', 'connect');
