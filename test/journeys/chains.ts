@@ -1,8 +1,11 @@
 // Ways out that refuse, break and lead through one another: the page loads all the same, and the popup shows how.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
+import type { KnownSite } from '../../shared/known-site.ts';
 import { makeTestAuthority } from '../support/certificates.ts';
 import { startHop } from '../support/hop.ts';
 import { startMicrosocks, startSquid, startTinyproxy } from '../support/peers.ts';
@@ -11,7 +14,7 @@ import { startTlsFront } from '../support/tls-front.ts';
 import type { BrowserOptions, TestBrowser, TestPage } from './browsers/browser.ts';
 import { eventually } from './browsers/browser.ts';
 import { startJourney } from './journey.ts';
-import { hostsBy } from './world.ts';
+import { hostsBy, WAYS } from './world.ts';
 
 const STORY = 120_000;
 
@@ -112,4 +115,101 @@ export function tellChains(start: (options: BrowserOptions) => Promise<TestBrows
       expect(chainOf('fourth.test')).toEqual(['gate']);
     },
   );
+
+  test(
+    'an auto route learns that a site is blocked, and un-learns it when it no longer is',
+    { timeout: STORY },
+    async () => {
+      await using socks = await startMicrosocks({ hosts: hostsBy('dante') });
+      await using journey = await startJourney(start, {
+        hops: `  far: ${socks.url}\n`,
+        routes: '  smart: { chains: [[far]], pick: auto }\n',
+        sites: '  third.test: smart\n',
+        hosts: { 'third.test': CENSOR },
+      });
+      const { world, browser, companion } = journey;
+      // The companion's own way to the site leads past somebody who resets it, or lets it pass.
+      await using censor = await startCensor([world.httpPort, world.httpsPort]);
+      const page = await browser.newPage();
+      await journey.pairAndUse(page);
+      let loads = 0;
+      const load = async (): Promise<string | undefined> => {
+        const at = `/load-${loads++}`;
+        expect(await page.goto(world.secureUrl('third.test', at))).toBeNull();
+        return world.of('third.test').find(request => request.path === at)?.way;
+      };
+
+      // Blocked: the page loads in the same breath, by the chain. On a busy machine the chain may win the race at first, and nothing is learned by that.
+      await eventually(
+        'the own connection was reset, and the chain got through',
+        async () => {
+          expect(await load()).toBe('dante');
+          return (await companion.exchanges()).some(
+            ({ host, attempts }) =>
+              host === 'third.test' &&
+              attempts.map(({ chain, outcome }) => `${chain.join()}: ${outcome}`).join() ===
+                ': connection_terminated,far: ok',
+          );
+        },
+        30_000,
+      );
+      // Known: the own connection is not even tried.
+      const before = censor.asked;
+      expect(await load()).toBe('dante');
+      expect(censor.asked).toBe(before);
+
+      // It is no longer blocked, and the time for which it is known is over: what is kept over a restart is dated back.
+      censor.letPass();
+      const file = path.join(path.dirname(companion.configFile), 'state', 'auto-sites.json');
+      const kept = () =>
+        existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { sites: KnownSite[] }).sites : [];
+      await eventually('it is kept', () => kept().some(({ site }) => site === 'third.test'));
+      await companion.kill('SIGKILL');
+      const sites = kept().map(known => ({ ...known, until: Date.now() }));
+      writeFileSync(file, JSON.stringify({ version: 1, sites }), { mode: 0o600 });
+      await companion.startAgain();
+      // On a busy machine the chain may win a race or two first.
+      await eventually('the site goes directly again', async () => (await load()) === 'companion', 30_000);
+      await eventually('it is forgotten', () => kept().length === 0);
+    },
+  );
+}
+
+/** Where the companion finds the site that somebody stands in front of. */
+const CENSOR = '127.0.0.6';
+
+/** Resets every connection as soon as it says anything, until it lets all pass to where the companion would have found the world. */
+async function startCensor(ports: readonly number[]) {
+  let asked = 0;
+  let passes = false;
+  const sockets = new Set<Socket>();
+  const keep = (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket));
+  };
+  const servers = ports.map(port =>
+    createServer(socket => {
+      asked++;
+      keep(socket);
+      if (!passes) return void socket.once('data', () => socket.resetAndDestroy());
+      const onward = connect(port, WAYS.companion);
+      keep(onward);
+      socket.pipe(onward).pipe(socket);
+      socket.on('close', () => onward.destroy());
+      onward.on('close', () => socket.destroy());
+    }).listen(port, CENSOR),
+  );
+  await Promise.all(servers.map(server => once(server, 'listening')));
+  return {
+    get asked() {
+      return asked;
+    },
+    letPass() {
+      passes = true;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))));
+    },
+  };
 }
