@@ -1,5 +1,5 @@
 // The same behind another hop, which behaves: the blame falls on the one that said no, and the other goes on being used.
-import { ABSOLUTE_ANSWERS, CUT_BODIES, SOCKS5_ANSWERS } from './signals.ts';
+import { ABSOLUTE_ANSWERS, BROKEN_FLIGHTS, CUT_BODIES, SOCKS5_ANSWERS } from './signals.ts';
 import { describeArm } from './world.ts';
 
 const few = /^(?:403 with X-Squid|407|closes|resets$|403 without|502 with )/;
@@ -10,5 +10,6 @@ describeArm('two hops, absolute', [
 const some = /wrong|reply [25]|greeting|^resets$/;
 describeArm('two hops, connect', [
   ...SOCKS5_ANSWERS.filter(signal => some.test(signal.name)),
+  ...BROKEN_FLIGHTS.slice(0, 2),
   ...CUT_BODIES.slice(0, 1),
 ]);

@@ -84,6 +84,11 @@ export function describeArm(arm: Arm, signals: readonly Signal[]): void {
       const results = new Map<number, Result>();
       const own = cells.filter(cell => cell.signal === signal);
       let heard: Heard;
+      /** What one hears who asks the same once the hops behave again. */
+      let again: Got | null = null;
+      const refused = own.find(
+        ({ method, next, direct }) => method === 'GET' && next === 'all refuse' && !direct && signal.misdeed !== null,
+      );
       beforeAll(async () => {
         world.become(signal);
         for (let i = 0; i < own.length; i += TOGETHER)
@@ -91,12 +96,20 @@ export function describeArm(arm: Arm, signals: readonly Signal[]): void {
             own.slice(i, i + TOGETHER).map(async cell => results.set(cell.number, await world.run(cell))),
           );
         heard = world.takeHeard();
+        if (refused !== undefined && signal.allows === 'denied') {
+          world.behave();
+          again = await world.ask(refused);
+        }
       }, 60_000);
 
       test.each(own.map(cell => [cell.method, cell.next, cell.direct ? 'open' : 'closed', cell] as const))(
         '%s, %s, %s',
         (_method, _next, _direct, cell) => judge(cell, results.get(cell.number)!, world),
       );
+      test.runIf(signal.allows === 'denied')('A75: asked for again, it is the origin that answers', () => {
+        expect(again?.status, JSON.stringify(again)).toBe(200);
+        expect(again?.body).toBe(pageOf('GET'));
+      });
       test('A61, A62: no hop heard the login of another, and no origin any', () => {
         for (const place of PLACES) {
           const { itself, through } = heard[place];
@@ -182,10 +195,12 @@ function judge(cell: Cell, { got, exchange, seen }: Result, world: World): void 
   }
 }
 
-const bodyOf = (method: Method): Buffer =>
+/** What is sent. */
+export const bodyOf = (method: Method): Buffer =>
   method === 'GET' || method === 'HEAD' ? Buffer.alloc(0) : method === 'PUT, larger than the buffer' ? LARGE : SMALL;
 const hash = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
-const pageOf = (method: Method) => `${method.split(/[, ]/)[0]} ${hash(bodyOf(method))} ${PAGE}`;
+/** What the origin says to it. */
+export const pageOf = (method: Method, body = bodyOf(method)) => `${method.split(/[, ]/)[0]} ${hash(body)} ${PAGE}`;
 const loginOf = (number: number, place: Place) => ({ user: `u${number}`, password: `pw-${number}-${place}-end` });
 
 /** The places whose logins stand somewhere in these bytes, as they are or in Basic's coding. */
@@ -197,7 +212,10 @@ function loginsIn(bytes: Buffer): string[] {
 
 interface World extends AsyncDisposable {
   become(signal: Signal): void;
+  behave(): void;
   run(cell: Cell): Promise<Result>;
+  /** What the client gets, and no more. */
+  ask(cell: Cell): Promise<Got>;
   takeHeard(): Heard;
   address(place: Place): string;
 }
@@ -215,7 +233,7 @@ async function startWorld(arm: Arm, cells: readonly Cell[]): Promise<World> {
       const from = request.socket.remoteAddress!;
       seen.set(host, [...(seen.get(host) ?? []), { method: request.method!, from, fields: request.rawHeaders, body }]);
       response.setHeader('Cache-Control', 'no-store');
-      response.end(`${request.method} ${hash(body)} ${PAGE}`);
+      response.end(pageOf(request.method as Method, body));
     });
   };
   const isTls = client !== 'http';
@@ -287,6 +305,11 @@ async function startWorld(arm: Arm, cells: readonly Cell[]): Promise<World> {
       hops.a.become(signal.misdeed);
       hops.b.become(signal.misdeed);
     },
+    behave() {
+      hops.a.become(null);
+      hops.b.become(null);
+    },
+    ask: cell => askFor(cell, client, companion.port, port, authority.pem),
     async run(cell) {
       const got = await askFor(cell, client, companion.port, port, authority.pem);
       return { got, exchange: await exchangeOf(cell), seen: seen.get(cell.host) ?? [] };
@@ -303,8 +326,8 @@ async function startWorld(arm: Arm, cells: readonly Cell[]): Promise<World> {
 }
 
 /** One request as a browser would make it, to its end. */
-async function askFor(
-  cell: Cell,
+export async function askFor(
+  cell: Pick<Cell, 'host' | 'method'>,
   client: 'http' | 'connect' | 'socks5',
   proxy: number,
   port: number,
