@@ -105,7 +105,11 @@ interface Kept {
   idleTimer: NodeJS.Timeout | undefined;
 }
 
-export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milliseconds = IDLE_FOR): SshHops {
+export function makeSshHops(
+  env: NodeJS.ProcessEnv = process.env,
+  idleFor: Milliseconds = IDLE_FOR,
+  most = MAX_CONNECTIONS,
+): SshHops {
   /** The least recently used first. */
   const kept = new Map<string, Kept>();
 
@@ -120,14 +124,13 @@ export function makeSshHops(env: NodeJS.ProcessEnv = process.env, idleFor: Milli
   };
 
   function make({ key, hop, one: leader, reach, timeout }: SshAsk): Kept {
-    if (kept.size >= MAX_CONNECTIONS)
+    if (kept.size >= most)
       for (const [oldKey, old] of kept) {
         if (old.connection?.channels !== 0) continue;
         drop(oldKey, old);
         break;
       }
-    if (kept.size >= MAX_CONNECTIONS)
-      throw sshFault('destination_unavailable', hop, `${MAX_CONNECTIONS} SSH connections are open`);
+    if (kept.size >= most) throw sshFault('destination_unavailable', hop, `${most} SSH connections are open`);
     const controller = new AbortController();
     const { signal } = controller;
     const connect = async () => {

@@ -47,20 +47,17 @@ export function tellChains(start: (options: BrowserOptions) => Promise<TestBrows
         ['secret.test', 'dante'],
         ['hidden.test', 'dante'],
       ]);
-      // A browser opens several connections at once: the one that asked first went the whole ladder.
-      for (const [host, kind] of [
-        ['secret.test', 'connect'],
-        ['hidden.test', 'http'],
-      ] as const) {
-        const tried = (await companion.exchanges()).find(one => one.host === host && one.attempts.length > 1)!;
-        expect(tried.kind).toBe(kind);
-        expect(tried.attempts.map(({ chain, outcome }) => [chain.join(), outcome])).toEqual([
-          ['office', 'hop_refused'],
-          ['flaky', 'connection_terminated'],
-          ['third', 'ok'],
-        ]);
-        expect(tried.attempts[0]!.verdict).toBe('proxy');
-      }
+      // A browser opens several connections at once, and the later ones may know already: the first went the whole ladder.
+      const tried = (await companion.exchanges()).map(
+        ({ host, kind, attempts }) =>
+          `${host} ${kind} ${attempts.map(({ chain, outcome, verdict }) => `${chain.join()}: ${outcome} ${verdict ?? ''}`).join('; ')}`,
+      );
+      for (const way of ['secret.test connect', 'hidden.test http'])
+        expect(tried).toContainEqual(
+          expect.stringMatching(
+            `^${way} office: hop_refused proxy; flaky: connection_terminated ?[a-z]*; third: ok ?[a-z]*$`,
+          ),
+        );
       const popup = await journey.popup(page);
       const said = /office: refused \(policy\) → flaky: broke off → third: ok/;
       await eventually('the popup shows the ladder', async () => said.test(await popup.text()));
@@ -154,9 +151,10 @@ export function tellChains(start: (options: BrowserOptions) => Promise<TestBrows
         30_000,
       );
       // Known: the own connection is not even tried.
-      const before = censor.asked;
-      expect(await load()).toBe('dante');
-      expect(censor.asked).toBe(before);
+      await eventually('a load goes by the chain alone', async () => {
+        const before = censor.asked;
+        return (await load()) === 'dante' && censor.asked === before;
+      });
 
       // It is no longer blocked, and the time for which it is known is over: what is kept over a restart is dated back.
       censor.letPass();

@@ -27,7 +27,7 @@ beforeAll(() => {
   fingerprint = fingerprintOf((Array.isArray(parsed) ? parsed[0]! : parsed).getPublicSSH());
 });
 
-async function startServer(script: Script) {
+async function startServer(script: Script, hops = makeSshHops({})) {
   const connections = new Set<Connection>();
   let logins = 0;
   const server = new ssh2.Server({ hostKeys: [hostKey] }, connection => {
@@ -43,7 +43,6 @@ async function startServer(script: Script) {
   });
   await once(server.listen(0, '127.0.0.1') as never, 'listening');
   const port = (server.address() as AddressInfo).port;
-  const hops = makeSshHops({});
   const hop: NamedHop = {
     name: 'gate',
     kind: 'ssh',
@@ -61,9 +60,9 @@ async function startServer(script: Script) {
     get connections() {
       return connections.size;
     },
-    async open(timeout = 10_000) {
+    async open(timeout = 10_000, key = 'gate') {
       const socket = await hops.open({
-        key: 'gate',
+        key,
         hop,
         wanted: { host: 'a.test', port: 80 },
         one: { stage: 'connect', steps: [] },
@@ -196,6 +195,25 @@ describe('a server', { timeout: 20_000 }, () => {
     again.end('a place is free');
     expect(await text(again)).toBe('a place is free');
     expect(server.logins).toBe(1);
+  });
+
+  test('for one connection more than are kept, the one that was used least recently goes, and none that has tunnels', async () => {
+    await using server = await startServer({}, makeSshHops({}, 60_000, 2));
+    const busy = await server.open(10_000, 'a');
+    (await server.open(10_000, 'b')).destroy();
+    let busyToo: NodeSocket | null = null;
+    // Idle is who has heard the end of its tunnel.
+    while (busyToo === null) {
+      busyToo = await server.open(10_000, 'c').catch(() => null);
+      await new Promise(resolve => setTimeout(resolve, 5));
+    }
+    expect(server.hops.size).toBe(2);
+    const fault = await faultOf(server.open(10_000, 'd'));
+    expect(fault.message).toContain('2 SSH connections are open');
+    for (const socket of [busy, busyToo]) {
+      socket.end('still there');
+      expect(await text(socket)).toBe('still there');
+    }
   });
 
   test('that reaches nothing keeps its connection', async () => {
