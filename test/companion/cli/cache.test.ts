@@ -273,7 +273,7 @@ test.each([
   [['cache', 'pin', '--all'], '--prefix and --all go with cache purge'],
   [['cache', 'pin'], 'needs a URL, or --site'],
   [['log', '--all'], '--prefix, --site, --all and --limit go with cache'],
-  [['clients', '--json'], '--json goes with log, cache, route and hop'],
+  [['clients', '--json'], '--json goes with log, cache, route, hop and lists'],
   [['cache', 'stats', '-n', '3'], '-n goes with log'],
 ])('detour %j is refused before anything is asked', async (args, complaint) => {
   using place = makePlace();

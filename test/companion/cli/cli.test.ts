@@ -73,7 +73,7 @@ describe('bad input is one line that names the place, and exit code 1', () => {
     [['start', '--port', '99999'], '--port 99999'],
     [['clients', '--port', '1'], '--port goes with start'],
     [['log', '-n', 'x'], '-n x'],
-    [['pair', '--json'], '--json goes with log, cache, route and hop'],
+    [['pair', '--json'], '--json goes with log, cache, route, hop and lists'],
   ])('detour %j', async (args, complaint) => {
     using place = makePlace();
     const { code, err } = await runDetour([...args, '--config', place.configFile], place);
