@@ -139,6 +139,8 @@ export interface Try {
   /** Set by the walk where an answer that looks like a no is passed on: who said it, and what it looks like. */
   verdict?: Attempt['verdict'];
   sign?: Attempt['sign'];
+  /** Set where a hop's own no is passed on, as this request must not be sent twice: to be remembered like one that was survived. */
+  refused?: Fault;
   /** Set by an attempt before it dials, where another chain may be dialled at the same time: nothing of it goes out on a connection that it has not dialled. */
   mayRace?: boolean;
   /** Where another chain may be dialled at the same time: called when this one stands; false = it is too late, and is closed. */

@@ -40,6 +40,7 @@ import type { ChainHealth, HopHealth } from './route/health.ts';
 import { type ChainNews, makeKnowledge } from './route/knowledge.ts';
 import { makePins, type PinNews, type Pins, type RoutePin } from './route/pin.ts';
 import { claiming } from './route/race.ts';
+import type { HopHabits } from './route/provenance.ts';
 import { makeRefusals } from './route/refusal.ts';
 import { resolveRoutes } from './route/resolve.ts';
 import { type KnownSites, makeSiteMemory, type SiteNews } from './route/site-memory.ts';
@@ -223,6 +224,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
   const ssh = makeSshHops();
   const isolation = makeIsolation(parts.isolationSecret, siteName);
   const behind = new Behind();
+  const habits: HopHabits = new Map();
   const { opened, moved, ended } = parts;
   const recorder = makeRecorder({ now, elapsed, siteOf: siteName, opened, moved, ended });
 
@@ -282,7 +284,7 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       broke: (site, chain, fault) => knowledge.failed(site, chain, { fault, stage: 'response', steps: [] }),
       isHeld: ({ name, chains }) => chains.some(({ key }) => key === pins.of(name)?.chain),
       dial: (one, target, absolute) => dial(one, target, absolute).catch(whenDialFailed),
-      refusals: makeRefusals(config.signatures),
+      refusals: makeRefusals(config.signatures, habits),
       pool,
       identical,
       behind,

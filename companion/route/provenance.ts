@@ -88,11 +88,12 @@ const ERRORS: ReadonlyMap<string, Sign> = new Map([
 /** Fields that origins (and what stands before them) put on their answers, and proxies on their own pages do not. */
 const ORIGINS = ['set-cookie', 'strict-transport-security', 'etag', 'cf-ray', 'x-amz-cf-id', 'x-amz-request-id'];
 
-export function makeJudge(rows: readonly OwnSignature[] = []): Judge {
+/** Of each hop whether it left something without a Via that it had forwarded, against RFC 9110 §7.6.3: then the lack of one proves nothing. */
+export type HopHabits = Map<string, boolean>;
+
+export function makeJudge(rows: readonly OwnSignature[] = [], forwardsBare: HopHabits = new Map()): Judge {
   const own = rows.map(ownSignature);
   const ownStatuses = new Set(rows.flatMap(row => row.status));
-  /** Of each hop whether it left something without a Via that it had forwarded, against RFC 9110 §7.6.3: then the lack of one proves nothing. */
-  const forwardsBare = new Map<string, boolean>();
 
   function judge(head: ResponseHead, { hop, host }: Whence, page: string | null): Said | 'page' | null {
     const { status, fields } = head;

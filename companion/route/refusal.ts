@@ -5,7 +5,7 @@ import type { Endpoint } from '../../shared/endpoint.ts';
 import type { Route } from '../../shared/config/routes.ts';
 import type { OwnSignature } from '../../shared/config/signatures.ts';
 import type { NamedHop, Question, Refusals, Sent } from '../rooms.ts';
-import { isNo, makeJudge, type Said, wasForwarded } from './provenance.ts';
+import { type HopHabits, isNo, makeJudge, type Said, wasForwarded } from './provenance.ts';
 import { areIndependent, MAX_ATTEMPTS } from './survive.ts';
 
 /** Methods that change nothing: sent again without a second thought (RFC 9110 §9.2.1). */
@@ -13,9 +13,9 @@ const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
 /** Methods that may be sent twice, once all of the request is here (RFC 9110 §9.2.2). */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['PUT', 'DELETE', 'QUERY', 'PROPFIND', 'REPORT']);
 
-/** The refusals that a person's rows and the built-in ones tell. */
-export function makeRefusals(signatures: readonly OwnSignature[] = []): Refusals {
-  const judge = makeJudge(signatures);
+/** The refusals that a person's rows and the built-in ones tell. `habits` is what other rows have learned of hops before. */
+export function makeRefusals(signatures: readonly OwnSignature[] = [], habits?: HopHabits): Refusals {
+  const judge = makeJudge(signatures, habits);
 
   return {
     learn: judge.learn,
@@ -61,7 +61,9 @@ function what(said: Said, status: number, question: Question): Fault | null {
   // A hop that could not is as good as an origin that is away: where there is no other way its own page tells it best.
   const isSurvived = isOnly ? SAFE.has(sent.method) && (said.sign === 'policy' || said.sign === 'auth') : mayGo;
   if (isSurvived && mayGo) return refusalOf(said, status, exit, target);
-  return status === 407 && hop !== null ? passwordOf(hop) : null;
+  if (status === 407 && hop !== null) return passwordOf(hop);
+  one.refused = refusalOf(said, status, exit, target);
+  return null;
 }
 
 /** A 407 of the origin, which the browser would take for ours and ask the person for a password (RFC 9110 §15.5.8). */

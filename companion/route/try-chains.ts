@@ -115,6 +115,10 @@ export function makeTryChains(options: TryChainsOptions): TryChains {
     const worked = (one: Try): void => {
       const startedAt = running.get(one)!;
       attempts.push(attemptOf(one, startedAt));
+      if (site !== null && one.refused !== undefined) {
+        // Passed on for want of another chance, but a no all the same.
+        return memory.failed(site, one.chain, { fault: one.refused, stage: one.stage, steps: one.steps });
+      }
       memory.worked(site, one.chain, now() - startedAt, one.steps);
       if (site !== null) noteServed(route, site, one.chain, picks);
     };

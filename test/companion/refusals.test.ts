@@ -14,6 +14,7 @@ import { startHop } from '../support/hop.ts';
 import { knowledgeOf } from '../support/knowledge.ts';
 import { startOrigin, startRawOrigin } from '../support/origin.ts';
 import { connectRaw, type RawClient } from '../support/raw-client.ts';
+import { startTestCompanion, TEST_CONFIG } from '../support/with-companion.ts';
 import { hopOf, startProxy, type TestProxy } from '../support/with-proxy.ts';
 
 const GUARD = makeAcl({
@@ -343,6 +344,54 @@ test('how long a hop asks to be left alone is known of a CONNECT, too', async ()
   client.write(`CONNECT ${origin.authority} HTTP/1.1\r\nHost: ${origin.authority}\r\n\r\n`);
   expect(await client.readUntil('\r\n\r\n')).toContain(' 200 ');
   expect(failed).toMatchObject([{ kind: 'hop_refused', sign: 'rate', retryAfter: 90_000 }]);
+});
+
+describe('what is learned', () => {
+  const hello = Buffer.concat([Buffer.from('16030100ff010000fb', 'hex'), Buffer.alloc(251, 7)]);
+  const configOf = (ports: Record<string, number>, more = '') =>
+    `${TEST_CONFIG}hops:\n${Object.entries(ports)
+      .map(([name, port]) => `  ${name}: http://127.0.0.1:${port}\n`)
+      .join('')}routes:\n  r: { chains: [${Object.keys(ports)
+      .map(name => `[${name}]`)
+      .join(', ')}]${more} }\ndefault: r\n`;
+
+  test('a chain that breaks at the first word goes last for that site', async () => {
+    await using cuts = await startRawOrigin(async peer => {
+      await peer.readUntil('\r\n\r\n');
+      peer.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      await peer.read(hello.length);
+      peer.socket.resetAndDestroy();
+    });
+    await using origin = await startRawOrigin(async peer => {
+      await peer.read(hello.length);
+      peer.write('server hello');
+    });
+    await using yes = await startHop({ kind: 'http', hosts: { 'origin.test': '127.0.0.1' } });
+    await using companion = await startTestCompanion(configOf({ cuts: cuts.port, yes: yes.port }));
+    for (let i = 0; i < 2; i++) {
+      await using client = await connectRaw(companion.port);
+      client.write(`CONNECT origin.test:${origin.port} HTTP/1.1\r\nHost: origin.test:${origin.port}\r\n\r\n`);
+      await client.readUntil('\r\n\r\n');
+      client.write(hello);
+      expect((await client.read(12)).toString()).toBe('server hello');
+    }
+    expect(cuts.accepted).toBe(1);
+    expect(yes.requests).toHaveLength(2);
+  });
+
+  test('a no that was passed on is one, too: the next request for the site takes another chain', async () => {
+    await using origin = await startOrigin();
+    await using no = await startHop({ kind: 'http', refuse: page(403, SQUID) });
+    await using yes = await startHop({ kind: 'http', hosts: { 'origin.test': '127.0.0.1' } });
+    await using companion = await startTestCompanion(configOf({ no: no.port, yes: yes.port }, ', refused: relay'));
+    const url = `http://origin.test:${origin.port}/`;
+    await using client = await connectRaw(companion.port);
+    client.write(request('POST', url, withLength('x'), 'x'));
+    expect((await client.readAnswer()).status).toBe(403);
+    client.write(request('POST', url, withLength('x'), 'x'));
+    expect((await client.readAnswer()).status).toBe(200);
+    expect(no.requests).toHaveLength(1);
+  });
 });
 
 test('property: what is held back for a moment comes out as it went in', async () => {

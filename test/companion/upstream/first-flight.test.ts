@@ -1,9 +1,12 @@
 // Where a ClientHello ends, however it is cut into records and reads.
 import { Duplex } from 'node:stream';
 import { connect } from 'node:tls';
+import { connect as connectTcp } from 'node:net';
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
-import { readHello } from '../../../companion/upstream/first-flight.ts';
+import { describe, expect, test } from 'vitest';
+import { Deadlines } from '../../../companion/message/deadlines.ts';
+import { FirstFlight, readHello } from '../../../companion/upstream/first-flight.ts';
+import { startRawOrigin } from '../../support/origin.ts';
 
 /** A hello of so many bytes, cut into records of these sizes. */
 function helloOf(size: number, cuts: readonly number[]): Buffer {
@@ -58,4 +61,61 @@ test("that of Node's own TLS", async () => {
     connect({ socket: duplex, servername: 'site.test' }).on('error', () => {});
   });
   expect(readHello(first)).toBe('whole');
+});
+
+describe('silence', () => {
+  const connected = async (port: number) => {
+    const socket = connectTcp({ port, host: '127.0.0.1' });
+    await new Promise(resolve => socket.once('connect', resolve));
+    return socket;
+  };
+
+  test('is a failure after the hello, which the next hears whole, and the silent one still stands; before it the client is waited for', async () => {
+    const hello = helloOf(200, [50]);
+    await using silent = await startRawOrigin(peer => peer.read(hello.length));
+    await using speaks = await startRawOrigin(async peer => {
+      expect((await peer.read(hello.length)).equals(hello)).toBe(true);
+      peer.write('hello');
+    });
+    const deadlines = new Deadlines();
+    await using clients = await startRawOrigin(() => {});
+    const far = await connected(clients.port);
+    const target = { host: 'site.test', port: 443 };
+    const running = { bytesUp: 0 };
+    const flight = new FirstFlight(far, hello, { target, deadlines, idle: 60_000, running });
+    const first = await connected(silent.port);
+    const going = flight.through(first, null);
+    flight.onDeadline();
+    expect(await going).toMatchObject({
+      end: 'failed',
+      said: null,
+      fault: { kind: 'connection_timeout', sign: 'timeout' },
+    });
+    expect(first.destroyed).toBe(false);
+    const second = await connected(speaks.port);
+    const ended = await flight.through(second, null);
+    expect(ended).toMatchObject({ end: 'stands', up: null });
+    expect(ended.end === 'stands' && ended.down?.toString()).toBe('hello');
+    expect(running.bytesUp).toBe(hello.length);
+    flight.leave();
+    for (const socket of [far, first, second]) socket.destroy();
+    deadlines.close();
+  });
+
+  test('a client that leaves meanwhile ends it, and whoever asks next is told so', async () => {
+    await using silent = await startRawOrigin(() => {});
+    await using clients = await startRawOrigin(() => {});
+    const deadlines = new Deadlines();
+    const far = await connected(clients.port);
+    const parts = { target: { host: 'site.test', port: 443 }, deadlines, idle: 60_000, running: { bytesUp: 0 } };
+    const flight = new FirstFlight(far, helloOf(10, []), parts);
+    const upstream = await connected(silent.port);
+    const going = flight.through(upstream, null);
+    far.destroy();
+    expect(await going).toEqual({ end: 'gone' });
+    expect(upstream.destroyed).toBe(true);
+    expect(flight.gone).toBe(true);
+    expect(await flight.through(upstream, null)).toEqual({ end: 'gone' });
+    deadlines.close();
+  });
 });
