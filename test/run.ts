@@ -91,7 +91,19 @@ const built = await stage(
 await stage('unit and extension tests', () =>
   vitest(
     'unit',
-    ['--project', 'unit', '--project', 'node-sockets', '--project', 'extension', '--project', 'namespaces'],
+    // Two files at a time: much of what tests do is waiting.
+    [
+      '--project',
+      'unit',
+      '--project',
+      'node-sockets',
+      '--project',
+      'extension',
+      '--project',
+      'namespaces',
+      '--maxWorkers',
+      '2',
+    ],
     9 * MINUTE,
   ),
 );
