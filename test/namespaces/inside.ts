@@ -15,6 +15,7 @@ const silent = new Set<string>();
 
 const serve = (request: IncomingMessage, response: ServerResponse) => {
   const from = request.socket.remoteAddress!;
+  process.stdout.write(`asked ${request.headers.host}${request.url} ${from}\n`);
   if (silent.has(from)) return;
   // Kept connections of before.
   if (resets.has(from)) return void request.socket.resetAndDestroy();

@@ -13,9 +13,9 @@ import { makeTestAuthority } from '../support/certificates.ts';
 import { findProgram } from '../support/ensure-peers.ts';
 
 /** Public addresses, so that no guard has anything against them; only these namespaces know them. */
-const TARGET = '93.184.215.14';
+export const TARGET = '93.184.215.14';
 const OTHER_TARGET = '93.184.215.15';
-const RESOLVER = '9.9.9.9';
+const RESOLVER = '93.184.215.53';
 /** The client's and the exit's ends of the cable between them, and the addresses from which each reaches the origin. */
 export const AT = { exit: '10.101.0.2', viaExit: '10.103.0.1', direct: '10.102.0.1' } as const;
 const CLIENT_TO_EXIT = '10.101.0.1';
@@ -74,6 +74,8 @@ export interface Network extends AsyncDisposable {
   route(...command: string[]): void;
   /** What the origin does to whom: `reset ADDRESS`, `silence ADDRESS`, or `serve` for all again. */
   tellOrigin(line: string): Promise<void>;
+  /** What it was asked so far: `asked HOST/PATH FROM` lines. */
+  asked(): string;
   /** Ends the proxies of the exit, or starts them again. */
   stopProxies(): Promise<void>;
   startProxies(): Promise<void>;
@@ -208,6 +210,7 @@ export async function makeNetwork(): Promise<Network> {
           () => web.said.text,
         );
       },
+      asked: () => web.said.text,
       async stopProxies() {
         await Promise.all(
           proxies.map(proxy => {

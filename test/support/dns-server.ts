@@ -54,8 +54,8 @@ function answerTo(query: dnsPacket.DecodedPacket, script: DnsScript): dnsPacket.
       continue;
     }
     for (const address of records)
-      if (address.includes(':') === (question.type === 'AAAA'))
-        answers.push({ type: question.type as 'A' | 'AAAA', name, ttl, data: address });
+      if (question.type === (address.includes(':') ? 'AAAA' : 'A'))
+        answers.push({ type: question.type, name, ttl, data: address });
     break;
   }
   const soa: dnsPacket.Answer[] =

@@ -50,8 +50,10 @@ export interface BrowserOptions {
   readonly authority: string;
   /** Firefox: let the extension into private windows. */
   readonly privateWindows?: boolean;
-  /** Chromium: more of its command line. */
+  /** Chromium: more of its command line, looked at again at every start. */
   readonly args?: readonly string[];
+  /** Chromium: a command that runs the rest of its line, and becomes it. */
+  readonly within?: readonly string[];
   readonly prefs?: Record<string, string | number | boolean>;
   /** A window that a person can see and use. */
   readonly visible?: boolean;

@@ -64,15 +64,22 @@ export async function startChromium(options: BrowserOptions): Promise<TestBrowse
   execFileSync('certutil', ['-N', '-d', `sql:${nss}`, '--empty-password']);
   execFileSync('certutil', ['-A', '-d', `sql:${nss}`, '-n', 'test-ca', '-t', 'C,,', '-i', path.join(home, 'ca.pem')]);
 
+  let program = CHROMIUM;
+  if (options.within) {
+    program = path.join(home, 'chromium');
+    writeFileSync(program, `#!/bin/sh\nexec ${options.within.join(' ')} ${CHROMIUM} "$@"\n`, { mode: 0o700 });
+  }
   let said = '';
   let browser!: Browser;
   let id = '';
   const isWorker = (t: Target) => t.type() === 'service_worker' && t.url().startsWith('chrome-extension://');
   const launch = async () => {
     browser = await puppeteer.launch({
-      executablePath: CHROMIUM,
+      executablePath: program,
       headless: !options.visible,
       pipe: true,
+      // A page that it opens as it starts may be one that does not load.
+      waitForInitialPage: options.within === undefined,
       enableExtensions: true,
       userDataDir: path.join(home, 'profile'),
       env: { ...process.env, HOME: home },
