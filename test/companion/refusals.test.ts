@@ -1,11 +1,12 @@
 // A no on the way, from the client's side: what goes on to the next chain, what is passed on as it came, and what nobody sees twice. The whole walk over
 // real sockets, with hops and origins that say what they are told.
+import { request as ask } from 'node:http';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { makeDial } from '../../companion/chain/dial.ts';
 import { makeAcl } from '../../companion/guard/acl.ts';
 import type { Rooms } from '../../companion/proxy.ts';
-import type { Cache, Chain, ResolvedRoute } from '../../companion/rooms.ts';
+import type { Cache, Chain, NamedHop, ResolvedRoute } from '../../companion/rooms.ts';
 import { makeRefusals } from '../../companion/route/refusal.ts';
 import { makeTryChains } from '../../companion/route/try-chains.ts';
 import type { Fault } from '../../shared/fault.ts';
@@ -25,11 +26,14 @@ const dial = makeDial({ acl: GUARD, hopTimeout: 2_000, via: null });
 
 /** A proxy whose one route has these hops, each a chain of its own, tried in this order every time. */
 function startWith(
-  hops: Record<string, { readonly port: number }>,
+  hops: Record<string, { readonly port: number; readonly more?: Partial<NamedHop> }>,
   route: Partial<Route> = {},
   rooms: Partial<Rooms> = {},
 ): Promise<TestProxy> {
-  const chains: Chain[] = Object.entries(hops).map(([name, { port }]) => ({ key: name, hops: [hopOf(name, port)] }));
+  const chains: Chain[] = Object.entries(hops).map(([name, { port, more }]) => ({
+    key: name,
+    hops: [hopOf(name, port, more)],
+  }));
   const resolved: ResolvedRoute = {
     name: 'r',
     chains,
@@ -394,6 +398,34 @@ describe('what is learned', () => {
   });
 });
 
+test('R14: an origin that asks for a login as if it were the hop does not get a POST again, nor the password', async () => {
+  await using origin = await startOrigin((_, response) =>
+    response.writeHead(407, { 'Proxy-Authenticate': 'Digest realm="x", nonce="abc", qop="auth"' }).end('log in'),
+  );
+  await using one = await startForwarder(true);
+  await using two = await startForwarder(true);
+  const more = { username: 'me', password: 's3cret' };
+  await using proxy = await startWith({ one: { port: one.port, more }, two: { port: two.port, more } });
+  await using client = await connectRaw(proxy.port);
+  client.write(request('POST', origin.url('/'), withLength('x'), 'x'));
+  expect((await client.readAnswer()).status).toBe(500);
+  expect(origin.requests).toHaveLength(1);
+  expect(JSON.stringify(origin.requests.map(asked => asked.rawHeaders))).not.toMatch(/proxy-authorization/i);
+});
+
+test('a tunnel whose far end closes before the client has said anything is closed', async () => {
+  await using closes = await startRawOrigin(peer => peer.end());
+  await using a = await startHop({ kind: 'http' });
+  await using b = await startHop({ kind: 'http' });
+  await using proxy = await startWith({ a, b });
+  await using client = await connectRaw(proxy.port);
+  client.write(`CONNECT ${closes.authority} HTTP/1.1\r\nHost: ${closes.authority}\r\n\r\n`);
+  await client.readUntil('\r\n\r\n');
+  expect(await client.closed()).toBe('ended');
+  client.end();
+  expect((await proxy.exchange(0)).attempts).toMatchObject([{ chain: ['a'], outcome: 'ok' }]);
+});
+
 test('property: what is held back for a moment comes out as it went in', async () => {
   await using yes = await startHop({ kind: 'http' });
   let next: { head: string; pieces: readonly Buffer[] };
@@ -574,15 +606,12 @@ describe('a tunnel that breaks at the first word', () => {
 /** An http hop that forwards, with a Via on its answers or without. */
 function startForwarder(via: boolean): ReturnType<typeof startOrigin> {
   return startOrigin((asked, response, body) => {
-    fetch(asked.url!, { method: asked.method!, ...(body.length > 0 ? { body } : {}) }).then(
-      async answer => {
-        const fields = [...answer.headers].filter(
-          ([name]) => !/^(connection|keep-alive|transfer-encoding|content-length)$/.test(name),
-        );
-        response.writeHead(answer.status, Object.fromEntries(via ? [...fields, ['via', '1.1 hop']] : fields));
-        response.end(Buffer.from(await answer.arrayBuffer()));
-      },
-      () => response.writeHead(502).end(),
-    );
+    const onward = ask(asked.url!, { method: asked.method!, agent: false }, answer => {
+      const { connection: _, 'transfer-encoding': __, ...fields } = answer.headers;
+      response.writeHead(answer.statusCode!, via ? { ...fields, via: '1.1 hop' } : fields);
+      answer.pipe(response);
+    });
+    onward.on('error', () => response.writeHead(502).end());
+    onward.end(body);
   });
 }
