@@ -1,7 +1,7 @@
 // `detour explain`: asks each room in the order of the walk what it would do with a URL, and says it in sentences.
 import type { ConfigDns } from '../shared/config.ts';
 import type { Explanation } from '../shared/control.ts';
-import { minuteOfWeek } from '../shared/decision/condition.ts';
+import { LOOKS_AT_ADDRESS, minuteOfWeek } from '../shared/decision/condition.ts';
 import { decide } from '../shared/decision/decide.ts';
 import type { Because } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint, formatHost, isAddress, normalizeHost, parsePort } from '../shared/endpoint.ts';
@@ -43,6 +43,10 @@ export function explain(
   );
   if (browserDecision.steered && browserDecision.local)
     steps.push('Browser: its pages may reach this machine and its network (local: true).');
+  if ((matcher.looksAt & LOOKS_AT_ADDRESS) !== 0 && !isAddress(host) && !routes.get(decision.route)!.behindHops)
+    steps.push(
+      'A rule for resolved addresses may decide otherwise, once the address is found. Nobody is asked for it here.',
+    );
   if (!browserDecision.steered)
     steps.push(`If it comes to the companion all the same, it goes by the default route "${decision.route}".`);
   const said = { url, decision: browserDecision, steps };

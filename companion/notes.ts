@@ -85,6 +85,20 @@ function madeNotes(head: RequestHead, era: Era): Notes {
   };
 }
 
+/** The same request under another decision. */
+export function decidedAnew(notes: Notes, decision: SteeredDecision, era: Era): Notes {
+  if (decision === notes.decision) return notes;
+  const route = era.routeOf(decision);
+  const { head, url, site, partition } = notes.request;
+  const name = decision.blockedBy === undefined ? route.name : '';
+  return {
+    ...notes,
+    decision,
+    route,
+    request: { head, url, site, partition, route: name, behindHops: route.behindHops, decision },
+  };
+}
+
 /** An http URL in the form in which rules, log and cache know it. `path` with its query; `*` for the server itself. */
 export function urlOf(host: string, port: number, path: string): string {
   return `http://${formatHost(host)}${port === 80 ? '' : `:${port}`}${path === '*' ? '' : path}`;

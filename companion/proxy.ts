@@ -1,6 +1,6 @@
 // THE WALK: what happens to a request, a line or two for every room. Rooms do not know each other; they meet here.
 import type { ConfigLimits } from '../shared/config.ts';
-import type { Because } from '../shared/decision/rule.ts';
+import type { Because, DecisionTarget } from '../shared/decision/rule.ts';
 import { type Endpoint, formatEndpoint } from '../shared/endpoint.ts';
 import type { Attempt } from '../shared/exchange.ts';
 import { Fault } from '../shared/fault.ts';
@@ -10,7 +10,7 @@ import { answeredHere } from './downstream/duties.ts';
 import { proxyStatusOf } from './downstream/fault-page.ts';
 import { respond, respondFault, respondInterim, switchProtocols, tunnelStands } from './downstream/respond.ts';
 import type { Answer, Body, RequestHead } from './message/message.ts';
-import { type Era, type Notes, notesOf, type SteeredDecision } from './notes.ts';
+import { decidedAnew, type Era, type Notes, notesOf, type SteeredDecision } from './notes.ts';
 import type {
   Acl,
   AdmittedTarget,
@@ -57,6 +57,8 @@ export interface Rooms extends Era {
   readonly refusals: Refusals;
   readonly pool: ConnectionPool;
   readonly identical: IdenticalHeads;
+  /** Decides anew by the addresses of a name, which only what would be dialled from here is looked up for. Null: no rule looks at them. */
+  readonly decideByAddress: ((target: DecisionTarget, byName: SteeredDecision) => Promise<SteeredDecision>) | null;
   /** What is asked for though no client waits for it. */
   readonly behind: Behind;
   readonly recorder: Recorder;
@@ -97,7 +99,28 @@ function walkRequest(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft): Pr
   noteTarget(draft, notes);
   rooms.entrance.demand?.(head, incoming.from);
   if (!notes.isExpectationKnown) throw new Fault('expectation_failed');
+  return rooms.decideByAddress === null
+    ? walkOn(incoming, rooms, draft, notes)
+    : walkByAddress(incoming, rooms, draft, notes, rooms.decideByAddress);
+}
 
+/** Where a rule looks at the addresses that a name leads to: they are found out first. */
+async function walkByAddress(
+  incoming: Incoming,
+  rooms: Rooms,
+  draft: ExchangeDraft,
+  notes: Notes,
+  decideByAddress: NonNullable<Rooms['decideByAddress']>,
+): Promise<void> {
+  const { host, port, path } = notes;
+  const decision = await decideByAddress({ scheme: 'http', host, port, path }, notes.decision);
+  if (incoming.connection.gone) throw new Fault('downstream_gone');
+  const going = walkOn(incoming, rooms, draft, decidedAnew(notes, decision, rooms));
+  if (going !== null) await going;
+}
+
+function walkOn(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft, notes: Notes): Promise<void> | null {
+  const { head } = incoming;
   const { host, port, decision } = notes;
   noteDecision(draft, decision);
   if (decision.blockedBy !== undefined) {
@@ -302,7 +325,9 @@ async function walkTunnel(incoming: Incoming, rooms: Rooms, draft: ExchangeDraft
   if (rooms.comesFromUs(incoming.head)) throw new Fault('proxy_loop_detected', { target: asked });
 
   const scheme = incoming.socks !== null && port === 80 ? 'http' : 'https';
-  const decision = rooms.decide({ scheme, host, port });
+  const byName = rooms.decide({ scheme, host, port });
+  const decision =
+    rooms.decideByAddress === null ? byName : await rooms.decideByAddress({ scheme, host, port }, byName);
   noteDecision(draft, decision);
   if (decision.blockedBy !== undefined) throw blocked(asked, decision.blockedBy);
   const route = rooms.routeOf(decision);

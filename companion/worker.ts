@@ -7,7 +7,7 @@ import type { SecureContext } from 'node:tls';
 import { getDomain } from 'tldts';
 import type { Config } from '../shared/config.ts';
 import type { Hop } from '../shared/config/hops.ts';
-import { LOOKS_AT_TIME, minuteOfWeek } from '../shared/decision/condition.ts';
+import { LOOKS_AT_ADDRESS, LOOKS_AT_TIME, minuteOfWeek } from '../shared/decision/condition.ts';
 import { type CompiledMatcher, compileMatcher, decideForCompanion } from '../shared/decision/decide.ts';
 import type { RuleSource } from '../shared/decision/rule.ts';
 import { type Endpoint, isAddress, normalizeHost } from '../shared/endpoint.ts';
@@ -276,6 +276,20 @@ export function makeWorker(first: InForce, parts: WorkerParts): Worker {
       decide: looksAtTime
         ? target => decideForCompanion(matcher, { ...target, minute: minuteOfWeek(new Date(now())) }, config.default)
         : target => decideForCompanion(matcher, target, config.default),
+      decideByAddress:
+        (matcher.looksAt & LOOKS_AT_ADDRESS) === 0
+          ? null
+          : async (target, byName) => {
+              const { host } = target;
+              const { behindHops } = routes.get(byName.route)!;
+              // Behind hops nobody asks for the address here. Where it cannot be found, the dial will say so.
+              if (isAddress(host) || behindHops || byName.blockedBy !== undefined) return byName;
+              const written = Object.hasOwn(config.dns.hosts, host) ? [config.dns.hosts[host]!] : null;
+              const addresses = written ?? (await lookup(host).catch(() => null));
+              if (addresses === null) return byName;
+              const minute = minuteOfWeek(new Date(now()));
+              return decideForCompanion(matcher, { ...target, minute, addresses }, config.default);
+            },
       routeOf: decision => routes.get(decision.route)!,
       blockAnswer,
       cache,

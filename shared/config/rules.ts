@@ -95,6 +95,9 @@ const matcher = v.pipe(
   }),
 );
 
+/** A single address stands among the hosts, so it is written with /32 or /128. */
+const isRange = ({ kind }: HostMatcher) => kind === 'cidr';
+
 const keyword = v.pipe(
   v.string('is not text: put it in quotes'),
   v.toLowerCase(),
@@ -139,6 +142,12 @@ export const RuleSchema = v.pipe(
       regex: v.optional(
         described(regex, 'Instead of host: every host name in which this expression is found (docs/rules.md).'),
       ),
+      resolved: v.optional(
+        described(
+          v.literal(true, 'can only be true'),
+          'With an address range: also for names that lead there, where the companion would connect by itself.',
+        ),
+      ),
       port: v.optional(
         described(
           v.lazy(input =>
@@ -179,6 +188,10 @@ export const RuleSchema = v.pipe(
     'needs exactly one of host, keyword and regex',
   ),
   v.check(
+    rule => rule.resolved === undefined || (rule.host !== undefined && isRange(rule.host)),
+    'has resolved, which goes with an address range',
+  ),
+  v.check(
     rule => [rule.route, rule.block, rule.allow].filter(x => x !== undefined).length === 1,
     'needs exactly one of route, block and allow',
   ),
@@ -187,9 +200,9 @@ export const RuleSchema = v.pipe(
       rule.host ??
       (rule.keyword === undefined ? { kind: 'regex', source: rule.regex! } : { kind: 'keyword', text: rule.keyword }),
     when:
-      rule.port === undefined && rule.path === undefined && rule.time === undefined
+      rule.port === undefined && rule.path === undefined && rule.time === undefined && rule.resolved === undefined
         ? undefined
-        : { ports: rule.port, path: rule.path, times: rule.time },
+        : { ports: rule.port, path: rule.path, times: rule.time, resolved: rule.resolved },
     rank: rule.rank,
     action: rule.block
       ? { do: 'block' }

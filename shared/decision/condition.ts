@@ -5,14 +5,20 @@ import type { Condition, DecisionTarget, TimeSpan } from './rule.ts';
 export const LOOKS_AT_PORT = 1;
 export const LOOKS_AT_PATH = 2;
 export const LOOKS_AT_TIME = 4;
+export const LOOKS_AT_ADDRESS = 8;
 
 const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'] as const;
 const ALL_DAYS = 127;
 const MINUTES_OF_DAY = 1_440;
 
 /** What it looks at, as bits. */
-export function looksAt({ ports, path, times }: Condition): number {
-  return (ports ? LOOKS_AT_PORT : 0) | (path === undefined ? 0 : LOOKS_AT_PATH) | (times ? LOOKS_AT_TIME : 0);
+export function looksAt({ ports, path, times, resolved }: Condition): number {
+  return (
+    (ports ? LOOKS_AT_PORT : 0) |
+    (path === undefined ? 0 : LOOKS_AT_PATH) |
+    (times ? LOOKS_AT_TIME : 0) |
+    (resolved ? LOOKS_AT_ADDRESS : 0)
+  );
 }
 
 /** Whether it holds for a target; `routes`: what the rule does is to route, so that it may count for a whole host. */
@@ -89,11 +95,12 @@ function parseDays(text: string): number | null {
 }
 
 /** As a person reads it behind the host: ` port 8080, path /api/`. */
-export function formatCondition({ ports, path, times }: Condition): string {
+export function formatCondition({ ports, path, times, resolved }: Condition): string {
   const said: string[] = [];
   if (ports) said.push(`port ${ports.map(({ from, to }) => (from === to ? from : `${from}-${to}`)).join(', ')}`);
   if (path !== undefined) said.push(`path ${path}`);
   if (times) said.push(times.map(formatSpan).join('; '));
+  if (resolved) said.push('resolved');
   return said.join(', ');
 }
 

@@ -197,7 +197,7 @@ type Target = Pick<DecisionTarget, 'host'> & Partial<DecisionTarget>;
  */
 export function decide(matcher: CompiledMatcher, target: Target): Decision {
   const { host } = target;
-  const known = matcher.decided.get(host);
+  const known = target.addresses === undefined ? matcher.decided.get(host) : undefined;
   if (known !== undefined) return known;
   const found = bestFor(matcher, host, target);
   const { isConditional } = found;
@@ -216,7 +216,7 @@ export function decideForCompanion(matcher: CompiledMatcher, target: Target, def
     memory.byHost.clear();
   }
   const { host } = target;
-  const known = memory.byHost.get(host);
+  const known = target.addresses === undefined ? memory.byHost.get(host) : undefined;
   if (known !== undefined) return known;
   const found = bestFor(matcher, host, target);
   const { isConditional } = found;
@@ -389,6 +389,7 @@ const best: Best = {
 function bestFor(matcher: CompiledMatcher, host: string, target: Target | null): Best {
   considerNames(matcher, host, false, target);
   if (matcher.hasPatterns && !isAddress(host)) considerPatterns(matcher, host, target);
+  if (target?.addresses) considerResolved(matcher, host, target);
   return settled(best);
 }
 
@@ -447,6 +448,7 @@ function considerRanges(
   number: bigint | null,
   target: Target | null,
   host = '',
+  onlyResolved = false,
 ): void {
   let asked = number;
   for (const part of matcher.parts) {
@@ -456,9 +458,18 @@ function considerRanges(
       const entries = byBits.get(asked >> freeBits(family, prefix));
       if (entries === undefined) continue;
       const rank = 3000 - (family === 6 ? prefix : prefix + 96);
-      for (const entry of entries) consider(matcher, part, entry, rank, target);
+      for (const entry of entries)
+        if (!onlyResolved || part.table.conditions.get(entry)?.resolved) consider(matcher, part, entry, rank, target);
     }
   }
+}
+
+/** The ranges that count for names, by the addresses of one. */
+function considerResolved(matcher: CompiledMatcher, host: string, target: Target): void {
+  best.isConditional = true;
+  if (isAddress(host)) return;
+  for (const address of target.addresses!)
+    considerRanges(matcher, familyOf(address), numberOf(address), target, address, true);
 }
 
 function considerPatterns(matcher: CompiledMatcher, host: string, target: Target | null): void {

@@ -30,6 +30,8 @@ export interface Condition {
   /** The beginning of the path. */
   readonly path?: string | undefined;
   readonly times?: readonly TimeSpan[] | undefined;
+  /** Of an address range: names that lead there count, too, where the companion finds that out. */
+  readonly resolved?: boolean | undefined;
   /** In a tunnel nobody sees a path: the rule then counts for the whole host. */
   readonly wholeHost?: boolean | undefined;
 }
@@ -131,6 +133,8 @@ export interface DecisionTarget {
   readonly port: number;
   /** Absent in a tunnel. */
   readonly path?: string | undefined;
+  /** Of a name, where it has been looked up. */
+  readonly addresses?: readonly string[] | undefined;
   /** Minute of the local week, from Sunday 00:00; needed only where a rule looks at the time. */
   readonly minute?: number | undefined;
 }

@@ -117,6 +117,7 @@ export async function startProxy(options: ProxyOptions = {}): Promise<TestProxy>
     isHeld: () => false,
     acl: { admit: target => target as AdmittedTarget, admitsAddress: () => null, admitsHopAddress: () => null },
     decide: () => steered('off'),
+    decideByAddress: null,
     routeOf: () => ({ name: 'companion', chains: [DIRECT], behindHops: false, route: null }),
     blockAnswer: (_head, host): Answer => {
       const body = Buffer.from(`blocked ${host}`);
