@@ -56,6 +56,9 @@ const NOES: ReadonlyMap<number, Sign> = new Map([
   [511, 'portal'],
 ]);
 
+/** What another way would say as well: no refusal, whoever says it. */
+const SAME_EVERYWHERE: ReadonlySet<number> = new Set([400, 404, 410, 413, 414, 431]);
+
 /** Whether a status may be a proxy's no. */
 export function isNo(status: number): boolean {
   return NOES.has(status);
@@ -144,8 +147,10 @@ export function makeJudge(rows: readonly OwnSignature[] = [], forwardsBare: HopH
       const nearest = nearestProxyStatus(fields);
       if (nearest === 'relayed') return null;
       if (nearest !== null) {
-        const sign = ERRORS.get(nearest);
-        if (sign !== undefined || status === 403) return said('proxy', sign ?? 'policy', nearest);
+        const sign = ERRORS.get(nearest) ?? (status === 403 ? 'policy' : undefined);
+        // Too often, rather than never: it says how long to leave it alone.
+        if (sign !== undefined && !SAME_EVERYWHERE.has(status))
+          return said('proxy', status === 429 ? 'rate' : sign, nearest);
       }
       // Squid says itself whether it looked for the answer anywhere: an ACL's no that it did look for is from further on.
       const squid = fields.get('x-squid-error');

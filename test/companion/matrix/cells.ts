@@ -9,7 +9,7 @@ export type Arm = 'absolute' | 'connect' | 'socks5' | 'socks5, http' | 'two hops
 /**
  * What the moment allows (stages S0 to S5):
  * `unsent`: no byte reached a target, every request goes on · `denied`: the hop itself answered in the target's place, and proved it: all go on whose
- * body is still held, POST too · `failed`: the same, but not by policy: what is idempotent goes on · `silence`: it broke with the request in its
+ * body is still held, POST too · `failed`: the same, but not by policy: what is idempotent goes on, and what has asked first (Expect) · `silence`: it broke with the request in its
  * hands: what is idempotent and held goes on · `flight`: the tunnel broke before the target said a byte: a ClientHello goes on ·
  * `relayed`: may be the origin's: goes to the client as it came · `cut`: bytes of the answer have gone out: never again.
  */
@@ -25,6 +25,8 @@ export interface Signal {
   readonly outcomes: readonly FaultKind[];
   readonly verdict?: 'proxy' | 'origin' | 'unknown';
   readonly sign?: string;
+  /** It can be told by its page alone: not where there is none, and not of what could not go on anyhow. */
+  readonly byPage?: boolean;
   /** Could be the target that is away: when two exits agree on it, no third is asked. */
   readonly couldBeTarget?: boolean;
 }
@@ -56,8 +58,10 @@ export function cellsOf(arm: Arm, signals: readonly Signal[]): Cell[] {
       if (isTunnelled(arm)) return method === 'GET' || method === 'POST' || method === 'PUT, larger than the buffer';
       return signal.allows !== 'cut' || method !== 'HEAD';
     });
+    // A server that says nothing to a ClientHello is waited for ten seconds.
+    const isSlow = waits && signal.allows === 'flight' && isTunnelled(arm);
     return methods.flatMap(method =>
-      NEXTS.flatMap(next =>
+      (isSlow ? NEXTS.slice(0, 1) : NEXTS).flatMap(next =>
         [false, true].map((direct): Cell => {
           number++;
           return { number, arm, signal, method, next, direct, host: `cell${number}.test` };
@@ -81,7 +85,7 @@ export function expectedOf({ arm, signal, method, next, direct }: Cell): Expecte
   const { allows } = signal;
   if (allows === 'relayed') return { kind: 'relayed' };
   if (allows === 'cut') return { kind: 'cut' };
-  if (!goesOn(allows, method, arm)) {
+  if (!goesOn(allows, method, arm) || (signal.byPage === true && (method === 'HEAD' || method === 'POST'))) {
     // The 407 of a hop never reaches a browser: it would ask the person for a password that is not theirs to give.
     const isRelayed = (allows === 'denied' || allows === 'failed') && signal.sign !== 'auth';
     return isRelayed ? { kind: 'relayed' } : { kind: 'failed' };
@@ -98,8 +102,9 @@ function goesOn(allows: Allows, method: Method, arm: Arm): boolean {
   // Whatever the client says within its tunnel, we have only carried its ClientHello.
   if (allows === 'unsent' || (allows === 'flight' && isTunnelled(arm))) return true;
   if (method === 'PUT, larger than the buffer') return false;
-  const isPost = method.startsWith('POST');
-  return allows === 'denied' || !isPost;
+  // Who asked first whether to send a body, and was answered, has sent none.
+  if (allows === 'failed' && method === 'POST with Expect') return true;
+  return allows === 'denied' || !method.startsWith('POST');
 }
 
 /** An answer of a hop: its head, and a body that says whose it is. */
