@@ -78,7 +78,7 @@ describe('a file in order', () => {
     expect(Object.keys(config.hops)).toEqual(['office', 'squid', 'tor', 'sec']);
     expect(Object.keys(config.routes)).toEqual(['work', 'fast', 'all']);
     expect(Object.keys(config.sites)).toEqual(['example.com', 'static.example.com', 'wiki.example.org', 'nas.example']);
-    expect([config.rules.length, config.lists.length, config.guard.allow.length]).toEqual([3, 2, 1]);
+    expect([config.rules.length, config.lists.length, config.guard.allow.length]).toEqual([4, 3, 1]);
     expect(config.dns.https?.host).toBe('dns.example');
   });
 

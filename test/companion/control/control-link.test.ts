@@ -149,7 +149,7 @@ test('steering comes when it differs from what the client has, and only then', a
   await second.ask({ type: 'steer', dialect: 'table' });
   const table = second.heard.findLast(message => message.type === 'steering')!;
   expect(table.steering.pac).toBeUndefined();
-  expect(table.steering.table.format).toBe(2);
+  expect(table.steering.table.format).toBe(3);
 });
 
 test('asking to follow again begins anew instead of telling twice', async () => {

@@ -50,6 +50,10 @@ class FirefoxPage implements TestPage {
         if (found && box && box.width > 0) {
           found.scrollIntoView({ block: 'center' });
           const at = found.getBoundingClientRect();
+          // What is still being filled above it moves it away from under the pointer.
+          await new Promise(resolve => setTimeout(resolve, 100));
+          const then = found.getBoundingClientRect();
+          if (!found.isConnected || then.x !== at.x || then.y !== at.y || then.width !== at.width) continue;
           return { x: Math.round(at.x + at.width / 2), y: Math.round(at.y + at.height / 2) };
         }
         await new Promise(resolve => setTimeout(resolve, 50));
