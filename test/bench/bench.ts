@@ -16,6 +16,8 @@ import {
   LOAD_CORE,
   type OriginCounts,
   type OriginPorts,
+  type Parent,
+  parentOf,
   type Running,
   spawnPinned,
   startProxy,
@@ -53,8 +55,9 @@ const KEPT = 100_000;
 const KEPT_MIB = 1_024;
 const CONNECTIONS = 16;
 const MOST_MINUTES = 30;
-/** Of the time for all, what the last measures and the start need. */
-const MINUTES_FOR_REST = 7;
+/** Of the time for all, what parents, memory and starts need; and what the last two alone do. */
+const MINUTES_FOR_REST = 10;
+const MINUTES_FOR_LAST = 3;
 /** More than this share of the proxies' core for others, and the run says so. */
 const MOST_OF_OTHERS = 0.05;
 /** So few errors are the load's own: connections cut at its end. */
@@ -86,9 +89,10 @@ async function main(): Promise<void> {
   const measures = measuresOf(origin, folder).filter(one => isWanted(one.name));
 
   say(`${chosen.map(one => one.name).join(', ')}\n${rounds} rounds\n`);
-  for (const parent of [null, origin.parent]) {
-    const now = measures.filter(one => one.parent === (parent !== null));
-    if (now.length > 0) await sampleInTurns(chosen, now, origin, parent);
+  for (const kind of [null, 'http', 'socks5', 'fallback'] as const) {
+    const now = measures.filter(({ through }) => (through === 'http-connect' ? 'http' : through) === kind);
+    const able = chosen.filter(one => now.some(measure => canDo(one, measure)));
+    if (able.length > 0) await sampleInTurns(able, now, origin, kind === null ? null : parentOf(kind, origin));
   }
   const others = chosen.filter(takesPartInAll);
   if (isWanted('start')) await sampleStarts(others, origin);
@@ -158,6 +162,7 @@ async function chooseSubjects(): Promise<Subject[]> {
   return all.filter(one => one.missing === null && (only === undefined || only.includes(one.name)));
 }
 
+const canDo = ({ skills }: Subject, { through }: Measure) => through === null || skills.includes(through);
 const takesPartInAll = ({ name }: Subject) => name !== 'detour+owner' || options['with-owner'];
 
 async function startOrigin(): Promise<OriginPorts> {
@@ -173,7 +178,7 @@ async function startOrigin(): Promise<OriginPorts> {
 async function start(
   subject: Subject,
   origin: OriginPorts,
-  parent: number | null = null,
+  parent: Parent | null = null,
   cacheMiB?: number,
 ): Promise<Running> {
   const proxy = await startProxy(subject, folder, origin, parent, cacheMiB);
@@ -192,14 +197,19 @@ async function sampleInTurns(
   chosen: readonly Subject[],
   measures: readonly Measure[],
   origin: OriginPorts,
-  parent: number | null,
+  parent: Parent | null,
 ): Promise<void> {
   const proxies = new Map<string, Running>();
   for (const subject of chosen) proxies.set(subject.name, await start(subject, origin, parent));
   const takesPart = (measure: Measure) => [
     ...(measure.direct ? ['direct'] : []),
     ...chosen
-      .filter(one => (one.caches || !measure.caching) && (takesPartInAll(one) || measure.name === OWNER_MEASURE))
+      .filter(
+        one =>
+          canDo(one, measure) &&
+          (one.caches || !measure.caching) &&
+          (takesPartInAll(one) || measure.name === OWNER_MEASURE),
+      )
       .map(one => one.name),
   ];
   const direct = directWay(origin);
@@ -218,7 +228,7 @@ async function sampleInTurns(
   const firstRoundAt = minutes();
   for (let round = 0; round < rounds; round++) {
     const each = (minutes() - firstRoundAt) / Math.max(1, round);
-    if (parent === null && minutes() + each > MOST_MINUTES - MINUTES_FOR_REST) {
+    if (minutes() + each > MOST_MINUTES - (parent === null ? MINUTES_FOR_REST : MINUTES_FOR_LAST)) {
       say(`stopped after ${round} rounds: more would take over ${MOST_MINUTES} minutes\n`);
       break;
     }
@@ -291,7 +301,10 @@ async function sampleOf(measure: Measure, way: Way, proxy: Running | null, origi
   const takenBefore = takenOfProxyCore();
   const at = performance.now();
   try {
-    const load = await measure.run(way, measure.seconds * scale);
+    const seconds = measure.seconds * scale;
+    const load = await (proxy === null && measure.runDirect !== undefined
+      ? measure.runDirect(seconds)
+      : measure.run(way, seconds));
     // The last connections close; that is part of the work.
     await pause(50);
     const cpu = (proxy?.cpu() ?? 0) - cpuBefore;

@@ -1,4 +1,4 @@
-// npm's proxy-chain as it comes, without logs. `node chain-proxy.ts PORT [PARENTPORT]`
+// npm's proxy-chain as it comes, without logs. `node chain-proxy.ts PORT [PARENTURL]`
 import { Server } from 'proxy-chain';
 
 const [port, parent] = process.argv.slice(2);
@@ -7,7 +7,7 @@ const server = new Server({
   host: '127.0.0.1',
   verbose: false,
   ...(parent !== undefined && {
-    prepareRequestFunction: () => ({ upstreamProxyUrl: `http://127.0.0.1:${parent}` }),
+    prepareRequestFunction: () => ({ upstreamProxyUrl: parent }),
   }),
 });
 server.on('requestFailed', () => {});

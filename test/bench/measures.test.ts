@@ -6,12 +6,12 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { findProgram } from '../support/ensure-peers.ts';
 import { measuresOf, type Way } from './measures.ts';
-import { ask, LOAD_CORE, type OriginCounts, type OriginPorts, spawnPinned, startProxy } from './proxies.ts';
+import { ask, LOAD_CORE, type OriginCounts, type OriginPorts, spawnPinned, parentOf, startProxy } from './proxies.ts';
 import { subjects } from './subjects.ts';
 
 const tools = ['taskset', 'prlimit', 'setpriv'];
 const canRun = process.platform === 'linux' && availableParallelism() > 1 && tools.every(findProgram);
-const NO_COUNTS: OriginCounts = { hits: 0, misses: 0, parent: 0, astray: 0, sunk: 0, tunnels: 0 };
+const NO_COUNTS: OriginCounts = { hits: 0, misses: 0, parent: 0, refused: 0, astray: 0, sunk: 0, tunnels: 0 };
 
 /** The bench's origin with the wall before it. */
 async function startWall(through: 'origin' | 'parent') {
@@ -23,7 +23,7 @@ async function startWall(through: 'origin' | 'parent') {
     await new Promise<string>(resolve => child.stdout!.once('data', chunk => resolve(String(chunk)))),
   ) as OriginPorts;
   const wall = subjects({ companion: null, nodeOptions: [], withOwner: false }).find(one => one.name === 'wall')!;
-  const proxy = await startProxy(wall, folder, origin, through === 'parent' ? origin.parent : null);
+  const proxy = await startProxy(wall, folder, origin, through === 'parent' ? parentOf('http', origin) : null);
   const way: Way = { ...proxy, keeps: true };
   return {
     way,

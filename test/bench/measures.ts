@@ -7,6 +7,7 @@ import {
   type OriginCounts,
   type OriginPorts,
   type Running,
+  type Skill,
   spawnPinned,
   type TunnelTarget,
 } from './proxies.ts';
@@ -39,9 +40,11 @@ export interface Measure {
   readonly caching: boolean;
   /** Also without a proxy: what it adds is what counts. */
   readonly direct: boolean;
-  /** Every proxy sends everything to one http parent. */
-  readonly parent: boolean;
+  /** What a proxy must be able to do; all that can are configured to send everything through such a parent. Null: straight to the origin. */
+  readonly through: Skill | null;
   run(way: Way, seconds: number): Promise<Load>;
+  /** The load without the proxy, where that is more than `run` straight to the origin. */
+  runDirect?(seconds: number): Promise<Load>;
   /** What is asked for, and how many there are of it, where hits are measured. */
   readonly path?: string;
   readonly urls?: number;
@@ -56,17 +59,17 @@ export function directWay(origin: OriginPorts): Way {
     host: `127.0.0.1:${origin.http}`,
     keeps: true,
     targetOf: path => path,
-    tunnelTo: target => ({ port: origin[target], ask: false }),
+    tunnelTo: target => ({ port: origin[target], ask: false, host: '127.0.0.1' }),
   };
 }
 
 /** All of them. Loads leave their scripts in `folder`. */
 export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
-  const usual = { seconds: 2, caching: false, direct: false, parent: false };
+  const usual = { seconds: 2, caching: false, direct: false, through: null };
   const wrk = (path: string, connections: number, { body = BODY, urls = 1, fields = '' } = {}) => ({
     path,
     urls,
-    run: (way: Way, seconds: number) => runWrk(folder, way, { path, urls, fields }, connections, seconds),
+    run: (way: Way, seconds: number) => runWrk(folder, way, { path, urls, fields, sites: false }, connections, seconds),
     fault: (load: Load & { bytes?: number }, reached: OriginCounts) => {
       const each = load.bytes! / load.operations;
       if (load.operations === 0) return 'no answer at all';
@@ -93,10 +96,11 @@ export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
   });
   return [
     { ...usual, name: 'hit-1k', caching: true, ...wrk('/hit', 32) },
-    { ...usual, name: 'hit-many', caching: true, ...wrk('/hit/', 32, { urls: 1_000 }) },
+    { ...usual, name: 'hit-many', seconds: 1, caching: true, ...wrk('/hit/', 32, { urls: 1_000 }) },
     {
       ...usual,
       name: 'hit-304',
+      seconds: 1,
       caching: true,
       ...wrk('/hit-304', 32, { body: 0, fields: '["If-None-Match"] = \'"bench"\'' }),
     },
@@ -111,9 +115,67 @@ export function measuresOf(origin: OriginPorts, folder: string): Measure[] {
     { ...usual, name: 'connect-latency', seconds: 0.6, direct: true, ...tunnels('connects', 'echo', 1) },
     { ...usual, name: 'hit-1000', caching: true, ...wrk('/hit', 1000) },
     { ...usual, name: 'hit-4000', seconds: 3, caching: true, ...wrk('/hit', 4000) },
-    { ...usual, name: 'parent-miss', parent: true, ...wrk('/miss/', 32) },
+    { ...usual, name: 'parent-miss', seconds: 1, through: 'http', ...wrk('/miss/', 32) },
+    { ...usual, name: 'parent-bulk', seconds: 0.6, through: 'http-connect', ...tunnels('down', 'bulk', 4) },
+    { ...usual, name: 'parent-setups', seconds: 0.8, through: 'http-connect', ...tunnels('setups', 'echo', 16) },
+    { ...usual, name: 'socks-miss', seconds: 1, through: 'socks5', ...wrk('/miss/', 32) },
+    { ...usual, name: 'socks-bulk', seconds: 0.6, through: 'socks5', ...tunnels('down', 'bulk', 4) },
+    { ...usual, name: 'socks-setups', seconds: 0.8, through: 'socks5', ...tunnels('setups', 'echo', 16) },
+    { ...usual, name: 'fallback', seconds: 1, direct: true, through: 'fallback', ...refusedRequests(origin, folder) },
+    { ...usual, name: 'fallback-connect', seconds: 0.6, direct: true, through: 'fallback', ...refusedTunnels(origin) },
   ];
 }
+
+/** What both ways say no to and serve in the end: each must have been refused once and served once. */
+const faultOfFallback = (served: 'parent' | 'tunnels') => (load: Load, reached: OriginCounts) =>
+  load.operations === 0
+    ? 'no answer at all'
+    : (amiss('refused requests', reached.refused, load.operations, 1 + load.errors) ??
+      amiss('requests', reached[served], load.operations, 1 + load.errors));
+
+/** The time for both proxies, one after the other: the refusal of the first and the answer of the second. */
+function sumOf(refusal: Load, answer: Load): Load {
+  return {
+    operations: answer.operations,
+    seconds: answer.seconds,
+    errors: answer.errors,
+    p50: refusal.p50! + answer.p50!,
+    p99: refusal.p99! + answer.p99!,
+  };
+}
+
+/** A site of its own for each request, as no site is refused twice where outcomes are remembered; the names are nobody's but the parents'. */
+function refusedRequests(origin: OriginPorts, folder: string): Pick<Measure, 'run' | 'runDirect' | 'fault'> {
+  const asks = { path: '/miss/', urls: 1, fields: '', sites: true };
+  const straight = (port: number): Way => ({ ...directWay(origin), port });
+  return {
+    run: (way, seconds) => runWrk(folder, way, asks, 1, seconds),
+    runDirect: async seconds => {
+      const refusal = await runWrk(folder, straight(origin.refusing), asks, 1, seconds);
+      if (refusal.errors !== refusal.operations) throw new Error('the refusing proxy did not refuse everything');
+      return sumOf(refusal, await runWrk(folder, straight(origin.parent), asks, 1, seconds));
+    },
+    fault: faultOfFallback('parent'),
+  };
+}
+
+/** The same by CONNECT. */
+function refusedTunnels(origin: OriginPorts): Pick<Measure, 'run' | 'runDirect' | 'fault'> {
+  const to = (port: number): Pick<Way, 'tunnelTo'> => ({
+    tunnelTo: () => ({ port, ask: true, host: `s*-${newRun()}.example` }),
+  });
+  return {
+    run: (way, seconds) => runTunnels(to(way.port), 'connects', 'echo', origin, seconds),
+    runDirect: async seconds =>
+      sumOf(
+        await runTunnels(to(origin.refusing), 'refusals', 'echo', origin, seconds),
+        await runTunnels(to(origin.parent), 'connects', 'echo', origin, seconds),
+      ),
+    fault: faultOfFallback('tunnels'),
+  };
+}
+
+const newRun = () => Math.floor(Math.random() * 2 ** 40).toString(36);
 
 function amiss(what: string, reached: number, wanted: number, slack: number): string | null {
   if (reached >= wanted && reached <= wanted + slack) return null;
@@ -128,6 +190,8 @@ interface Asks {
   readonly urls: number;
   /** More fields, as Lua writes them. */
   readonly fields: string;
+  /** A host of its own for each request, in absolute-form. */
+  readonly sites: boolean;
 }
 
 async function runWrk(folder: string, way: Way, asks: Asks, connections: number, seconds: number): Promise<Load> {
@@ -139,8 +203,8 @@ async function runWrk(folder: string, way: Way, asks: Asks, connections: number,
   return way.keeps ? load : { ...load, errors: load.errors - load.closed };
 }
 
-function wrkScript(way: Way, { path, urls, fields }: Asks): string {
-  const run = Math.floor(Math.random() * 2 ** 40).toString(36);
+function wrkScript(way: Way, { path, urls, fields, sites }: Asks): string {
+  const run = newRun();
   return `
 local n = 0
 local url = "${way.targetOf(path)}"
@@ -155,6 +219,10 @@ request = function()
   end
   if not ${path.endsWith('/')} then return same end
   n = n + 1
+  if ${sites} then
+    local host = "s" .. n .. "-${run}.example"
+    return wrk.format("GET", "http://" .. host .. "${path}", { Host = host })
+  end
   return wrk.format("GET", url .. "${run}-" .. n, headers)
 end
 done = function(summary, latency)
@@ -174,13 +242,13 @@ export function tunnelOrder(
   origin: OriginPorts,
   amount: number,
 ): string[] {
-  const { port, ask } = way.tunnelTo(target);
-  const order: TunnelOrder = { mode, port, target: ask ? origin[target] : null, amount, counts: origin.counts };
+  const { port, ask, host } = way.tunnelTo(target);
+  const order: TunnelOrder = { mode, port, host, target: ask ? origin[target] : null, amount, counts: origin.counts };
   return [TUNNEL_LOAD, JSON.stringify(order)];
 }
 
 async function runTunnels(
-  way: Way,
+  way: Pick<Way, 'tunnelTo'>,
   mode: TunnelOrder['mode'],
   target: TunnelTarget,
   origin: OriginPorts,

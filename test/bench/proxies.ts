@@ -18,23 +18,44 @@ const isRoot = process.getuid?.() === 0;
 export interface OriginPorts {
   readonly http: number;
   readonly parent: number;
+  readonly socks: number;
+  readonly refusing: number;
   readonly bulk: number;
   readonly sink: number;
   readonly echo: number;
   readonly counts: number;
 }
 
-/** What reached it: requests for /hit and /miss, at its parent's port, and what was none of these; bytes into the sink; tunnels. */
+/** What reached it: requests for /hit and /miss, at its parent's port, refused, and what was none of these; bytes into the sink; tunnels. */
 export interface OriginCounts {
   readonly hits: number;
   readonly misses: number;
   readonly parent: number;
+  readonly refused: number;
   readonly astray: number;
   readonly sunk: number;
   readonly tunnels: number;
 }
 
 export type TunnelTarget = 'bulk' | 'sink' | 'echo';
+
+/**
+ * What a subject can do through proxies of others: requests through an http parent, CONNECT through one, both through a SOCKS5 parent; and go on with a
+ * second http parent when the first one refuses.
+ */
+export type Skill = 'http' | 'http-connect' | 'socks5' | 'fallback';
+
+/** Where everything has to go. */
+export interface Parent {
+  readonly kind: 'http' | 'socks5' | 'fallback';
+  readonly port: number;
+  /** Of a fallback: the http proxy that comes first and refuses everything. */
+  readonly refusing: number;
+}
+
+export function parentOf(kind: Parent['kind'], { parent, socks, refusing }: OriginPorts): Parent {
+  return { kind, port: kind === 'socks5' ? socks : parent, refusing };
+}
 
 /** What a subject is told when it writes its configuration. */
 export interface Place {
@@ -43,8 +64,8 @@ export interface Place {
   readonly tunnelPorts: Readonly<Record<TunnelTarget, number>>;
   readonly folder: string;
   readonly origin: OriginPorts;
-  /** Everything goes through the http proxy at this port; null = straight to the origin. */
-  readonly parent: number | null;
+  /** Everything goes through it; null = straight to the origin. */
+  readonly parent: Parent | null;
   /** Room for answers. */
   readonly cacheMiB: number;
 }
@@ -61,6 +82,7 @@ export interface Subject {
   readonly keeps: boolean;
   /** A reverse proxy: it is asked in origin-form, and has a port of its own for every target of tunnels. */
   readonly reverse: boolean;
+  readonly skills: readonly Skill[];
   /** Runs as nobody when the bench runs as root. */
   readonly unprivileged: boolean;
   /** Writes its configuration and gives the command. */
@@ -76,7 +98,7 @@ export interface Running {
   targetOf(path: string): string;
   readonly host: string;
   /** Where a tunnel to this target is opened, and whether by CONNECT. */
-  tunnelTo(target: TunnelTarget): { port: number; ask: boolean };
+  tunnelTo(target: TunnelTarget): { port: number; ask: boolean; host: string };
   /** From the start of the process to the first connection that it took, and to the end of the first answer, in milliseconds. */
   readonly startedAfter: number;
   readonly servedAfter: number;
@@ -92,7 +114,7 @@ export async function startProxy(
   subject: Subject,
   parentFolder: string,
   origin: OriginPorts,
-  parent: number | null = null,
+  parent: Parent | null = null,
   cacheMiB = 64,
 ): Promise<Running> {
   const [port, bulk, sink, echo] = await freePorts(4);
@@ -122,7 +144,8 @@ export async function startProxy(
   };
   let startedAfter: number | null = null;
   // Behind a parent the origin has an address where nothing listens: who goes there directly fails. (And Traffic Server never asks a parent for 127.0.0.1.)
-  const host = `${parent === null ? '127.0.0.1' : '127.0.0.2'}:${origin.http}`;
+  const address = parent === null ? '127.0.0.1' : '127.0.0.2';
+  const host = `${address}:${origin.http}`;
   const targetOf = (path: string) => (subject.reverse && parent === null ? path : `http://${host}${path}`);
   const request = requestText(targetOf('/miss/first'), host);
   let answer = '';
@@ -152,7 +175,10 @@ export async function startProxy(
     port: port!,
     targetOf,
     host,
-    tunnelTo: target => (subject.reverse ? { port: tunnelPorts[target], ask: false } : { port: port!, ask: true }),
+    tunnelTo: target => ({
+      host: address,
+      ...(subject.reverse ? { port: tunnelPorts[target], ask: false } : { port: port!, ask: true }),
+    }),
     startedAfter,
     servedAfter,
     cpu: () => cpuOf(pid),

@@ -29,8 +29,18 @@ test('every target is about a row that the bench has', () => {
     'tunnel-setups',
     'hit-1000',
   ];
-  const more = ['hit-4000', 'hit-latency', 'miss-latency', 'tunnel-latency', 'connect-latency', 'memory', 'start'];
-  const samples = new Map([...measures, ...more].map(name => [name, new Map<string, Sample[]>()]));
+  const parents = ['parent-bulk', 'parent-setups', 'socks-miss', 'socks-bulk', 'socks-setups', 'fallback'];
+  const more = [
+    'fallback-connect',
+    'hit-4000',
+    'hit-latency',
+    'miss-latency',
+    'tunnel-latency',
+    'connect-latency',
+    'memory',
+    'start',
+  ];
+  const samples = new Map([...measures, ...parents, ...more].map(name => [name, new Map<string, Sample[]>()]));
   const keys = rowsOf(samples, COMPETITORS).map(row => row.key);
   expect(keys).toEqual(expect.arrayContaining(TARGETS.map(target => target.row)));
 });

@@ -65,6 +65,27 @@ const ROWS: readonly RowShape[] = [
     unit: 'requests/CPU s',
     ...more,
   },
+  { key: 'parent-bulk', measure: 'parent-bulk', label: 'tunnel down, http parent', unit: 'MB/CPU s', ...more },
+  { key: 'parent-setups', measure: 'parent-setups', label: 'set-ups, http parent', unit: 'tunnels/CPU s', ...more },
+  { key: 'socks-miss', measure: 'socks-miss', label: 'miss, socks5 parent', unit: 'requests/CPU s', ...more },
+  { key: 'socks-bulk', measure: 'socks-bulk', label: 'tunnel down, socks5 parent', unit: 'MB/CPU s', ...more },
+  { key: 'socks-setups', measure: 'socks-setups', label: 'set-ups, socks5 parent', unit: 'tunnels/CPU s', ...more },
+  {
+    key: 'fallback',
+    measure: 'fallback',
+    label: 'refused request goes on, adds, p50',
+    unit: 'ms',
+    ...less,
+    of: (figures, direct) => ms(added(figures, direct)),
+  },
+  {
+    key: 'fallback-connect',
+    measure: 'fallback-connect',
+    label: 'refused CONNECT goes on, adds, p50',
+    unit: 'ms',
+    ...less,
+    of: (figures, direct) => ms(added(figures, direct)),
+  },
   { key: 'tunnel-down', measure: 'tunnel-down', label: 'tunnel down', unit: 'MB/CPU s', ...more },
   { key: 'tunnel-up', measure: 'tunnel-up', label: 'tunnel up', unit: 'MB/CPU s', ...more },
   { key: 'tunnel-setups', measure: 'tunnel-setups', label: 'tunnel set-ups', unit: 'tunnels/CPU s', ...more },
@@ -307,7 +328,7 @@ function figures(rows: readonly Row[], samples: Samples, competitors: readonly C
           return values.length === 0 ? '' : round3(median(values) * factor);
         }),
       ]);
-    if (row.measure.endsWith('-latency')) {
+    if (row.measure.endsWith('-latency') || row.measure.startsWith('fallback')) {
       more('p50 as measured, µs', 'p50', 1);
       continue;
     }

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { TASKS } from '../../bootstrap.mjs';
 import { withSnapshot } from '../../companion/snapshot/make.mjs';
 import { findProgram } from '../support/ensure-peers.ts';
-import type { Place, Subject } from './proxies.ts';
+import type { Parent, Place, Subject } from './proxies.ts';
 
 const FLOOR = fileURLToPath(new URL('./floor.ts', import.meta.url));
 const WALL = fileURLToPath(new URL('./wall.ts', import.meta.url));
@@ -19,6 +19,8 @@ const written = (folder: string, name: string, lines: readonly string[]): string
   writeFileSync(path, `${lines.join('\n')}\n`, { mode: 0o600 });
   return path;
 };
+
+const urlOf = ({ kind, port }: Parent) => `${kind === 'socks5' ? kind : 'http'}://127.0.0.1:${port}`;
 
 const missing = (program: string, debian: string) =>
   findProgram(program) === undefined ? `${program} is not installed (on Debian: apt-get install ${debian})` : null;
@@ -64,6 +66,7 @@ function detour(name: string, options: DetourOptions, guard: readonly string[]):
     caches: true,
     keeps: true,
     reverse: false,
+    skills: ['http', 'http-connect', 'socks5', 'fallback'],
     unprivileged: false,
     command: ({ port, folder, parent, cacheMiB }) => [
       program!,
@@ -79,8 +82,8 @@ function detour(name: string, options: DetourOptions, guard: readonly string[]):
         ...(parent === null
           ? []
           : [
-              `hops: { parent: "http://127.0.0.1:${parent}" }`,
-              'routes: { out: { chains: [[parent]] } }',
+              `hops: { refusing: "http://127.0.0.1:${parent.refusing}", parent: "${urlOf(parent)}" }`,
+              `routes: { out: { chains: ${parent.kind === 'fallback' ? '[[refusing], [parent]]' : '[[parent]]'} } }`,
               'default: out',
             ]),
       ]),
@@ -95,6 +98,7 @@ const squid: Subject = {
   caches: true,
   keeps: true,
   reverse: false,
+  skills: ['http', 'http-connect'],
   unprivileged: true,
   command: ({ port, folder, parent, cacheMiB }) => [
     findProgram('squid')!,
@@ -122,7 +126,7 @@ const squid: Subject = {
       'forwarded_for delete',
       ...(parent === null
         ? []
-        : [`cache_peer 127.0.0.1 parent ${parent} 0 no-query no-digest default`, 'never_direct allow all']),
+        : [`cache_peer 127.0.0.1 parent ${parent.port} 0 no-query no-digest default`, 'never_direct allow all']),
     ]),
   ],
   // It takes two seconds to end, and the bench waits for one.
@@ -136,6 +140,7 @@ const trafficServer: Subject = {
   caches: true,
   keeps: true,
   reverse: false,
+  skills: ['http', 'http-connect'],
   unprivileged: true,
   command: ({ port, folder, parent, cacheMiB }) => {
     const inner = (name: string) => {
@@ -152,7 +157,7 @@ const trafficServer: Subject = {
     written(
       etc!,
       'parent.config',
-      parent === null ? [] : [`dest_ip=0.0.0.0-255.255.255.255 parent="127.0.0.1:${parent}" go_direct=false`],
+      parent === null ? [] : [`dest_ip=0.0.0.0-255.255.255.255 parent="127.0.0.1:${parent.port}" go_direct=false`],
     );
     written(etc!, 'storage.config', [`${cache} ${cacheMiB * 2}M`]);
     written(etc!, 'ip_allow.yaml', [
@@ -220,6 +225,7 @@ const tinyproxy: Subject = {
   caches: false,
   keeps: false,
   reverse: false,
+  skills: ['http', 'http-connect', 'socks5'],
   unprivileged: true,
   command: ({ port, folder, parent }) => [
     findProgram('tinyproxy')!,
@@ -233,7 +239,7 @@ const tinyproxy: Subject = {
       'LogLevel Critical',
       `LogFile "${join(folder, 'log')}"`,
       'DisableViaHeader Yes',
-      ...(parent === null ? [] : [`Upstream http 127.0.0.1:${parent}`]),
+      ...(parent === null ? [] : [`Upstream ${parent.kind} 127.0.0.1:${parent.port}`]),
     ]),
   ],
 };
@@ -245,6 +251,7 @@ const privoxy: Subject = {
   caches: false,
   keeps: true,
   reverse: false,
+  skills: ['http', 'http-connect', 'socks5'],
   unprivileged: true,
   command: ({ port, folder, parent }) => [
     findProgram('privoxy')!,
@@ -266,7 +273,13 @@ const privoxy: Subject = {
       'tolerate-pipelining 1',
       'max-client-connections 8192',
       'listen-backlog 4096',
-      ...(parent === null ? [] : [`forward / 127.0.0.1:${parent}`]),
+      ...(parent === null
+        ? []
+        : [
+            parent.kind === 'http'
+              ? `forward / 127.0.0.1:${parent.port}`
+              : `forward-socks5 / 127.0.0.1:${parent.port} .`,
+          ]),
     ]),
   ],
 };
@@ -279,6 +292,7 @@ const haproxy: Subject = {
   caches: true,
   keeps: true,
   reverse: true,
+  skills: ['http'],
   unprivileged: true,
   command: ({ port, folder, parent, origin, tunnelPorts, cacheMiB }: Place) => [
     findProgram('haproxy')!,
@@ -305,7 +319,7 @@ const haproxy: Subject = {
       '  http-response cache-store answers',
       '  default_backend origin',
       'backend origin',
-      `  server origin 127.0.0.1:${parent ?? origin.http}`,
+      `  server origin 127.0.0.1:${parent?.port ?? origin.http}`,
       ...(['bulk', 'sink', 'echo'] as const).flatMap(target => [
         `listen ${target}`,
         '  mode tcp',
@@ -323,12 +337,13 @@ const proxyChain: Subject = {
   caches: false,
   keeps: true,
   reverse: false,
+  skills: ['http', 'http-connect', 'socks5'],
   unprivileged: false,
   command: ({ port, parent }) => [
     process.execPath,
     CHAIN_PROXY,
     String(port),
-    ...(parent === null ? [] : [String(parent)]),
+    ...(parent === null ? [] : [urlOf(parent)]),
   ],
 };
 
@@ -340,12 +355,13 @@ function node(name: string, script: string): Subject {
     caches: true,
     keeps: true,
     reverse: false,
+    skills: ['http'],
     unprivileged: false,
     command: ({ port, folder, parent }) => {
       // As plain JavaScript: to have Node take the types out would make its start look dear.
       const plain = join(folder, 'floor.mjs');
       writeFileSync(plain, stripTypeScriptTypes(readFileSync(script, 'utf8')));
-      return [process.execPath, plain, String(port), ...(parent === null ? [] : [String(parent)])];
+      return [process.execPath, plain, String(port), ...(parent === null ? [] : [String(parent.port)])];
     },
   };
 }

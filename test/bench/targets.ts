@@ -53,6 +53,13 @@ export const TARGETS: readonly Target[] = [
   { row: 'kept-memory', against: 'figure', ratio: 2_600 / 1_024, words: 'a kept answer of 1 KiB ≤ 2.6 KB all told' },
   { row: 'idle-tunnel', against: 'squid', ratio: 0.65, words: 'an idle tunnel ≤ 0.65x the memory of squid' },
   { row: 'parent-miss', against: 'best', ratio: 1.3, words: 'miss through one http parent ≥ 1.3x best' },
+  { row: 'parent-bulk', against: 'best', ratio: 1.3, words: 'bulk through one http parent ≥ 1.3x best' },
+  { row: 'parent-setups', against: 'best', ratio: 0.75, words: 'set-ups through one http parent ≥ 0.75x best' },
+  { row: 'socks-miss', against: 'best', ratio: 1.3, words: 'miss through one socks5 parent ≥ 1.3x best' },
+  { row: 'socks-bulk', against: 'best', ratio: 2, words: 'bulk through one socks5 parent ≥ 2x best' },
+  { row: 'socks-setups', against: 'best', ratio: 0.75, words: 'set-ups through one socks5 parent ≥ 0.75x best' },
+  { row: 'fallback', against: 'figure', ratio: 1, words: "fallback ≤ 1 ms over the proxies' own answer times" },
+  { row: 'fallback-connect', against: 'figure', ratio: 1, words: 'the same for CONNECT' },
   {
     row: 'first-served',
     against: 'wall',

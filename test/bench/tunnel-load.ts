@@ -6,21 +6,28 @@ import type { OriginCounts } from './proxies.ts';
 export interface TunnelOrder {
   /**
    * setups: open, a byte there and back, close, 16 at a time · down, up: bytes through four tunnels · idle: holds tunnels · roundtrips: a byte there and
-   * back through one tunnel · connects: open, a byte there and back; one after another.
+   * back through one tunnel · connects: open, a byte there and back; one after another · refusals: ask for tunnels that are
+   * refused by 403, likewise.
    */
-  readonly mode: 'setups' | 'down' | 'up' | 'idle' | 'roundtrips' | 'connects';
+  readonly mode: 'setups' | 'down' | 'up' | 'idle' | 'roundtrips' | 'connects' | 'refusals';
   /** Where to connect. */
   readonly port: number;
   /** The target to ask for by CONNECT; null where the port leads there by itself. */
   readonly target: number | null;
+  /** What CONNECT names beside that port; a `*` in it is another number each time. */
+  readonly host: string;
   /** Seconds, or for `idle` the number of tunnels. */
   readonly amount: number;
   /** Where the origin tells its counts. */
   readonly counts: number;
 }
 
-const { mode, port, target, amount, counts } = JSON.parse(process.argv[2]!) as TunnelOrder;
-const ASK = `CONNECT 127.0.0.1:${target} HTTP/1.1\r\nHost: 127.0.0.1:${target}\r\n\r\n`;
+const { mode, port, target, host, amount, counts } = JSON.parse(process.argv[2]!) as TunnelOrder;
+let asked = 0;
+const askText = () => {
+  const authority = `${host.replace('*', String(++asked))}:${target}`;
+  return `CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
+};
 const PARALLEL_SETUPS = 16;
 const PARALLEL_BULK = 4;
 const PATTERN = Buffer.from('bulk');
@@ -59,7 +66,7 @@ function openTunnel(onBytes: (count: number, bytes: Uint8Array) => void): Promis
     });
     socket.on('connect', () => {
       if (target === null) resolve(socket);
-      else socket.write(ASK);
+      else socket.write(askText());
     });
     socket.on('error', reject);
     socket.on('close', () => reject(new Error('closed before the tunnel stood')));
@@ -216,5 +223,18 @@ async function connects(): Promise<void> {
   });
 }
 
-await { setups, down, up, idle, roundtrips, connects }[mode]();
+/** The time from `connect` to the end of a refusal. */
+async function refusals(): Promise<void> {
+  await timed(
+    () =>
+      new Promise((resolve, reject) => {
+        openTunnel(() => {}).then(
+          () => reject(new Error('a tunnel instead of a refusal')),
+          (error: Error) => (/^HTTP\/1\.[01] 403/.test(error.message) ? resolve(0) : reject(error)),
+        );
+      }),
+  );
+}
+
+await { setups, down, up, idle, roundtrips, connects, refusals }[mode]();
 process.exit();
