@@ -27,6 +27,7 @@ async function startWall(through: 'origin' | 'parent') {
   const way: Way = { ...proxy, keeps: true };
   return {
     way,
+    origin,
     proxy,
     measures: new Map(measuresOf(origin, folder).map(one => [one.name, one])),
     counts: async () => JSON.parse(await ask(origin.counts, '')) as OriginCounts,
@@ -74,6 +75,41 @@ describe.runIf(canRun)('the bench', () => {
       expect(measure.fault(load, NO_COUNTS)).toMatch(/^0 tunnels reached the origin/);
     },
   );
+
+  test('CONNECT through the parent reaches the target, and what a refusal and the next proxy take is measured straight', async () => {
+    await using wall = await startWall('origin');
+    const { origin, measures } = wall;
+    const parent: Way = { ...wall.way, tunnelTo: () => ({ port: origin.parent, ask: true, host: '127.0.0.2' }) };
+    const setups = measures.get('parent-setups')!;
+    const load = await setups.run(parent, 0.2);
+    expect(load).toMatchObject({ errors: 0 });
+    expect(setups.fault(load, await wall.counts())).toBeNull();
+    const straight = await measures.get('fallback-connect')!.runDirect!(0.2);
+    expect(straight).toMatchObject({ errors: 0 });
+    expect(straight.p50).toBeGreaterThan(0);
+    expect((await wall.counts()).refused).toBeGreaterThan(0);
+  });
+
+  test('the SOCKS5 parent is the origin that was asked for', async () => {
+    await using wall = await startWall('origin');
+    const { http, socks } = wall.origin;
+    const greeting = '\x05\x01\x00';
+    const connection = `\x05\x01\x00\x01\x7f\x00\x00\x02${String.fromCharCode(http >> 8, http & 255)}`;
+    const before = await wall.counts();
+    const answer = await ask(socks, Buffer.from(`${greeting}${connection}GET /miss/a HTTP/1.1\r\n\r\n`, 'latin1'));
+    expect(answer.startsWith('\x05\x00\x05\x00\x00\x01')).toBe(true);
+    expect(answer).toMatch(/HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nx{1024}$/);
+    expect((await wall.counts()).misses - before.misses).toBe(1);
+  });
+
+  test('a fallback whose first proxy was not asked each time, or whose second was not, is a fault', () => {
+    const measures = new Map(measuresOf({} as OriginPorts, '').map(one => [one.name, one]));
+    const load = { operations: 1000, seconds: 1, errors: 0 };
+    const { fault } = measures.get('fallback')!;
+    expect(fault(load, { ...NO_COUNTS, refused: 1001, parent: 1000 })).toBeNull();
+    expect(fault(load, { ...NO_COUNTS, refused: 1, parent: 1000 })).toMatch(/^1 refused requests/);
+    expect(fault(load, { ...NO_COUNTS, refused: 1000, parent: 10 })).toMatch(/^10 requests/);
+  });
 
   test('a hit that reached the origin, a miss that did not, and a short answer are faults', () => {
     const measures = new Map(measuresOf({} as OriginPorts, '').map(one => [one.name, one]));

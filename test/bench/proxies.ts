@@ -192,7 +192,7 @@ export function requestText(target: string, host: string): string {
 }
 
 /** Sends this and gives back head and body of the one answer, told by its Content-Length or its end. Rejects after 5 s. */
-export function ask(port: number, request: string): Promise<string> {
+export function ask(port: number, request: string | Buffer): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
     const socket = connect({ port, host: '127.0.0.1' }, () => void socket.write(request));

@@ -105,6 +105,21 @@ test('what a proxy adds is told against the direct way of the same round', () =>
   expect(rowOf(rows, 'hit-p99').verdicts[0]).toMatchObject({ ratio: 1.5, outcome: 'missed' });
 });
 
+test('what a fallback adds is in milliseconds, less the time of both proxies in the same round', () => {
+  const samples = new Map([
+    [
+      'fallback',
+      new Map([
+        ['direct', [sample({ p50: 50 }), sample({ p50: 500 })]],
+        ['detour', [sample({ p50: 850 }), sample({ p50: 1_500 })]],
+      ]),
+    ],
+  ]);
+  const row = rowOf(rowsOf(samples, COMPETITORS), 'fallback');
+  expect(row.medians.get('detour')).toBeCloseTo(0.9);
+  expect(row.verdicts.map(one => one.outcome)).toEqual(['met']);
+});
+
 test('the page has a panel for every row, a bar for all that ran, and nothing from elsewhere', () => {
   const samples = new Map([['miss-1k', cpu({ detour: [30, 40], squid: [90], wall: [20] })]]);
   const page = plotPage(rowsOf(samples, COMPETITORS), COMPETITORS, '<about>');

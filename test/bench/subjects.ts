@@ -140,7 +140,8 @@ const trafficServer: Subject = {
   caches: true,
   keeps: true,
   reverse: false,
-  skills: ['http', 'http-connect'],
+  // A CONNECT through a parent got no answer.
+  skills: ['http'],
   unprivileged: true,
   command: ({ port, folder, parent, cacheMiB }) => {
     const inner = (name: string) => {
